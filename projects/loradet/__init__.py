@@ -1,0 +1,9 @@
+"""Adapt frozen foundation backbones to object detection, as a Detectron2 project.
+
+Importing this package makes `import detectron2` work (installed or embedded, see `detectron2_embedded`)
+and does nothing else: torch is imported by the subpackages that need it.
+"""
+
+import detectron2_embedded as _detectron2_embedded  # noqa: F401
+
+__version__ = "0.1.0"

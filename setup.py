@@ -1,0 +1,49 @@
+"""Package metadata; the two packages live under projects/."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name="loradet",
+    version="0.1.0",
+    description="Adapt a frozen foundation backbone to object detection with few trained parameters",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    package_dir={"": "projects"},
+    packages=find_packages("projects"),
+    package_data={"loradet": ["assets/*"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "timm>=1.0.20",
+        "safetensors>=0.4",
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.9",
+        "omegaconf>=2.3",
+        "hydra-core>=1.3",
+        "cloudpickle",
+        "pycocotools>=2.0.8",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.9",
+        "pillow>=10",
+        "matplotlib>=3.8",
+        "tensorboard>=2.16",
+        "tabulate>=0.9",
+        "termcolor>=2.3",
+        "tqdm>=4.66",
+        "psutil>=5.9",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6.100", "ruff==0.14.6"],
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "License :: OSI Approved :: Apache Software License",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

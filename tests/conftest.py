@@ -1,0 +1,25 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import loradet  # noqa: F401  (makes `import detectron2` work before any test module imports it)
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def golden_root() -> Path:
+    """Folder that holds `detectron2/` (and later `detr/`, `vim/`): numbers recorded from the originals."""
+    return Path(os.environ.get("LORADET_GOLDEN") or Path(__file__).parent / "golden")
+
+
+@pytest.fixture(scope="session")
+def golden_d2(golden_root: Path) -> Path:
+    """Folder with the numbers recorded from Detectron2."""
+    return golden_root / "detectron2"
+
+
+@pytest.fixture(autouse=True)
+def _torch_threads():
+    torch.set_num_threads(1)
