@@ -1,0 +1,45 @@
+# Needs python3 (3.10 to 3.13) and a package index. VENV=DIR puts the virtual environment elsewhere.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+DATA := datasets/synthetic_sar
+TRAIN := $(RUN) tools/lazyconfig_train_net.py
+export PYTHONUNBUFFERED = 1
+
+.PHONY: demo test test-slow lint install clean-demo
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+# FAST=1 leaves the linear probe out.
+demo: $(VENV)/.installed
+	$(RUN) tools/datasets.py synthetic $(DATA) --style sar --size 256 --train 600 --val 150 --test 0
+	$(TRAIN) --config-file configs/quickstart.py --resume
+ifndef FAST
+	$(TRAIN) --config-file configs/quickstart_linear_probe.py --resume
+endif
+	$(RUN) tools/visualize.py --config-file configs/quickstart.py --checkpoint work_dirs/quickstart/model_best.pth \
+	    --split val --num-images 8 --contact-sheet --output work_dirs/quickstart/detections.png
+	$(RUN) tools/compare_runs.py work_dirs/quickstart $(if $(FAST),,work_dirs/quickstart_linear_probe)
+
+clean-demo:
+	rm -rf work_dirs/quickstart work_dirs/quickstart_linear_probe $(DATA)
+
+lint: $(VENV)/.installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+test: lint
+	$(RUN) -m pytest
+
+# Everything, the minutes-long tests included.
+test-slow: $(VENV)/.installed-test
+	$(RUN) -m pytest -m ''

@@ -1,0 +1,70 @@
+"""COCO-style data: `data` says where it lies and which classes it has, `dataloader` how it is read."""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.evaluation import COCOEvaluator
+from omegaconf import OmegaConf
+
+from loradet.datasets import coco_dataset
+from loradet.datasets.loader import build_train_loader
+
+data = OmegaConf.create(
+    dict(
+        name="custom",
+        root="???",
+        classes=None,  # names in the wanted order; None: all categories of the training file, by id
+        train_json="${data.root}/annotations/train.json",
+        train_images="${data.root}/images/train",
+        val_json="${data.root}/annotations/val.json",
+        val_images="${data.root}/images/val",
+        test_json="${data.root}/annotations/test.json",
+        test_images="${data.root}/images/test",
+        image_size=640,  # pixels of the shorter edge
+        max_size=1024,  # pixels of the longer edge
+    )
+)
+
+_test_mapper = L(DatasetMapper)(
+    is_train=False,
+    augmentations=[
+        L(T.ResizeShortestEdge)(short_edge_length="${data.image_size}", max_size="${data.max_size}")
+    ],
+    image_format="${model.input_format}",
+)
+
+
+def _dataset(split: str, **kwargs):
+    return L(coco_dataset)(
+        name="${data.name}_" + split,
+        json_file="${data." + split + "_json}",
+        image_root="${data." + split + "_images}",
+        classes="${data.classes}",
+        **kwargs,
+    )
+
+
+dataloader = OmegaConf.create(
+    dict(
+        train=L(build_train_loader)(
+            dataset=_dataset("train", filter_empty=True),
+            mapper=L(DatasetMapper)(
+                is_train=True,
+                augmentations=[
+                    L(T.ResizeShortestEdge)(
+                        short_edge_length="${data.image_size}", max_size="${data.max_size}"
+                    ),
+                    L(T.RandomFlip)(horizontal=True),
+                ],
+                image_format="${model.input_format}",
+            ),
+            total_batch_size=16,
+            num_workers=2,
+            seed="${train.seed}",
+        ),
+        val=L(build_detection_test_loader)(dataset=_dataset("val"), mapper=_test_mapper, num_workers=2),
+        test=L(build_detection_test_loader)(dataset=_dataset("test"), mapper=_test_mapper, num_workers=2),
+        evaluator=L(COCOEvaluator)(dataset_name="???", use_fast_impl=False),
+    ),
+    flags={"allow_objects": True},
+)

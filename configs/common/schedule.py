@@ -1,0 +1,21 @@
+"""Learning-rate schedules as fractions of the run, so that they hold in epochs and in iterations alike."""
+
+from detectron2.config import LazyCall as L
+from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
+
+from loradet.training.schedule import warmup
+
+# The rate falls to a tenth after 8 and again after 11 of 12 epochs.
+multistep_1x = L(warmup)(
+    scheduler=L(MultiStepParamScheduler)(values=[1.0, 0.1, 0.01], milestones=[8, 11], num_updates=12),
+    iterations=500,
+    factor=0.001,
+    max_iter="${train.max_iter}",
+)
+
+cosine = L(warmup)(
+    scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),
+    iterations=100,
+    factor=0.01,
+    max_iter="${train.max_iter}",
+)

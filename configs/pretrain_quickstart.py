@@ -1,0 +1,35 @@
+"""Pretrains the small backbone that the quickstart adapts, by detection on optical-like synthetic scenes.
+
+    python tools/datasets.py synthetic datasets/synthetic_optical --style optical --train 8000 --val 200 --seed 1
+    python tools/lazyconfig_train_net.py --config-file configs/pretrain_quickstart.py
+    python tools/export_backbone.py work_dirs/pretrain_quickstart/model_best.pth convnext_atto_synthetic.safetensors
+
+About an hour on two CPU cores.
+"""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+
+from .common.backbones import atto, slim
+from .common.models.retinanet_timm import model
+from .common.optim import AdamW as optimizer
+from .common.schedule import cosine as lr_multiplier
+from .common.synthetic import data, dataloader
+from .common.train import train
+
+slim(model)
+model.backbone.bottom_up = atto
+model.backbone.bottom_up.weights = None
+data.name = "pretrain_quickstart"
+data.root = "datasets/synthetic_optical"
+dataloader.train.mapper.augmentations += [
+    L(T.RandomFlip)(horizontal=False, vertical=True),
+    L(T.RandomBrightness)(intensity_min=0.6, intensity_max=1.4),
+    L(T.RandomContrast)(intensity_min=0.6, intensity_max=1.4),
+    L(T.RandomSaturation)(intensity_min=0.0, intensity_max=1.4),
+]
+dataloader.train.total_batch_size = 16
+optimizer.lr = 1e-3
+train.output_dir = "work_dirs/pretrain_quickstart"
+train.max_iter = "4 epochs"
+train.clip_grad.max_norm = 1.0

@@ -1,0 +1,208 @@
+"""A training loader whose stream can be replayed: the same batches again, from any batch on, without reading images.
+
+What a sample looks like depends on (seed, position in the stream) alone, never on which worker process made it.
+"""
+
+import copy
+import logging
+import random
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList
+from detectron2.data.samplers import TrainingSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Seed the `random`, numpy and torch (CPU) generators from `key` inside the block; put them back afterwards."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    words = np.random.SeedSequence(key).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    torch.manual_seed(int(words[2]))
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+@dataclass(frozen=True)
+class FailedSample:
+    """Carries what went wrong with a sample out of a worker process, to be raised in one line by the main one."""
+
+    message: str
+
+
+class SampleError(RuntimeError):
+    """A sample of the data set could not be read or mapped; the message names its file and image id."""
+
+
+class BatchStream(Sampler):
+    """Batches of (position, index) for one rank: index into the data set, position of the draw in the whole stream.
+
+    Args:
+        sampler: gives this rank's indices; must give the same ones each time that it is iterated.
+        batch_size: samples a batch.
+        groups: a group number for each index of the data set; a batch holds one group only. None: no grouping.
+        start: how many batches to leave out in front. Only indices are drawn for them.
+    """
+
+    def __init__(
+        self, sampler: Iterable[int], batch_size: int, groups: Sequence[int] | None = None, start: int = 0
+    ):
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.groups = groups
+        self.start = start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        rank, world_size = comm.get_rank(), comm.get_world_size()
+        waiting: dict[int, list[tuple[int, int]]] = {}
+        batches = 0
+        for draw, index in enumerate(self.sampler):
+            batch = waiting.setdefault(self.groups[index] if self.groups is not None else 0, [])
+            batch.append((draw * world_size + rank, int(index)))
+            if len(batch) == self.batch_size:
+                batches += 1
+                if batches > self.start:
+                    yield list(batch)
+                batch.clear()
+
+
+class SeededMapDataset(Dataset):
+    """Map-style view on `dataset` for the (position, index) pairs of `BatchStream`."""
+
+    MAX_REDRAWS = 20
+
+    def __init__(self, dataset: Sequence[dict], mapper: Callable[[dict], dict | None], seed: int):
+        self.dataset = dataset
+        self.mapper = mapper
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict | FailedSample:
+        position, index = key
+        with seeded(self.seed, position):
+            for _ in range(self.MAX_REDRAWS):
+                record = copy.deepcopy(self.dataset[index])
+                name = f"{record.get('file_name', '?')} (image id {record.get('image_id', '?')})"
+                try:
+                    sample = self.mapper(record)
+                except Exception as error:
+                    return FailedSample(f"Sample {name} failed: {type(error).__name__}: {error}")
+                if sample is not None:
+                    return sample
+                index = int(np.random.randint(len(self.dataset)))
+        return FailedSample(
+            f"The mapper dropped {self.MAX_REDRAWS} samples in a row, the last of them {name}."
+        )
+
+
+class TrainLoader:
+    """Endless iterable of batches (lists of mapped dicts) for this rank; see `build_train_loader`."""
+
+    def __init__(
+        self, dataset: SeededMapDataset, stream: BatchStream, num_workers: int, prefetch_factor: int
+    ):
+        self.dataset = dataset
+        self.stream = stream
+        self.num_workers = num_workers
+        self.prefetch_factor = prefetch_factor
+
+    @property
+    def num_images(self) -> int:
+        """Images of the data set, over all ranks: the length of an epoch."""
+        return len(self.dataset)
+
+    def resume_at(self, batch: int) -> None:
+        """Let the next iteration begin after this rank's first `batch` batches."""
+        self.stream.start = batch
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=self.stream,
+            num_workers=self.num_workers,
+            prefetch_factor=self.prefetch_factor if self.num_workers else None,
+            collate_fn=_keep_list,
+            worker_init_fn=_init_worker,
+            # A generator of its own: starting the workers must not move the generator that dropout draws from.
+            generator=torch.Generator().manual_seed(self.dataset.seed),
+        )
+        for batch in loader:
+            for sample in batch:
+                if isinstance(sample, FailedSample):
+                    raise SampleError(sample.message)
+            yield batch
+
+
+def build_train_loader(
+    dataset: list[dict],
+    *,
+    mapper: Callable[[dict], dict | None],
+    total_batch_size: int,
+    sampler: Iterable[int] | None = None,
+    num_workers: int = 2,
+    prefetch_factor: int = 4,
+    aspect_ratio_grouping: bool = True,
+    seed: int = 0,
+) -> TrainLoader:
+    """Training loader over Detectron2 dataset dicts whose stream a resumed run replays.
+
+    Args:
+        dataset: dataset dicts with `file_name`, `image_id` and, for grouping, `width` and `height`.
+        mapper: makes a model input of a dataset dict; None means «draw another image».
+        total_batch_size: images a batch over all ranks.
+        sampler: this rank's indices, endless, the same each time it is iterated. Default: shuffled `TrainingSampler`.
+        num_workers: data processes a rank.
+        prefetch_factor: batches that each data process keeps ready.
+        aspect_ratio_grouping: portrait and landscape images never share a batch.
+        seed: of the order and of the augmentation.
+
+    Raises:
+        ValueError: the data set is empty, or the batch cannot be divided over the ranks.
+    """
+    world_size = comm.get_world_size()
+    if not len(dataset):
+        raise ValueError("The training set has no image (are all of them filtered out?).")
+    if total_batch_size < world_size or total_batch_size % world_size:
+        raise ValueError(
+            f"total_batch_size={total_batch_size} cannot be divided over {world_size} processes."
+        )
+    groups = None
+    if aspect_ratio_grouping:
+        groups = np.array([record["width"] > record["height"] for record in dataset], dtype=np.int8)
+    if sampler is None:
+        sampler = TrainingSampler(len(dataset), seed=seed)
+    # One numpy buffer instead of a list of dicts: worker processes then share its pages.
+    records = DatasetFromList(dataset, copy=False)
+    return TrainLoader(
+        SeededMapDataset(records, mapper, seed),
+        BatchStream(sampler, total_batch_size // world_size, groups),
+        num_workers,
+        prefetch_factor,
+    )
+
+
+def _keep_list(batch: list) -> list:
+    return batch
+
+
+def _init_worker(worker_id: int) -> None:  # noqa: ARG001
+    # Ctrl-C reaches the whole process group; the main process decides when the workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

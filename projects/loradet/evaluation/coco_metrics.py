@@ -1,0 +1,163 @@
+"""COCO's box metrics under the names that the studies use, as fractions of 1."""
+
+import contextlib
+import io
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from loradet.files import write_json
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "coco/bbox_"
+# In the order of COCOeval.stats, see https://cocodataset.org/#detection-eval
+SUMMARY = (
+    *("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l"),
+    *("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100"),
+)
+_EVALUATOR_NAMES = dict(zip(("AP", "AP50", "AP75", "APs", "APm", "APl"), SUMMARY))
+
+
+def coco_metrics(
+    ground_truth: str | os.PathLike,
+    predictions: str | os.PathLike,
+    image_ids: Iterable[int] | None = None,
+) -> dict[str, float]:
+    """Evaluate a detections file against its ground truth, by pycocotools.
+
+    Args:
+        ground_truth: COCO annotations (`images`, `categories`, `annotations`).
+        predictions: `coco_instances_results.json` as `COCOEvaluator` writes it.
+        image_ids: evaluate these images only; None means all of the ground truth.
+
+    Returns:
+        `coco/bbox_mAP`, `_50`, `_75`, `_s`, `_m`, `_l`, `coco/bbox_AR@1`, `@10`, `@100`,
+        `coco/bbox_AR_s@100`, `_m`, `_l` and `coco/bbox_mAP/<class>`, in 0..1; NaN where there is no
+        ground truth to find, zero where nothing was detected.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is no JSON of its kind, or predictions are of other images or categories.
+    """
+    truth = _index(_read_truth(ground_truth))
+    detections = _read_detections(predictions, truth, ground_truth)
+    evaluation = COCOeval(truth, _index({**truth.dataset, "annotations": detections}), "bbox")
+    if image_ids is not None:
+        evaluation.params.imgIds = sorted(image_ids)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    if not any(not annotation["iscrowd"] for annotation in truth.dataset["annotations"]):
+        logger.warning("%s has no boxes: every metric is NaN.", ground_truth)
+    elif not detections:
+        logger.warning("%s has no detections: every metric is zero.", predictions)
+
+    metrics = {PREFIX + name: _or_nan(value) for name, value in zip(SUMMARY, evaluation.stats)}
+    precision = evaluation.eval["precision"][
+        :, :, :, 0, -1
+    ]  # (IoU, recall, class), all areas, 100 detections
+    for index, category_id in enumerate(evaluation.params.catIds):
+        known = precision[:, :, index][precision[:, :, index] > -1]
+        value = float(np.mean(known)) if known.size else math.nan
+        metrics[f"{PREFIX}mAP/{truth.cats[category_id]['name']}"] = value
+    return metrics
+
+
+def from_evaluator(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """`COCOEvaluator`'s results, in percent, under the studies' names; its table has no average recall."""
+    metrics = {}
+    for name, value in results.get("bbox", {}).items():
+        known = _EVALUATOR_NAMES.get(name) or f"mAP/{name.removeprefix('AP-')}"
+        metrics[PREFIX + known] = value / 100.0
+    return metrics
+
+
+def write_metrics(path: str | os.PathLike, metrics: Mapping[str, Any], **provenance: Any) -> None:
+    """Write metrics and where they come from (`checkpoint`, `iteration`, `split` ...) as JSON; NaN is null.
+
+    Raises:
+        ValueError: a name is used by both.
+    """
+    if clash := metrics.keys() & provenance.keys():
+        raise ValueError(f"{', '.join(sorted(clash))}: names of metrics, not to be used for provenance.")
+    content = {**provenance, **metrics}
+    write_json(
+        path,
+        {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in content.items()
+        },
+    )
+
+
+def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
+    """What `write_metrics` wrote, with null metrics as NaN again."""
+    content = _read_json(path)
+    return {
+        name: math.nan if value is None and name.startswith("coco/") else value
+        for name, value in content.items()
+    }
+
+
+def _read_truth(path: str | os.PathLike) -> dict[str, Any]:
+    content = _read_json(path)
+    absent = [key for key in ("images", "categories") if not isinstance(content, dict) or key not in content]
+    if absent:
+        raise ValueError(f"{path} is no COCO annotation file: it has no {' and no '.join(absent)}.")
+    # COCOeval needs both; hand-made files often lack them.
+    annotations = [
+        {
+            **annotation,
+            "iscrowd": annotation.get("iscrowd", 0),
+            "area": annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3]),
+        }
+        for annotation in content.get("annotations", [])
+    ]
+    return {**content, "annotations": annotations}
+
+
+def _read_detections(
+    path: str | os.PathLike, truth: COCO, ground_truth: str | os.PathLike
+) -> list[dict[str, Any]]:
+    content = _read_json(path)
+    if not isinstance(content, list):
+        raise ValueError(f"{path} is no detections file: expected a JSON list of boxes.")
+    for key, known in (("image_id", truth.imgs), ("category_id", truth.cats)):
+        foreign = {entry[key] for entry in content} - known.keys()
+        if foreign:
+            examples = ", ".join(str(value) for value in sorted(foreign, key=str)[:5])
+            raise ValueError(f"{path} has {key} {examples}, which {ground_truth} does not have.")
+    return [
+        {**entry, "id": number, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
+        for number, entry in enumerate(content, start=1)
+    ]
+
+
+def _read_json(path: str | os.PathLike) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from error
+
+
+def _index(dataset: dict[str, Any]) -> COCO:
+    coco = COCO()
+    coco.dataset = dataset
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def _or_nan(value: float) -> float:
+    """COCOeval says -1 where there is nothing to find."""
+    return math.nan if value < 0 else float(value)

@@ -1,0 +1,86 @@
+"""Starts processes: one, several on this machine, or those that torchrun has started."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from detectron2.engine import launch
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+
+def run_distributed(
+    main: Callable[..., None],
+    *,
+    num_gpus: int,
+    num_machines: int,
+    machine_rank: int,
+    dist_url: str,
+    args: tuple[Any, ...],
+) -> None:
+    """Call `main(*args)` in every process of the run.
+
+    Under torchrun (`LOCAL_RANK` and its kin are set) this process is one of them. Otherwise `num_gpus` processes
+    are started here; without CUDA they are CPU processes that talk over gloo.
+
+    Args:
+        dist_url: "auto": a rendezvous of its own for this run, which no other run on the host can collide with.
+
+    Raises:
+        ValueError: several machines without a common `dist_url`.
+    """
+    if "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        _join_torchrun()
+        try:
+            main(*args)
+        finally:
+            torch.distributed.destroy_process_group()
+        return
+    if num_gpus * num_machines <= 1:
+        main(*args)
+        return
+    if dist_url == "auto" and num_machines > 1:
+        raise ValueError("Several machines need a common --dist-url, for example tcp://HOST_OF_RANK_0:29500.")
+    with tempfile.TemporaryDirectory(prefix="loradet_") as folder, _forwarded_interrupts():
+        # A file is a rendezvous that no two runs share; a free port may be taken before it is used.
+        url = (Path(folder) / "rendezvous").as_uri() if dist_url == "auto" else dist_url
+        try:
+            launch(
+                main, num_gpus, num_machines=num_machines, machine_rank=machine_rank, dist_url=url, args=args
+            )
+        except torch.multiprocessing.ProcessExitedException as ended:
+            # The process has said why; pass its exit status on.
+            sys.exit(ended.exit_code if ended.exit_code and ended.exit_code > 0 else 1)
+
+
+def _join_torchrun() -> None:
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+    torch.distributed.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo", init_method="env://"
+    )
+    comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])))
+
+
+class _forwarded_interrupts:  # noqa: N801 (a context manager, named as one)
+    """While it is open, SIGINT to this process reaches the processes that it started, and leaves this one waiting."""
+
+    def __enter__(self) -> None:
+        self._previous = signal.signal(signal.SIGINT, self._forward)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGINT)

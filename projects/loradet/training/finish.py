@@ -1,0 +1,90 @@
+"""The end of a run: best weights on every split, the adapter file, the last lines of the record."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from torch import nn
+
+from loradet.adapters import load_adapter, save_adapter
+from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
+from loradet.evaluation.splits import PREDICTIONS, dataset_metadata, evaluate_split, evaluation_splits
+from loradet.training.checkpoint import Checkpointer
+from loradet.training.hooks import EvaluateAndKeepBest, peak_memory_mb
+from loradet.training.record import RunRecord
+from loradet.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def finish_run(
+    cfg: DictConfig,
+    trainer: Trainer,
+    checkpointer: Checkpointer,
+    best: EvaluateAndKeepBest | None,
+    run: RunRecord,
+) -> None:
+    """Evaluate `model_best.pth` on `train.eval_splits`, write metrics files and `adapter.safetensors`.
+
+    Without any evaluation split the weights of the last iteration make the adapter.
+    """
+    folder = trainer.output_dir
+    run.update(
+        iteration=trainer.iter,
+        stopped_by=trainer.stop_reason,
+        images_per_s=round(trainer.images_seen / trainer.step_seconds, 2) if trainer.step_seconds else None,
+        peak_memory_mb=round(peak_memory_mb(), 1),
+    )
+    if best is not None:
+        path = folder / f"{best.FILE}.pth"
+        checkpointer.load_weights(str(path), strict=True)
+        for split in evaluation_splits(cfg):
+            # The last periodic evaluation has left the predictions of the best weights, if it was the best one.
+            fresh = split == evaluation_splits(cfg)[0] and best.evaluated_at == best.best_iteration
+            if not fresh:
+                evaluate_split(cfg, trainer.module, split, folder)
+            write_split_metrics(cfg, split, folder, path, best.best_iteration)
+    if comm.is_main_process():
+        metadata = dataset_metadata(cfg, "train")
+        ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+        save_adapter(
+            trainer.module,
+            folder / "adapter.safetensors",
+            classes=list(metadata.get("thing_classes") or []),
+            class_ids=sorted(ids, key=ids.get),
+        )
+    run.update(status="finished")
+
+
+def write_split_metrics(
+    cfg: DictConfig,
+    split: str,
+    folder: Path,
+    checkpoint: Path,
+    iteration: int | None,
+    output: Path | None = None,
+) -> dict[str, Any]:
+    """Write `<split>_metrics.json` from the predictions in a run's folder (main process only).
+
+    Args:
+        output: another file to write to.
+    """
+    if not comm.is_main_process():
+        return {}
+    metrics = coco_metrics(
+        dataset_metadata(cfg, split).json_file, folder / "predictions" / split / PREDICTIONS
+    )
+    path = output or folder / f"{split}_metrics.json"
+    write_metrics(path, metrics, checkpoint=str(checkpoint), iteration=iteration, split=split)
+    logger.info("Metrics of %s written to %s.", split, path)
+    return metrics
+
+
+def load_for_evaluation(model: nn.Module, checkpoint: str) -> dict[str, Any]:
+    """Load a checkpoint strictly, or an adapter file (`.safetensors`) onto the model's own base weights."""
+    if str(checkpoint).endswith(".safetensors"):
+        load_adapter(model, checkpoint)
+        return {}
+    return Checkpointer(model).load_weights(str(checkpoint), strict=True)

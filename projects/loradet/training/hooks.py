@@ -1,0 +1,220 @@
+"""Hooks around the training loop: evaluation with a best checkpoint, early stopping, interruption, progress."""
+
+import logging
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import psutil
+import torch
+from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+from tqdm import tqdm
+
+from loradet.training.checkpoint import Checkpointer
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluateAndKeepBest(HookBase):
+    """Evaluates every `period` iterations and after the last one, and keeps the best weights as `model_best.pth`.
+
+    Args:
+        period: iterations between evaluations; 0: after the last iteration only.
+        evaluate: returns Detectron2's nested results ({"bbox": {"AP": percent}}); empty on other processes.
+        checkpointer: writes `model_best`.
+        metric: path of the number to watch, as "bbox/AP".
+        mode: "max" or "min".
+        patience: stop after so many evaluations in a row without a better one. None: never.
+        min_delta: what counts as better than the best so far.
+    """
+
+    FILE = "model_best"
+
+    def __init__(
+        self,
+        period: int,
+        evaluate: Callable[[], dict],
+        checkpointer: Checkpointer,
+        *,
+        metric: str,
+        mode: str,
+        patience: int | None = None,
+        min_delta: float = 0.0,
+    ):
+        self.period = period
+        self.evaluate = evaluate
+        self.checkpointer = checkpointer
+        self.metric = metric
+        self.sign = 1.0 if mode == "max" else -1.0
+        self.patience = patience
+        self.min_delta = min_delta
+        self.best: float | None = None
+        self.best_iteration: int | None = None
+        self.evaluations_without_gain = 0
+        self.evaluated_at: int | None = None
+
+    def after_step(self) -> None:
+        """Evaluate where it is due, or at the last iteration that a stop leaves."""
+        next_iter = self.trainer.iter + 1
+        if (self.period and next_iter % self.period == 0) or next_iter >= self.trainer.max_iter:
+            self._run()
+
+    def _run(self) -> None:
+        ema = self.trainer.ema
+        if ema is None:
+            self._evaluate_and_save()
+        else:
+            with ema.applied():
+                self._evaluate_and_save()
+        self.evaluated_at = self.trainer.iter
+
+    def _evaluate_and_save(self) -> None:
+        results = self.evaluate()
+        comm.synchronize()
+        flat = flatten_results_dict(results or {})
+        for name, value in flat.items():
+            self.trainer.storage.put_scalar(name, float(value), smoothing_hint=False)
+        # The main process alone has results; the others follow its decision.
+        found = comm.all_gather((flat.get(self.metric), sorted(flat)))[0]
+        if found[0] is None:
+            raise ValueError(
+                f"train.best.metric={self.metric!r} is not among the results of the evaluation: {', '.join(found[1])}."
+            )
+        self._compare(float(found[0]))
+
+    def _compare(self, value: float) -> None:
+        # Without any annotation AP is NaN: the first evaluation still leaves a file, a number beats it later.
+        gain = math.inf if self.best is None or math.isnan(self.best) else self.sign * (value - self.best)
+        if self.best is None or gain > self.min_delta:
+            logger.info("Best %s so far: %.4f at iteration %d.", self.metric, value, self.trainer.iter)
+            self.best, self.best_iteration, self.evaluations_without_gain = value, self.trainer.iter, 0
+            self.checkpointer.save(self.FILE, only_model=True, iteration=self.trainer.iter)
+            return
+        self.evaluations_without_gain += 1
+        if self.patience is not None and self.evaluations_without_gain >= self.patience:
+            self.trainer.stop(
+                f"early stopping: {self.patience} evaluations without a better {self.metric} than {self.best:.4f}"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best value so far and when it was."""
+        return {
+            "best": self.best,
+            "best_iteration": self.best_iteration,
+            "evaluations_without_gain": self.evaluations_without_gain,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Counterpart of `state_dict`."""
+        self.best = state["best"]
+        self.best_iteration = state["best_iteration"]
+        self.evaluations_without_gain = state["evaluations_without_gain"]
+
+
+class KeepCheckpoints(HookBase):
+    """Saves every `period` iterations and at the end, and deletes all but the last `max_to_keep`."""
+
+    def __init__(self, checkpointer: Checkpointer, period: int, max_to_keep: int | None):
+        self.checkpointer = checkpointer
+        self.period = period
+        self.max_to_keep = max_to_keep
+        self.saved: list[str] = []
+
+    def after_step(self) -> None:
+        """Save where it is due, also before a stop that was asked for."""
+        next_iter = self.trainer.iter + 1
+        due = self.period and next_iter % self.period == 0
+        if due or next_iter >= self.trainer.max_iter or self.trainer.stop_reason is not None:
+            last = next_iter >= self.trainer.max_iter
+            self._save("model_final" if last else f"model_{self.trainer.iter:07d}")
+
+    def _save(self, name: str) -> None:
+        self.saved = [n for n in self.saved if n != name] + [name]
+        stale = self.saved[: -self.max_to_keep] if self.max_to_keep else []
+        self.saved = [n for n in self.saved if n not in stale]
+        self.checkpointer.save(name, iteration=self.trainer.iter)
+        if comm.is_main_process():
+            for old in stale:
+                (self.trainer.output_dir / f"{old}.pth").unlink(missing_ok=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Names of the files that are kept."""
+        return {"saved": self.saved}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Counterpart of `state_dict`."""
+        self.saved = list(state["saved"])
+
+
+class StopOnInterrupt(HookBase):
+    """Turns SIGINT into a stop after the running step. A second one, later than a second, ends the process at once."""
+
+    def __init__(self):
+        self._first: float | None = None
+        self._previous: Any = None
+
+    def before_train(self) -> None:
+        """Take the signal over."""
+        self._previous = signal.signal(signal.SIGINT, self._handle)
+
+    def after_train(self) -> None:
+        """Give the signal back."""
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+            self.trainer.interrupt()
+            logger.warning("Interrupted: finishing this step, then saving. Once more ends it at once.")
+        elif now - self._first > 1.0:
+            signal.default_int_handler(number, frame)
+
+
+class LogMemory(HookBase):
+    """Writes the peak memory as `memory_mb`: of the device on CUDA, else of the process."""
+
+    def __init__(self, period: int):
+        self.period = period
+
+    def after_step(self) -> None:
+        """Put the scalar where a line is written."""
+        if (self.trainer.iter + 1) % self.period == 0 or self.trainer.iter + 1 >= self.trainer.max_iter:
+            self.trainer.storage.put_scalar("memory_mb", peak_memory_mb(), smoothing_hint=False)
+
+
+def peak_memory_mb() -> float:
+    """Peak memory in MiB: allocated on the current CUDA device, else this process's resident set now."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return psutil.Process().memory_info().rss / 2**20
+
+
+class ProgressBar(HookBase):
+    """A bar with loss and ETA on a terminal; nothing elsewhere (the log lines tell the same)."""
+
+    def before_train(self) -> None:
+        """Open the bar."""
+        self._bar = tqdm(
+            total=self.trainer.max_iter,
+            initial=self.trainer.start_iter,
+            unit="it",
+            dynamic_ncols=True,
+            disable=not (sys.stderr.isatty() and comm.is_main_process()),
+        )
+
+    def after_step(self) -> None:
+        """Advance it."""
+        if not self._bar.disable:
+            self._bar.set_postfix(loss=f"{self.trainer.storage.latest()['total_loss'][0]:.3f}", refresh=False)
+        self._bar.update()
+
+    def after_train(self) -> None:
+        """Close it."""
+        self._bar.close()

@@ -1,0 +1,123 @@
+"""`run.json`: what a run was, on what it ran, what it cost, and how it ended."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import detectron2_embedded
+import omegaconf
+import timm
+import torch
+import torchvision
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+
+import loradet
+from loradet.files import write_json
+
+FILE = "run.json"
+
+
+class RunRecord:
+    """The contents of `run.json`; every change is written at once, by the main process only."""
+
+    def __init__(self, folder: Path, **values: Any):
+        self.path = folder / FILE
+        self.values: dict[str, Any] = {}
+        self._begin = time.time()
+        self._earlier_seconds = 0.0
+        self.update(**values)
+
+    @classmethod
+    def start(cls, folder: Path, cfg: DictConfig, device: torch.device, **values: Any) -> "RunRecord":
+        """Begin a record, going on from the wall time of an interrupted run in the same folder."""
+        earlier = read(folder).get("wall_time_s", 0.0) if values.get("resumed_at") else 0.0
+        record = cls(
+            folder,
+            status="running",
+            seed=cfg.train.seed,
+            config_sha256=config_hash(cfg),
+            command=sys.argv,
+            git_revision=_git_revision(),
+            versions=_versions(),
+            device=_device_name(device),
+            processes=comm.get_world_size(),
+            **values,
+        )
+        record._earlier_seconds = earlier
+        return record
+
+    def update(self, **values: Any) -> None:
+        """Set values and write the file."""
+        self.values.update(values)
+        self.values["wall_time_s"] = round(self._earlier_seconds + time.time() - self._begin, 1)
+        if comm.is_main_process():
+            write_json(self.path, self.values)
+
+
+def read(folder: str | os.PathLike) -> dict[str, Any]:
+    """The record in a run's folder; empty where there is none.
+
+    Raises:
+        ValueError: the file is not JSON; it is named.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); delete it if the run does not matter.") from error
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """sha256 of the resolved config without what changes no result: where it is written and how it is spread."""
+    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+    for key in ("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period"):
+        plain["train"].pop(key, None)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=_name).encode()).hexdigest()
+
+
+def _name(value: Any) -> str:
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    return f"{module}.{name}" if name else repr(value)
+
+
+def _git_revision() -> str | None:
+    """Revision of the source tree, with "+changes" where files differ; None for an installed copy."""
+    root = Path(loradet.__file__).resolve().parent
+    try:
+        revision = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision + ("+changes" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _versions() -> dict[str, str | None]:
+    return {
+        "loradet": loradet.__version__,
+        "detectron2": "embedded" if detectron2_embedded.is_embedded() else str(detectron2_embedded.origin()),
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda,
+        "timm": timm.__version__,
+        "omegaconf": omegaconf.__version__,
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,306 @@
+"""Train what a config says: the order of events in one process of a run."""
+
+import copy
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.engine import create_ddp_model, hooks
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from loradet.adapters import parameter_table
+from loradet.datasets.loader import TrainLoader
+from loradet.evaluation.splits import dataset_metadata, evaluate_split, evaluation_splits, split_config
+from loradet.files import write_json
+from loradet.training import record
+from loradet.training.checkpoint import Checkpointer, last_checkpoint_name
+from loradet.training.finish import finish_run
+from loradet.training.hooks import (
+    EvaluateAndKeepBest,
+    KeepCheckpoints,
+    LogMemory,
+    ProgressBar,
+    StopOnInterrupt,
+)
+from loradet.training.metrics_log import drop_lines_after
+from loradet.training.settings import BatchPlan, iterations, plan_batch
+from loradet.training.setup import choose_device, setup_process
+from loradet.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Schedule:
+    """Durations of a run in iterations, worked out of `cfg.train`."""
+
+    max_iter: int
+    eval_period: int
+    checkpoint_period: int
+
+
+def train(cfg: DictConfig, *, resume: bool = False) -> str:
+    """Run (or go on with) the training that `cfg` describes, then evaluate its best weights.
+
+    Leaves the files of one run in `cfg.train.output_dir`.
+
+    Args:
+        cfg: complete (see `complete_train_settings`); made consistent in place.
+        resume: go on from the folder's last checkpoint, or start where there is none.
+
+    Returns:
+        "finished" or "interrupted".
+
+    Raises:
+        ValueError: the config, the data or a checkpoint do not fit together.
+        NonFiniteLossError: a loss became NaN or infinite.
+    """
+    output_dir = Path(cfg.train.output_dir)
+    _claim_folder(output_dir, resume, cfg.train.overwrite)
+    device = setup_process(cfg, output_dir)
+    plan = plan_batch(
+        cfg.dataloader.train.total_batch_size,
+        comm.get_world_size(),
+        cfg.train.accumulate,
+        cfg.train.max_batch_per_gpu,
+    )
+    loader = build_loader(cfg, plan)
+    schedule = _resolve_schedule(cfg, loader, plan.total)
+    if resume and _is_finished(output_dir, cfg):
+        return "finished"
+    _save_config(cfg, output_dir)
+    model = build_model(cfg, device)
+    trainer = build_trainer(cfg, model, loader, plan, output_dir)
+    checkpointer = Checkpointer(model, output_dir, trainer=trainer)
+    _show_what_trains(model, output_dir)
+    best = _register_hooks(trainer, checkpointer, cfg, schedule)
+    start_iter = _restore(checkpointer, trainer, cfg, output_dir) if resume else 0
+    run = record.RunRecord.start(
+        output_dir,
+        cfg,
+        device,
+        resumed_at=start_iter or None,
+        parameters=parameter_table(trainer.module).to_dict(),
+    )
+    logger.info("Starting at iteration %d of %d.", start_iter, schedule.max_iter)
+    try:
+        trainer.train(start_iter, schedule.max_iter)
+    except BaseException as error:
+        run.update(status="failed", error=f"{type(error).__name__}: {error}")
+        raise
+    if trainer.stop_reason == "interrupted":
+        run.update(status="interrupted", iteration=trainer.iter)
+        return "interrupted"
+    finish_run(cfg, trainer, checkpointer, best, run)
+    return "finished"
+
+
+def _claim_folder(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that holds another run; every process looks before the main one writes anything."""
+    held = [p.name for p in (folder / record.FILE, folder / "last_checkpoint") if p.exists()]
+    if held and not resume and not overwrite:
+        raise ValueError(
+            f"{folder} holds a run ({', '.join(held)}). Go on with it by --resume, choose another "
+            "train.output_dir, or start afresh in its place with train.overwrite=True."
+        )
+    comm.synchronize()
+    if held and overwrite and not resume and comm.is_main_process():
+        for name in (
+            "model_*.pth",
+            "last_checkpoint",
+            "*.json",
+            "adapter.safetensors",
+            "events.*",
+            "log.txt*",
+        ):
+            for file in folder.glob(name):
+                file.unlink()
+        shutil.rmtree(folder / "predictions", ignore_errors=True)
+    comm.synchronize()
+
+
+def _is_finished(folder: Path, cfg: DictConfig) -> bool:
+    past = record.read(folder)
+    if past.get("status") != "finished" or past.get("config_sha256") != record.config_hash(cfg):
+        return False
+    logger.info("The run in %s is finished; nothing is left to do.", folder)
+    return True
+
+
+def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:
+    """The config's training loader for `plan`; checks that all splits have the same classes."""
+    node = copy.deepcopy(cfg.dataloader.train)
+    node.total_batch_size = plan.per_forward * plan.world_size
+    loader = instantiate(node)
+    _check_classes(cfg)
+    logger.info(
+        "%d images a step: %d processes x %d micro-batches x %d images.",
+        plan.total,
+        plan.world_size,
+        plan.accumulate,
+        plan.per_forward,
+    )
+    return loader
+
+
+def _check_classes(cfg: DictConfig) -> None:
+    """Every split that the run touches has the same classes; loads their data sets, so that what is missing shows."""
+    classes = dataset_metadata(cfg, "train").get("thing_classes")
+    for split in evaluation_splits(cfg):
+        instantiate(split_config(cfg, split).dataset)
+        others = dataset_metadata(cfg, split).get("thing_classes")
+        if others != classes:
+            raise ValueError(f"The classes of train and {split} differ: {classes} and {others}.")
+
+
+def _resolve_schedule(cfg: DictConfig, loader: Any, total_batch_size: int) -> Schedule:
+    per_epoch = -(-loader.num_images // total_batch_size) if isinstance(loader, TrainLoader) else None
+    train = cfg.train
+    max_iter = iterations(train.max_iter, per_epoch, "train.max_iter")
+    if max_iter < 1:
+        raise ValueError(f"train.max_iter={train.max_iter!r}: expected at least one iteration.")
+    schedule = Schedule(
+        max_iter,
+        iterations(train.eval_period, per_epoch, "train.eval_period"),
+        iterations(train.checkpointer.period, per_epoch, "train.checkpointer.period"),
+    )
+    cfg.train.max_iter = max_iter
+    if per_epoch:
+        logger.info("%d images, %d iterations an epoch, %d in all.", loader.num_images, per_epoch, max_iter)
+    return schedule
+
+
+def _save_config(cfg: DictConfig, folder: Path) -> None:
+    if not comm.is_main_process():
+        return
+    resolved = copy.deepcopy(cfg)
+    OmegaConf.resolve(resolved)
+    temporary = folder / ".config.yaml"
+    LazyConfig.save(resolved, str(temporary))
+    temporary.replace(folder / "config.yaml")
+
+
+def build_model(cfg: DictConfig, device: torch.device) -> nn.Module:
+    """The config's model on its device, checked against the data's classes, with `train.init_checkpoint` loaded.
+
+    Raises:
+        ValueError: `num_classes` differs from the data's, nothing trains, or the checkpoint is of another model.
+    """
+    model = instantiate(cfg.model).to(device)
+    check_num_classes(model, dataset_metadata(cfg, "train"))
+    if cfg.train.init_checkpoint:
+        Checkpointer(model).load_weights(cfg.train.init_checkpoint, strict=False)
+    return model
+
+
+def check_num_classes(model: nn.Module, metadata: Any) -> None:
+    """Compare the model's `num_classes` with the data's. Raises ValueError where they differ."""
+    expected, classes = getattr(model, "num_classes", None), metadata.get("thing_classes")
+    if expected is not None and classes is not None and expected != len(classes):
+        raise ValueError(
+            f"model.num_classes={expected}, but {metadata.get('json_file', metadata.name)} has {len(classes)} "
+            f"categories: {', '.join(classes)}. Set model.num_classes={len(classes)}, or choose classes by data.classes."
+        )
+
+
+def build_trainer(
+    cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPlan, output_dir: Path
+) -> Trainer:
+    """The trainer that `cfg.train` describes, without hooks; the model goes into DDP where there are several processes.
+
+    Raises:
+        ValueError: every parameter is frozen.
+    """
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("Nothing trains: every parameter of the model is frozen.")
+    node = copy.deepcopy(cfg.optimizer)
+    node.params.model = model
+    train = cfg.train
+    device = next(model.parameters()).device
+    return Trainer(
+        # The embedded and the installed function both choose a CUDA device where none is given.
+        create_ddp_model(model, device_ids=[device] if device.type == "cuda" else None, **train.ddp),
+        loader,
+        instantiate(node),
+        accumulate=plan.accumulate,
+        amp_dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[train.amp.dtype]
+        if train.amp.enabled
+        else None,
+        clip_norm=train.clip_grad.max_norm,
+        clip_norm_type=train.clip_grad.norm_type,
+        ema_decay=train.ema.decay if train.ema.enabled else None,
+        output_dir=output_dir,
+    )
+
+
+def _show_what_trains(model: nn.Module, output_dir: Path) -> None:
+    table = parameter_table(model)
+    logger.info("What trains:\n%s", table)
+    if comm.is_main_process():
+        trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+        write_json(output_dir / "parameters.json", {**table.to_dict(), "trainable_names": trainable})
+
+
+def _register_hooks(
+    trainer: Trainer, checkpointer: Checkpointer, cfg: DictConfig, schedule: Schedule
+) -> EvaluateAndKeepBest | None:
+    train = cfg.train
+    splits = evaluation_splits(cfg)
+    best = None
+    if splits:
+        best = EvaluateAndKeepBest(
+            schedule.eval_period,
+            lambda: evaluate_split(cfg, trainer.module, splits[0], trainer.output_dir),
+            checkpointer,
+            metric=train.best.metric,
+            mode=train.best.mode,
+            patience=train.early_stopping.patience if train.early_stopping.enabled else None,
+            min_delta=train.early_stopping.min_delta,
+        )
+    # Evaluation before the checkpoint, so that a checkpoint knows the best metric of its own iteration.
+    trainer.register_hooks(
+        [
+            StopOnInterrupt(),
+            hooks.IterationTimer(warmup_iter=0),
+            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            best,
+            KeepCheckpoints(checkpointer, schedule.checkpoint_period, train.checkpointer.max_to_keep),
+            LogMemory(train.log_period),
+            ProgressBar(),
+            _writers(trainer, schedule, train.log_period) if comm.is_main_process() else None,
+        ]
+    )
+    return best
+
+
+def _writers(trainer: Trainer, schedule: Schedule, period: int) -> hooks.PeriodicWriter:
+    folder = trainer.output_dir
+    writers: list[EventWriter] = [
+        CommonMetricPrinter(schedule.max_iter),
+        JSONWriter(str(folder / "metrics.json")),
+        TensorboardXWriter(str(folder)),
+    ]
+    return hooks.PeriodicWriter(writers, period=period)
+
+
+def _restore(checkpointer: Checkpointer, trainer: Trainer, cfg: DictConfig, folder: Path) -> int:
+    """Load the last checkpoint; returns the iteration to go on with."""
+    past = record.read(folder)
+    if past.get("config_sha256") not in (None, record.config_hash(cfg)):
+        logger.warning("The config differs from the one that the run in %s began with.", folder)
+    if checkpointer.resume() is None:
+        logger.info("%s has no checkpoint yet: starting from the beginning.", folder)
+        if comm.is_main_process():
+            drop_lines_after(folder / "metrics.json", -1)
+        return 0
+    if comm.is_main_process():
+        drop_lines_after(folder / "metrics.json", trainer.iter)
+    logger.info("Resumed from %s.", folder / (last_checkpoint_name(folder) or ""))
+    return trainer.iter + 1

@@ -1,0 +1,159 @@
+"""The `train` part of a config: every key, its meaning, its default."""
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+_EPOCHS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*epochs?\s*")
+
+
+@dataclass
+class TrainSettings:
+    """Keys of `cfg.train`. A duration is a number of iterations, or a text such as "12 epochs".
+
+    An iteration is one optimizer step on `dataloader.train.total_batch_size` images, whatever the number of
+    processes and micro-batches.
+    """
+
+    output_dir: str = "work_dirs/run"
+    overwrite: bool = False  # start afresh where another run's files lie
+    init_checkpoint: str = ""  # weights to start from (a full or partial checkpoint)
+    max_iter: int | str = "12 epochs"
+    seed: int = 0  # -1: draw one (it is logged and saved)
+    device: str = "auto"  # "auto": CUDA where there is a device, else CPU
+    cudnn_benchmark: bool = False
+    amp: dict = field(default_factory=lambda: {"enabled": False, "dtype": "bf16"})  # or "fp16", with a scaler
+    ddp: dict = field(default_factory=lambda: {"broadcast_buffers": False, "find_unused_parameters": False})
+    accumulate: int = 1  # micro-batches a step
+    max_batch_per_gpu: int | None = (
+        None  # works `accumulate` out instead, so that no forward sees more images
+    )
+    clip_grad: dict = field(default_factory=lambda: {"max_norm": None, "norm_type": 2.0})
+    ema: dict = field(default_factory=lambda: {"enabled": False, "decay": 0.999})
+    log_period: int = 20
+    eval_period: int | str = "1 epochs"  # 0: at the end only
+    eval_splits: list = field(default_factory=lambda: ["val"])  # the first one is evaluated during training
+    checkpointer: dict = field(default_factory=lambda: {"period": "1 epochs", "max_to_keep": 2})
+    best: dict = field(default_factory=lambda: {"metric": "bbox/AP", "mode": "max"})
+    early_stopping: dict = field(default_factory=lambda: {"enabled": False, "patience": 5, "min_delta": 0.0})
+
+
+def complete_train_settings(cfg: DictConfig) -> None:
+    """Fill the keys that `cfg.train` does not name with their defaults, in place.
+
+    Raises:
+        ValueError: a key that does not exist (the nearest ones are named), or a value out of range.
+    """
+    given = cfg.get("train") or {}
+    defaults = asdict(TrainSettings())
+    _reject_unknown(given, defaults, "train")
+    merged = OmegaConf.merge(OmegaConf.create(defaults, flags={"allow_objects": True}), given)
+    OmegaConf.update(cfg, "train", merged, merge=False, force_add=True)
+    _check_values(cfg.train)
+
+
+def _reject_unknown(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=3, cutoff=0.4) or sorted(known)
+            raise ValueError(
+                f"{where}.{key} is not a setting; nearest: {', '.join(f'{where}.{n}' for n in near)}."
+            )
+        if isinstance(known[key], dict) and isinstance(given, DictConfig) and OmegaConf.is_dict(given[key]):
+            _reject_unknown(given[key], known[key], f"{where}.{key}")
+
+
+def _check_values(train: DictConfig) -> None:
+    if train.amp.dtype not in ("bf16", "fp16"):
+        raise ValueError(f'train.amp.dtype={train.amp.dtype!r}: expected "bf16" or "fp16".')
+    if train.best.mode not in ("max", "min"):
+        raise ValueError(f'train.best.mode={train.best.mode!r}: expected "max" or "min".')
+    if not isinstance(train.accumulate, int) or train.accumulate < 1:
+        raise ValueError(f"train.accumulate={train.accumulate!r}: expected a whole number of at least 1.")
+    if train.max_batch_per_gpu is not None and train.accumulate != 1:
+        raise ValueError(
+            "train.accumulate and train.max_batch_per_gpu are both set: the second works the first out, "
+            "so leave train.accumulate at 1."
+        )
+    if not 0.0 <= train.ema.decay < 1.0:
+        raise ValueError(f"train.ema.decay={train.ema.decay!r}: expected a fraction in [0, 1).")
+    if train.log_period < 1:
+        raise ValueError(f"train.log_period={train.log_period!r}: expected at least 1.")
+
+
+def iterations(duration: int | str, iterations_per_epoch: int | None, key: str) -> int:
+    """Iterations of a duration: a number of them, or a text such as "2 epochs".
+
+    Args:
+        duration: the value.
+        iterations_per_epoch: None where the loader does not tell its number of images.
+        key: the config key, for messages.
+    """
+    if isinstance(duration, int) and not isinstance(duration, bool):
+        if duration < 0:
+            raise ValueError(f"{key}={duration}: expected a number of iterations of at least 0.")
+        return duration
+    match = _EPOCHS.fullmatch(duration) if isinstance(duration, str) else None
+    if match is None:
+        raise ValueError(
+            f'{key}={duration!r}: expected a number of iterations or a text such as "12 epochs".'
+        )
+    if iterations_per_epoch is None:
+        raise ValueError(
+            f"{key}={duration!r}: this training loader does not tell its number of images; give iterations, "
+            "or use loradet.datasets.loader.build_train_loader."
+        )
+    return round(float(match[1]) * iterations_per_epoch)
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How an optimizer step's images are spread over processes and micro-batches."""
+
+    total: int
+    world_size: int
+    accumulate: int
+
+    @property
+    def per_forward(self) -> int:
+        """Images that one process sees in one forward pass."""
+        return self.total // (self.world_size * self.accumulate)
+
+
+def plan_batch(
+    total: int, world_size: int, accumulate: int = 1, max_batch_per_gpu: int | None = None
+) -> BatchPlan:
+    """Spread `total` images a step over processes and micro-batches.
+
+    With `max_batch_per_gpu` the smallest number of micro-batches is taken that divides the batch evenly.
+
+    Raises:
+        ValueError: the batch cannot be divided evenly.
+    """
+    if total % world_size or total < world_size:
+        raise ValueError(
+            f"dataloader.train.total_batch_size={total} cannot be divided over {world_size} processes; "
+            f"nearest that can: {max(1, total // world_size) * world_size}."
+        )
+    per_gpu = total // world_size
+    if max_batch_per_gpu is not None:
+        if max_batch_per_gpu < 1:
+            raise ValueError(f"train.max_batch_per_gpu={max_batch_per_gpu}: expected at least 1.")
+        accumulate = math.ceil(per_gpu / max_batch_per_gpu)
+        if per_gpu % accumulate:
+            fitting = [n for n in range(1, per_gpu + 1) if per_gpu % n == 0]
+            raise ValueError(
+                f"{per_gpu} images a process do not divide into equal micro-batches of at most "
+                f"train.max_batch_per_gpu={max_batch_per_gpu}; values that fit: {', '.join(map(str, fitting))}."
+            )
+    elif per_gpu % accumulate:
+        raise ValueError(
+            f"train.accumulate={accumulate}: the {per_gpu} images a process (dataloader.train.total_batch_size="
+            f"{total} over {world_size} processes) do not divide into as many equal micro-batches."
+        )
+    return BatchPlan(total, world_size, accumulate)

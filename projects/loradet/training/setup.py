@@ -1,0 +1,66 @@
+"""What a process does before anything else: its folder, log, seed and device."""
+
+import logging
+import secrets
+from pathlib import Path
+
+import torch
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
+
+logger = logging.getLogger(__name__)
+
+
+def setup_process(cfg: DictConfig, output_dir: Path) -> torch.device:
+    """Make the output folder, open its log, seed all generators, and choose the device.
+
+    Raises:
+        ValueError: the folder cannot be written, or the device is not there.
+    """
+    _make_writable(output_dir)
+    rank = comm.get_rank()
+    for name in ("detectron2", "loradet", "fvcore"):
+        setup_logger(str(output_dir), distributed_rank=rank, name=name)
+    device = choose_device(cfg.train.device)
+    if cfg.train.seed < 0:
+        cfg.train.seed = comm.all_gather(secrets.randbelow(2**31))[0]
+    # Processes draw different dropout masks; the data order has its own seed.
+    seed_all_rng(cfg.train.seed + rank)
+    torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark
+    logger.info("Process %d of %d on %s, seed %d.", rank, comm.get_world_size(), device, cfg.train.seed)
+    logger.debug("Environment:\n%s", collect_env_info())
+    return device
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable_{comm.get_rank()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"train.output_dir={folder} cannot be written: {error.strerror or error}."
+        ) from error
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `train.device` names; "auto" is CUDA where there is a device, else the CPU.
+
+    Raises:
+        ValueError: CUDA is asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(
+                "train.device=cuda, but torch sees no CUDA device; use train.device=auto or cpu."
+            )
+        if device.index is None:
+            return torch.device("cuda", torch.cuda.current_device())
+    return device

@@ -1,0 +1,256 @@
+"""The training loop: micro-batches, mixed precision, clipping, EMA, and a stop that all processes agree on."""
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.engine import TrainerBase
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from loradet.training.ema import ExponentialMovingAverage
+from loradet.training.state import History, RankState
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss became NaN or infinite on some process; the weights are those before that step."""
+
+
+class UnusedParameterError(ValueError):
+    """A parameter is marked to train, but no gradient reaches it."""
+
+
+class Trainer(TrainerBase):
+    """Trains a Detectron2 model; one iteration is one optimizer step over `accumulate` micro-batches.
+
+    The gradient of a step is the mean over its micro-batches; with DDP the processes exchange gradients in the last
+    micro-batch only. Losses are logged as means over micro-batches and processes.
+
+    Args:
+        model: takes a batch (list of dicts), returns a dict of scalar losses; may be wrapped in DDP.
+        data_loader: endless; with `resume_at(batch)` (see `TrainLoader`) a resumed run sees the batches to come.
+        optimizer: of the trainable parameters.
+        accumulate: micro-batches a step.
+        amp_dtype: run the forward pass under autocast in this type. None: float32.
+        clip_norm: largest gradient norm. None: no clipping, the norm is logged all the same.
+        clip_norm_type: order of that norm.
+        ema_decay: keep an exponential moving average of the trainable parameters. None: do not.
+        output_dir: named in messages.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable[list[dict]],
+        optimizer: torch.optim.Optimizer,
+        *,
+        accumulate: int = 1,
+        amp_dtype: torch.dtype | None = None,
+        clip_norm: float | None = None,
+        clip_norm_type: float = 2.0,
+        ema_decay: float | None = None,
+        output_dir: str | Path = "",
+    ):
+        super().__init__()
+        self.model = model.train()
+        self.data_loader = data_loader
+        self.optimizer = optimizer
+        self.accumulate = accumulate
+        self.amp_dtype = amp_dtype
+        self.clip_norm = math.inf if clip_norm is None else clip_norm
+        self.clip_norm_type = clip_norm_type
+        self.output_dir = Path(output_dir)
+        self.device = next(model.parameters()).device
+        self.trainable = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp_dtype is torch.float16)
+        self.ema = None if ema_decay is None else ExponentialMovingAverage(self.module, ema_decay)
+        self.stop_reason: str | None = None
+        self._interrupted = False
+        self.history = History()
+        self.images_seen = 0
+        self.step_seconds = 0.0
+        self._rank_state = RankState()
+        self._iterator: Iterator[list[dict]] | None = None
+        self._gradients_checked = False
+
+    @property
+    def module(self) -> nn.Module:
+        """The model without its DDP wrapper."""
+        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+
+    def interrupt(self) -> None:
+        """Ask for an end after the running step, from a signal handler, say; one process that asks is enough."""
+        self._interrupted = True
+
+    def stop(self, reason: str) -> None:
+        """End training after the running step. Every process must make this call in the same step."""
+        self.stop_reason = reason
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Run iterations `start_iter` … `max_iter - 1`, or fewer where a stop is asked for."""
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        self._seek(start_iter)
+        with EventStorage(start_iter) as self.storage, self.stream():
+            self.history.restore(self.storage)
+            self.storage.iter = start_iter
+            # Last of all, so that nothing done while setting up has moved the generators.
+            self._rank_state.restore(self.module)
+            try:
+                self.before_train()
+                while self.iter < max_iter and self.stop_reason is None:
+                    self.before_step()
+                    begin = time.perf_counter()
+                    self.run_step()
+                    self.step_seconds += time.perf_counter() - begin
+                    self.after_step()
+                    self.iter += 1
+            finally:
+                # Hooks expect the number of the last iteration that was run.
+                self.iter = max(self.iter - 1, start_iter)
+                self.after_train()
+
+    @contextlib.contextmanager
+    def stream(self, batches: Iterable[list[dict]] | None = None) -> Iterator[Iterator[list[dict]]]:
+        """Inside the block steps take their batches from `batches`, or from the training loader."""
+        self._iterator = iter(self.data_loader if batches is None else batches)
+        try:
+            yield self._iterator
+        finally:
+            self._iterator = None
+
+    def _seek(self, start_iter: int) -> None:
+        if start_iter:
+            if hasattr(self.data_loader, "resume_at"):
+                self.data_loader.resume_at(start_iter * self.accumulate)
+            else:
+                logger.warning("This training loader cannot be replayed: the data order begins anew.")
+
+    def run_step(self) -> None:
+        """One optimizer step."""
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, torch.Tensor] = {}
+        image_ids: list[Any] = []
+        data_time = 0.0
+        for micro_step in range(self.accumulate):
+            begin = time.perf_counter()
+            batch = next(self._iterator)
+            data_time += time.perf_counter() - begin
+            image_ids += [sample.get("image_id") for sample in batch]
+            losses = self._forward_backward(batch, exchange=micro_step == self.accumulate - 1)
+            for name, value in losses.items():
+                sums[name] = sums[name] + value if name in sums else value
+        self.images_seen += len(image_ids) * comm.get_world_size()
+        means = self._mean_losses(sums, data_time, image_ids)
+        self._check_gradients()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.trainable.values(), self.clip_norm, self.clip_norm_type)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update()
+        self._log(means, norm)
+
+    def _forward_backward(self, batch: list[dict], exchange: bool) -> dict[str, torch.Tensor]:
+        distributed = isinstance(self.model, DistributedDataParallel)
+        with self.model.no_sync() if distributed and not exchange else contextlib.nullcontext():
+            with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+                losses = self.model(batch)
+            total = sum(losses.values()) / self.accumulate
+            self.scaler.scale(total).backward()
+        return {name: value.detach() / self.accumulate for name, value in losses.items()}
+
+    def _mean_losses(
+        self, sums: dict[str, torch.Tensor], data_time: float, image_ids: list[Any]
+    ) -> dict[str, float]:
+        """Means over processes. All of them learn here of an interrupt, and all raise for a bad loss."""
+        names = sorted(sums)
+        row = torch.stack([sums[name].double().reshape(()) for name in names])
+        bad = (~torch.isfinite(row)).any().double()
+        interrupted = row.new_tensor(float(self._interrupted))
+        row = torch.cat([row, torch.stack([row.new_tensor(data_time), bad, interrupted])])
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(row)
+        values = row.tolist()
+        *losses, data_time, bad_processes, interrupts = values
+        if bad_processes:
+            self._raise_non_finite(sums, image_ids)
+        if interrupts:
+            self.stop_reason = "interrupted"
+        means = {name: value / comm.get_world_size() for name, value in zip(names, losses)}
+        means["data_time"] = data_time / comm.get_world_size()
+        return means
+
+    def _raise_non_finite(self, sums: dict[str, torch.Tensor], image_ids: list[Any]) -> None:
+        found = {name: value.item() for name, value in sums.items() if not torch.isfinite(value)}
+        reports = comm.all_gather((comm.get_rank(), found, image_ids))
+        lines = [
+            f"process {rank}: {', '.join(f'{k}={v}' for k, v in bad.items())}; images of the batch: {ids}"
+            for rank, bad, ids in reports
+            if bad
+        ]
+        tag = self.output_dir / "last_checkpoint"
+        good = self.output_dir / tag.read_text().strip() if tag.is_file() else None
+        raise NonFiniteLossError(
+            f"Loss is not finite at iteration {self.iter} ({'; '.join(lines)}). "
+            f"Last good checkpoint: {good if good else 'none was written yet'}. "
+            "A lower learning rate, a longer warm-up, train.clip_grad.max_norm=1.0 or train.amp.dtype=bf16 may help."
+        )
+
+    def _check_gradients(self) -> None:
+        if self._gradients_checked:
+            return
+        unused = [name for name, parameter in self.trainable.items() if parameter.grad is None]
+        if unused:
+            shown = ", ".join(unused[:8]) + (f" and {len(unused) - 8} more" if len(unused) > 8 else "")
+            raise UnusedParameterError(
+                f"{len(unused)} trainable parameters get no gradient: {shown}. Freeze them, or remove the module that "
+                "nothing uses (an output of the backbone that the neck does not take, say)."
+            )
+        self._gradients_checked = True
+
+    def _log(self, means: dict[str, float], norm: torch.Tensor) -> None:
+        data_time = means.pop("data_time")
+        self.storage.put_scalar("data_time", data_time)
+        self.storage.put_scalars(total_loss=sum(means.values()), **means)
+        self.storage.put_scalar("grad_norm", norm.item())
+        if self.scaler.is_enabled():
+            self.storage.put_scalar("grad_scale", self.scaler.get_scale())
+
+    def state_dict(self) -> dict[str, Any]:
+        """State beside the model. A collective call: every process must make it."""
+        state = super().state_dict()
+        state["optimizer"] = self.optimizer.state_dict()
+        state["grad_scaler"] = self.scaler.state_dict()
+        state["ema"] = None if self.ema is None else self.ema.state_dict()
+        state["history"] = History.of(self.storage).state_dict()
+        state["images_seen"] = self.images_seen
+        state["step_seconds"] = self.step_seconds
+        state["ranks"] = comm.all_gather(RankState.of(self.module).state_dict())
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Counterpart of `state_dict`.
+
+        Raises:
+            ValueError: the state is of a run with other settings.
+        """
+        super().load_state_dict(state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["grad_scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["grad_scaler"])
+        if self.ema is not None and state["ema"] is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.history = History(state["history"])
+        self.images_seen = state["images_seen"]
+        self.step_seconds = state["step_seconds"]
+        self._rank_state = RankState.pick(state["ranks"])

@@ -1,0 +1,155 @@
+"""The replayable training loader: order, seeds, buckets, errors."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loradet.datasets import loader as loader_module
+from loradet.datasets.loader import BatchStream, SampleError, build_train_loader, seeded
+
+
+def records(count, portrait=()):
+    return [
+        {
+            "file_name": f"image_{i}.png",
+            "image_id": 100 + i,
+            "width": 10 if i in portrait else 30,
+            "height": 20,
+        }
+        for i in range(count)
+    ]
+
+
+def draw_mapper(record):
+    """A mapper that draws from every generator that augmentations use."""
+    noise = (random.random(), float(np.random.rand()), float(torch.rand(())))
+    return {"image_id": record["image_id"], "width": record["width"], "noise": noise}
+
+
+def first(loader, count):
+    return list(itertools.islice(iter(loader), count))
+
+
+def make(**changes):
+    return build_train_loader(
+        **{
+            "dataset": records(13, portrait={0, 3, 5, 6}),
+            "mapper": draw_mapper,
+            "total_batch_size": 2,
+            "num_workers": 0,
+            "seed": 5,
+            **changes,
+        }
+    )
+
+
+def test_samples_do_not_depend_on_the_number_of_workers():
+    alone = first(make(), 20)
+    assert alone == first(make(num_workers=1), 20) == first(make(num_workers=3, prefetch_factor=1), 20)
+
+
+def test_another_seed_gives_another_stream():
+    assert first(make(), 6) != first(make(seed=6), 6)
+
+
+def test_every_visit_of_an_image_is_augmented_anew():
+    seen = {}
+    for sample in itertools.chain.from_iterable(first(make(), 40)):
+        seen.setdefault(sample["image_id"], set()).add(sample["noise"])
+    assert all(len(noises) > 3 for noises in seen.values())
+
+
+@given(st.integers(0, 30), st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_resuming_replays_the_rest_of_the_stream(start, batch_size):
+    whole = first(make(total_batch_size=batch_size), start + 5)
+    resumed = make(total_batch_size=batch_size)
+    resumed.resume_at(start)
+    assert first(resumed, 5) == whole[start:]
+
+
+def test_resuming_reads_no_image_of_the_part_left_out():
+    read = []
+
+    def mapper(record):
+        read.append(record["image_id"])
+        return draw_mapper(record)
+
+    loader = make(mapper=mapper)
+    loader.resume_at(50)
+    first(loader, 1)
+    assert len(read) == 2
+
+
+def test_a_batch_holds_one_orientation():
+    for batch in first(make(), 40):
+        assert len({sample["width"] > 20 for sample in batch}) == 1
+    mixed = first(make(aspect_ratio_grouping=False), 40)
+    assert any(len({sample["width"] > 20 for sample in batch}) == 2 for batch in mixed)
+
+
+def test_processes_share_one_stream(monkeypatch):
+    def order(rank, world_size):
+        sampler = itertools.islice(range(1000), rank, None, world_size)
+        monkeypatch.setattr(loader_module.comm, "get_rank", lambda: rank)
+        monkeypatch.setattr(loader_module.comm, "get_world_size", lambda: world_size)
+        return [pair for batch in itertools.islice(BatchStream(sampler, 1), 10) for pair in batch]
+
+    assert sorted(order(0, 2) + order(1, 2)) == order(0, 1) + [(i, i) for i in range(10, 20)]
+
+
+def test_mapping_leaves_the_callers_generators_alone():
+    iterator = iter(make())
+    next(iterator)
+    torch.manual_seed(3)
+    np.random.seed(3)
+    random.seed(3)
+    next(iterator)
+    after = float(torch.rand(())), float(np.random.rand()), random.random()
+    torch.manual_seed(3)
+    np.random.seed(3)
+    random.seed(3)
+    assert after == (float(torch.rand(())), float(np.random.rand()), random.random())
+
+
+def test_seeded_restores_after_an_error():
+    state = torch.get_rng_state()
+    with pytest.raises(KeyError), seeded(1, 2):
+        torch.rand(3)
+        raise KeyError
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_broken_image_is_named(num_workers):
+    def mapper(record):
+        if record["image_id"] == 104:
+            raise OSError("cannot identify image")
+        return draw_mapper(record)
+
+    with pytest.raises(
+        SampleError, match=r"image_4\.png \(image id 104\) failed: OSError: cannot identify image"
+    ):
+        first(make(mapper=mapper, num_workers=num_workers), 20)
+
+
+def test_dropped_samples_are_replaced_in_the_same_way_each_time():
+    def mapper(record):
+        return None if record["image_id"] % 2 else draw_mapper(record)
+
+    batches = first(make(mapper=mapper), 20)
+    assert all(sample["image_id"] % 2 == 0 for batch in batches for sample in batch)
+    assert batches == first(make(mapper=mapper, num_workers=2), 20)
+    with pytest.raises(SampleError, match="dropped 20 samples in a row"):
+        first(make(mapper=lambda record: None), 1)
+
+
+def test_impossible_loaders_are_errors():
+    with pytest.raises(ValueError, match="no image"):
+        make(dataset=[])
+    with pytest.raises(ValueError, match="total_batch_size=0"):
+        make(total_batch_size=0)

@@ -1,0 +1,24 @@
+#!/usr/bin/env python
+"""Print finished runs side by side: AP, parameters by part, adapter size, speed and time."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
+    parser.add_argument("--split", default="val", help="whose metrics to show (%(default)s)")
+    arguments = parser.parse_args()
+
+    from loradet.experiments.compare import comparison
+
+    try:
+        print(comparison(arguments.runs, arguments.split))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

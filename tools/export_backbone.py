@@ -1,0 +1,36 @@
+#!/usr/bin/env python
+"""Write the backbone of a detector's checkpoint as a small safetensors file that TimmBackbone(weights=...) takes."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of a detector, as model_best.pth")
+    parser.add_argument("output", type=Path, help="safetensors file to write; FILE.sha256 goes beside it")
+    parser.add_argument(
+        "--prefix", default="backbone.bottom_up.net.", help="of the tensors to take (%(default)s)"
+    )
+    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
+    arguments = parser.parse_args()
+
+    import loradet  # noqa: F401
+    import torch
+    from loradet.backbones.export import export_backbone
+
+    try:
+        digest = export_backbone(
+            arguments.checkpoint,
+            arguments.output,
+            prefix=arguments.prefix,
+            dtype=getattr(torch, arguments.dtype),
+        )
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB, sha256 {digest}")
+
+
+if __name__ == "__main__":
+    main()
