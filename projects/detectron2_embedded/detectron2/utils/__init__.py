@@ -1,0 +1,1 @@
+"""Logging, events, communication and other helpers."""

@@ -1,0 +1,42 @@
+"""NMS and losses, against numbers recorded from Detectron2."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.layers import batched_nms
+from fvcore.nn import giou_loss, sigmoid_focal_loss, smooth_l1_loss
+
+pytestmark = pytest.mark.golden
+
+
+def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "meta"}
+        return json.loads(str(file["meta"])), arrays
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_batched_nms(golden_d2: Path):
+    meta, arrays = load(golden_d2 / "nms.npz")
+    for name in meta["counts"]:
+        inputs = [arrays[f"{name}/{part}"] for part in ("boxes", "scores", "idxs")]
+        for i, threshold in enumerate(meta["iou_thresholds"]):
+            assert torch.equal(batched_nms(*inputs, threshold), arrays[f"{name}/keep/{i}"])
+    nothing = batched_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), meta["iou_thresholds"][0])
+    assert torch.equal(nothing, arrays["empty/keep/0"])
+
+
+def test_losses_without_reduction(golden_d2: Path):
+    meta, arrays = load(golden_d2 / "losses.npz")
+    for case, arguments in meta["focal"].items():
+        loss = sigmoid_focal_loss(arrays["logits"], arrays["targets"], **arguments)
+        close(loss, arrays[f"focal/{case}"])
+    for i, beta in enumerate(meta["betas"]):
+        close(smooth_l1_loss(arrays["pred"], arrays["target"], beta=beta), arrays[f"smooth_l1/{i}"])
+    close(giou_loss(arrays["boxes_a"], arrays["boxes_b"]), arrays["giou"])
