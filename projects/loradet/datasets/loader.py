@@ -59,9 +59,7 @@ class BatchStream(Sampler):
         start: how many batches to leave out in front. Only indices are drawn for them.
     """
 
-    def __init__(
-        self, sampler: Iterable[int], batch_size: int, groups: Sequence[int] | None = None, start: int = 0
-    ):
+    def __init__(self, sampler: Iterable[int], batch_size: int, groups: Sequence[int] | None = None, start: int = 0):
         self.sampler = sampler
         self.batch_size = batch_size
         self.groups = groups
@@ -107,17 +105,13 @@ class SeededMapDataset(Dataset):
                 if sample is not None:
                     return sample
                 index = int(np.random.randint(len(self.dataset)))
-        return FailedSample(
-            f"The mapper dropped {self.MAX_REDRAWS} samples in a row, the last of them {name}."
-        )
+        return FailedSample(f"The mapper dropped {self.MAX_REDRAWS} samples in a row, the last of them {name}.")
 
 
 class TrainLoader:
     """Endless iterable of batches (lists of mapped dicts) for this rank; see `build_train_loader`."""
 
-    def __init__(
-        self, dataset: SeededMapDataset, stream: BatchStream, num_workers: int, prefetch_factor: int
-    ):
+    def __init__(self, dataset: SeededMapDataset, stream: BatchStream, num_workers: int, prefetch_factor: int):
         self.dataset = dataset
         self.stream = stream
         self.num_workers = num_workers
@@ -180,9 +174,7 @@ def build_train_loader(
     if not len(dataset):
         raise ValueError("The training set has no image (are all of them filtered out?).")
     if total_batch_size < world_size or total_batch_size % world_size:
-        raise ValueError(
-            f"total_batch_size={total_batch_size} cannot be divided over {world_size} processes."
-        )
+        raise ValueError(f"total_batch_size={total_batch_size} cannot be divided over {world_size} processes.")
     groups = None
     if aspect_ratio_grouping:
         groups = np.array([record["width"] > record["height"] for record in dataset], dtype=np.int8)

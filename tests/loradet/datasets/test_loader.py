@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from loradet.datasets import loader as loader_module
 from loradet.datasets.loader import BatchStream, SampleError, build_train_loader, seeded
 
@@ -131,9 +132,7 @@ def test_a_broken_image_is_named(num_workers):
             raise OSError("cannot identify image")
         return draw_mapper(record)
 
-    with pytest.raises(
-        SampleError, match=r"image_4\.png \(image id 104\) failed: OSError: cannot identify image"
-    ):
+    with pytest.raises(SampleError, match=r"image_4\.png \(image id 104\) failed: OSError: cannot identify image"):
         first(make(mapper=mapper, num_workers=num_workers), 20)
 
 
@@ -145,7 +144,7 @@ def test_dropped_samples_are_replaced_in_the_same_way_each_time():
     assert all(sample["image_id"] % 2 == 0 for batch in batches for sample in batch)
     assert batches == first(make(mapper=mapper, num_workers=2), 20)
     with pytest.raises(SampleError, match="dropped 20 samples in a row"):
-        first(make(mapper=lambda record: None), 1)
+        first(make(mapper=lambda _: None), 1)
 
 
 def test_impossible_loaders_are_errors():

@@ -1,0 +1,24 @@
+"""Readers, checks and generators of detection data. Public names load on first use, none at import."""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "coco_dataset": "coco",
+    "register_coco": "coco",
+    "yolo_dataset": "yolo",
+    "yolo_to_coco": "yolo",
+    "check": "checks",
+    "fix": "checks",
+    "make_subset": "subset",
+    "synthetic": "synthetic",
+    "summarize": "summary",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_HOMES[name]}")
+    return module if name == _HOMES[name] else getattr(module, name)

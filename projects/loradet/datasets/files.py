@@ -1,0 +1,122 @@
+"""Annotation files: paths with variables, clear errors when reading, whole files when writing."""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from loradet.files import atomic_open
+
+PathLike = str | os.PathLike[str]
+
+
+def expand(path: PathLike) -> Path:
+    """The path with `~` and `$VARS` filled in.
+
+    Raises:
+        FileNotFoundError: a variable is not set.
+    """
+    text = os.path.expandvars(Path(path).expanduser())
+    if "$" in text:
+        raise FileNotFoundError(
+            f"{os.fspath(path)!r} names an environment variable that is not set: export it, or write the path out."
+        )
+    return Path(text)
+
+
+def cache_dir(*parts: str) -> Path:
+    """A writable folder for what can be made again.
+
+    `$LORADET_CACHE`, else `~/.cache/loradet` (or under `$XDG_CACHE_HOME`), else a temporary one of this user.
+    """
+    base = os.environ.get("LORADET_CACHE")
+    if base:
+        folder = expand(base).joinpath(*parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = home.joinpath("loradet", *parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except (OSError, RuntimeError):  # no home, or a read-only one
+        pass
+    # Named after the user, and private: others must not be able to place files here.
+    folder = Path(tempfile.gettempdir()) / f"loradet-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user: set LORADET_CACHE to a folder of your own.")
+    folder = folder.joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def fingerprint(*parts: object) -> str:
+    """Short hash over parts; a Path stands for the bytes of its file."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            with part.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest() if _HAS_FILE_DIGEST else _digest(file))
+        else:
+            digest.update(repr(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+_HAS_FILE_DIGEST = hasattr(hashlib, "file_digest")  # Python 3.11
+
+
+def _digest(file) -> bytes:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.digest()
+
+
+def write_coco(path: PathLike, content: dict[str, Any]) -> Path:
+    """Write compact JSON whole or not at all, its folder included. NaN raises ValueError."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_open(path) as file:
+        json.dump(content, file, allow_nan=False, separators=(",", ":"))
+    return path
+
+
+def refuse_overwrite(source: PathLike, target: PathLike) -> Path:
+    """The expanded target; ValueError where it is the source file itself."""
+    target = expand(target)
+    if target.resolve() == expand(source).resolve():
+        raise ValueError(f"{target} is the input itself: give another file for the result.")
+    return target
+
+
+def read_coco(json_file: PathLike) -> dict[str, Any]:
+    """The content of a COCO instances file; `images`, `annotations` and `categories` are lists of objects.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not JSON, or not COCO instances; names the file and what is missing.
+    """
+    path = expand(json_file)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No annotation file at {path}. Expected a COCO instances JSON (images, annotations, categories)."
+        )
+    try:
+        content = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}). Expected a COCO instances file.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a COCO instances object.")
+    for key in ("images", "annotations", "categories"):
+        entries = content.get(key)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            state = "missing" if key not in content else "not a list of objects"
+            raise ValueError(
+                f"{path}: '{key}' is {state}; a COCO instances file has images, annotations and categories."
+            )
+    return content

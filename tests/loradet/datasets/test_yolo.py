@@ -1,0 +1,207 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import MetadataCatalog
+from PIL import Image
+
+from loradet.datasets import yolo_dataset, yolo_to_coco
+from loradet.datasets.yolo import label_file
+
+_REPOSITORY = Path(__file__).resolve().parents[3]
+_BCCD = Path(os.environ.get("LORADET_BCCD") or _REPOSITORY.parent / "shared" / "data" / "bccd")
+
+
+class YoloFolder:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for split, names in {"train": ["a.jpg", "deep/b.PNG"], "val": ["c.jpg"]}.items():
+            for name in names:
+                image = root / "images" / split / name
+                image.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (80, 40), (90, 90, 90)).save(image)
+        self.label("train/a.txt", "0 0.5 0.5 0.25 0.5\n2 0.1 0.1 0.2 0.2\n\n")
+        self.label("train/deep/b.txt", "1 0.1 0.2 0.3 0.2 0.3 0.6 0.2 0.7\n")
+        self.label("val/c.txt", "")
+        self.yaml("train: images/train\nval: images/val\nnames: [cell, spot, dot]\n")
+
+    def label(self, name: str, text: str) -> Path:
+        path = self.root / "labels" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def yaml(self, text: str) -> Path:
+        self.path = self.root / "data.yaml"
+        self.path.write_text(text)
+        return self.path
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    return YoloFolder(tmp_path / "yolo")
+
+
+def _read(yolo, split="train") -> dict:
+    json_file, _ = yolo_to_coco(yolo.path, split)
+    return json.loads(json_file.read_text())
+
+
+def test_boxes_polygons_and_category_ids(yolo):
+    json_file, image_root = yolo_to_coco(yolo.path, "train")
+    content = json.loads(json_file.read_text())
+    assert image_root == yolo.root / "images" / "train"
+    assert [image["file_name"] for image in content["images"]] == ["a.jpg", "deep/b.PNG"]
+    assert [(image["width"], image["height"]) for image in content["images"]] == [(80, 40)] * 2
+    boxes = [ann["bbox"] for ann in content["annotations"]]
+    np.testing.assert_allclose(boxes, [[30, 10, 20, 20], [0, 0, 16, 8], [8, 8, 16, 20]], atol=1e-9)
+    assert [ann["category_id"] for ann in content["annotations"]] == [1, 3, 2]
+    assert [category["name"] for category in content["categories"]] == ["cell", "spot", "dot"]
+    assert not json_file.is_relative_to(yolo.root)
+
+
+@pytest.mark.parametrize("description", ["file", "folder", "dict", "list", "txt", "path", "dotted"])
+def test_ways_to_describe_a_split(yolo, description):
+    source = yolo.path
+    if description == "folder":
+        source = yolo.root
+    elif description == "dict":
+        yolo.yaml("train: images/train\nnc: 3\nnames: {0: cell, 1: spot, 2: dot}\n")
+    elif description == "list":
+        (yolo.root / "images" / "train" / "deep").rename(yolo.root / "images" / "more")
+        (yolo.root / "labels" / "train" / "deep").rename(yolo.root / "labels" / "more")
+        yolo.yaml("train: [images/train, images/more]\nnames: [cell, spot, dot]\n")
+    elif description == "txt":
+        (yolo.root / "train.txt").write_text("./images/train/deep/b.PNG\nimages/train/a.jpg\n")
+        yolo.yaml("train: train.txt\nnames: [cell, spot, dot]\n")
+    elif description == "path":
+        source = yolo.root.parent / "data.yaml"
+        source.write_text("path: yolo\ntrain: images/train\nnames: [cell, spot, dot]\n")
+    elif description == "dotted":
+        yolo.yaml("train: ../images/train\nnames: [cell, spot, dot]\n")
+    json_file, image_root = yolo_to_coco(source, "train")
+    content = json.loads(json_file.read_text())
+    assert sorted(ann["category_id"] for ann in content["annotations"]) == [1, 2, 3]
+    assert all((image_root / image["file_name"]).is_file() for image in content["images"])
+
+
+def test_dataset_dicts_and_registration(yolo):
+    records = yolo_dataset(yolo.path, "train", classes=["dot", "cell"], name="yolo_test_registration")
+    assert [[ann["category_id"] for ann in record["annotations"]] for record in records] == [[1, 0], []]
+    assert records[0]["file_name"] == str(yolo.root / "images" / "train" / "a.jpg")
+    assert MetadataCatalog.get("yolo_test_registration").thing_classes == ["dot", "cell"]
+
+
+def test_an_image_without_labels_is_empty(yolo):
+    (yolo.root / "labels" / "train" / "deep" / "b.txt").unlink()
+    content = _read(yolo)
+    assert len(content["images"]) == 2
+    assert {ann["image_id"] for ann in content["annotations"]} == {1}
+    assert _read(yolo, "val")["annotations"] == []
+
+
+def test_the_conversion_is_kept_until_labels_change(yolo):
+    first, _ = yolo_to_coco(yolo.path, "train")
+    stamp = first.stat().st_mtime_ns
+    assert yolo_to_coco(yolo.path, "train")[0] == first
+    assert first.stat().st_mtime_ns == stamp
+    yolo.label("train/a.txt", "0 0.5 0.5 0.25 0.5\n")
+    assert len(_read(yolo)["annotations"]) == 2
+
+
+def test_boxes_are_clipped_and_those_without_area_dropped(yolo):
+    yolo.label("train/a.txt", "0 0.05 0.5 0.2 0.5\n1 0.5 0.5 0 0.5\n")
+    boxes = [ann["bbox"] for ann in _read(yolo)["annotations"] if ann["image_id"] == 1]
+    np.testing.assert_allclose(boxes, [[0, 10, 12, 20]], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("0 0.5 0.5 0.2", "4 values"),
+        ("0 0.5 0.5 0.2 0.2 0.9", "6 values"),
+        ("0 0.5 half 0.2 0.2", "half"),
+        ("3 0.5 0.5 0.2 0.2", "class 3.*0 to 2"),
+        ("-1 0.5 0.5 0.2 0.2", "class -1"),
+        ("0.5 0.5 0.5 0.2 0.2", "class 0.5"),
+        ("0 nan 0.5 0.2 0.2", "within 0 to 1"),
+        ("0 120 40 20 20", "within 0 to 1"),
+    ],
+)
+def test_bad_labels_name_file_and_line(yolo, line, expected):
+    path = yolo.label("train/a.txt", f"0 0.5 0.5 0.2 0.2\n{line}\n")
+    with pytest.raises(ValueError, match=expected) as caught:
+        yolo_to_coco(yolo.path, "train")
+    assert f"{path}, line 2" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "expected"),
+    [
+        ("train: [", ValueError, "not valid YAML"),
+        ("just words", ValueError, "expected keys"),
+        ("train: images/train", ValueError, "names"),
+        ("train: images/train\nnames: {0: a, 2: b}", ValueError, "Expected 0 to 1"),
+        ("train: images/train\nnc: 2\nnames: [a]", ValueError, "nc is 2"),
+        ("val: images/val\nnames: [a]", ValueError, "no split 'train'; it has val"),
+        ("train: images/none\nnames: [a]", FileNotFoundError, "images/none"),
+        ("train: labels\nnames: [a]", ValueError, "no image"),
+    ],
+)
+def test_bad_descriptions_are_named(yolo, text, error, expected):
+    yolo.yaml(text)
+    with pytest.raises(error, match=expected) as caught:
+        yolo_to_coco(yolo.path, "train")
+    assert str(yolo.path) in str(caught.value)
+
+
+def test_missing_files_are_named(yolo):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
+        yolo_to_coco(yolo.root / "nowhere.yaml", "train")
+    (yolo.root / "train.txt").write_text("images/train/a.jpg\nimages/train/gone.jpg\n")
+    yolo.yaml("train: train.txt\nnames: [cell, spot, dot]\n")
+    with pytest.raises(FileNotFoundError, match=r"train\.txt, line 2.*gone\.jpg"):
+        yolo_to_coco(yolo.path, "train")
+    yolo.yaml("train: images/train\nnames: [cell, spot, dot]\n")
+    shutil.rmtree(yolo.root / "labels")
+    with pytest.raises(FileNotFoundError, match="labels"):
+        yolo_to_coco(yolo.path, "train")
+    yolo.path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"one data\.yaml"):
+        yolo_to_coco(yolo.root, "train")
+
+
+def test_unreadable_image_is_named(yolo):
+    (yolo.root / "images" / "train" / "a.jpg").write_text("no image")
+    with pytest.raises(ValueError, match=r"a\.jpg cannot be read"):
+        yolo_to_coco(yolo.path, "train")
+
+
+def test_labels_of_images_outside_an_images_folder_lie_beside_them():
+    assert label_file(Path("/d/images/x/images/1.tar.jpg")) == Path("/d/images/x/labels/1.tar.txt")
+    assert label_file(Path("/d/photos/1.jpg")) == Path("/d/photos/1.txt")
+
+
+@pytest.mark.skipif(not _BCCD.is_dir(), reason=f"no BCCD data at {_BCCD} (LORADET_BCCD)")
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_bccd_in_both_formats_has_the_same_boxes(split):
+    json_file, image_root = yolo_to_coco(_BCCD, split)
+    made = json.loads(json_file.read_text())
+    given = json.loads((_BCCD / "annotations" / f"{split}.json").read_text())
+    assert [category["name"] for category in made["categories"]] == [one["name"] for one in given["categories"]]
+
+    def by_image(content: dict) -> dict[str, np.ndarray]:
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+        rows: dict[str, list] = {name: [] for name in names.values()}
+        for ann in content["annotations"]:
+            rows[names[ann["image_id"]]].append([ann["category_id"], *ann["bbox"]])
+        return {name: np.array(sorted(np.round(boxes, 1).tolist())) for name, boxes in rows.items()}
+
+    expected, found = by_image(given), by_image(made)
+    assert found.keys() == expected.keys()
+    for name, boxes in expected.items():
+        np.testing.assert_allclose(found[name], boxes, atol=0.01, err_msg=name)
+    assert all((image_root / name).is_file() for name in found)

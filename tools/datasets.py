@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Makes, checks, cuts and describes detection data sets. `tools/datasets.py COMMAND --help` says more."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    synthetic = commands.add_parser("synthetic", help="write a synthetic set in the layout of SARDet-100K")
+    synthetic.add_argument("root", help="folder to fill")
+    synthetic.add_argument("--style", choices=["sar", "optical"], default="sar")
+    synthetic.add_argument("--size", type=int, nargs="+", default=[256], metavar="N", help="side, or H W (default 256)")
+    for split, count in (("train", 600), ("val", 100), ("test", 100)):
+        synthetic.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"images (default {count})")
+    synthetic.add_argument("--seed", type=int, default=0)
+    synthetic.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    synthetic.set_defaults(run=run_synthetic)
+
+    check = commands.add_parser("check", help="report faults of COCO files; exit code 1 where there are any")
+    check.add_argument("json", nargs="+", help="COCO instances files")
+    check.add_argument("--images", required=True, nargs="+", help="image folder: one for all files, or one for each")
+    check.add_argument("--fix", metavar="OUT.json", help="also write a repaired copy (one input only)")
+    check.add_argument("--limit", type=int, default=20, help="lines shown of each kind of fault (default 20)")
+    check.set_defaults(run=run_check)
+
+    subset = commands.add_parser("subset", help="write a COCO file of N images")
+    subset.add_argument("json")
+    subset.add_argument("output")
+    subset.add_argument("--count", "-n", type=int, required=True)
+    subset.add_argument("--seed", type=int, default=0)
+    subset.add_argument("--include-empty", action="store_true", help="draw images without boxes too")
+    subset.set_defaults(run=run_subset)
+
+    summary = commands.add_parser("summary", help="print a table of classes and box sizes, draw histograms")
+    summary.add_argument("json")
+    summary.add_argument("--png", help="picture to write")
+    summary.set_defaults(run=run_summary)
+
+    yolo = commands.add_parser("yolo2coco", help="convert a YOLO data set to COCO files")
+    yolo.add_argument("data", help="data.yaml or its folder")
+    yolo.add_argument("output", help="folder for SPLIT.json")
+    yolo.add_argument("--splits", nargs="+", default=["train", "val"], help="default: train val")
+    yolo.set_defaults(run=run_yolo2coco)
+
+    options = parser.parse_args(arguments)
+    if options.command == "synthetic" and len(options.size) > 2:
+        parser.error("--size takes one number or two (H W)")
+    if options.command == "check":
+        if options.fix and len(options.json) > 1:
+            parser.error("--fix repairs one file at a time")
+        if len(options.images) not in (1, len(options.json)):
+            parser.error(f"--images: expected 1 folder or {len(options.json)}, one for each file")
+    return options
+
+
+def run_synthetic(options: argparse.Namespace) -> int:
+    from loradet.datasets import synthetic
+
+    root = synthetic.generate(
+        options.root,
+        style=options.style,
+        size=options.size[0] if len(options.size) == 1 else tuple(options.size),
+        counts={split: getattr(options, split) for split in ("train", "val", "test")},
+        seed=options.seed,
+        workers=options.workers,
+        progress=True,
+    )
+    print(f"{root}: Annotations/{{train,val,test}}.json and JPEGImages/{{train,val,test}}/")
+    return 0
+
+
+def run_check(options: argparse.Namespace) -> int:
+    from loradet.datasets import check, fix
+
+    roots = options.images * len(options.json) if len(options.images) == 1 else options.images
+    found = False
+    for json_file, image_root in zip(options.json, roots):
+        if options.fix:
+            report = fix(json_file, image_root, options.fix, progress=True)
+        else:
+            report = check(json_file, image_root, progress=True)
+        print(report.text(options.limit))
+        found = found or not report.ok
+    if options.fix:
+        print(f"Repaired copy: {options.fix}")
+    return int(found)
+
+
+def run_subset(options: argparse.Namespace) -> int:
+    from loradet.datasets import make_subset
+
+    content = make_subset(options.json, options.output, options.count, options.seed, options.include_empty)
+    print(f"{options.output}: {len(content['images'])} images, {len(content['annotations'])} annotations")
+    return 0
+
+
+def run_summary(options: argparse.Namespace) -> int:
+    from loradet.datasets import summarize
+
+    print(summarize(options.json, options.png))
+    if options.png:
+        print(f"Picture: {options.png}")
+    return 0
+
+
+def run_yolo2coco(options: argparse.Namespace) -> int:
+    from loradet.datasets import yolo_to_coco
+
+    for split in options.splits:
+        target, image_root = yolo_to_coco(options.data, split, Path(options.output) / f"{split}.json", progress=True)
+        print(f"{target}: image_root is {image_root}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        return options.run(options)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
