@@ -22,14 +22,19 @@ model.backbone.bottom_up = atto
 model.backbone.bottom_up.weights = None
 data.name = "pretrain_quickstart"
 data.root = "datasets/synthetic_optical"
-dataloader.train.mapper.augmentations += [
+dataloader.train.mapper.augmentations = [
+    L(T.ResizeScale)(min_scale=0.75, max_scale=1.4, target_height=256, target_width=256),
+    L(T.FixedSizeCrop)(crop_size=[192, 192]),
+    L(T.RandomFlip)(horizontal=True),
     L(T.RandomFlip)(horizontal=False, vertical=True),
     L(T.RandomBrightness)(intensity_min=0.6, intensity_max=1.4),
     L(T.RandomContrast)(intensity_min=0.6, intensity_max=1.4),
     L(T.RandomSaturation)(intensity_min=0.0, intensity_max=1.4),
 ]
 dataloader.train.total_batch_size = 16
-optimizer.lr = 1e-3
+optimizer.lr = 1.5e-3
 train.output_dir = "work_dirs/pretrain_quickstart"
-train.max_iter = "4 epochs"
+train.max_iter = 2400
+train.eval_period = 600
+train.checkpointer.period = 300
 train.clip_grad.max_norm = 1.0

@@ -1,4 +1,4 @@
-"""The small pretrained backbone that ships with the project, frozen, with and without LoRA; a neck and head its size."""
+"""The small pretrained backbone that ships with the project, frozen, without and with LoRA; a neck and head to match."""
 
 from detectron2.config import LazyCall as L
 
@@ -16,7 +16,7 @@ atto_lora = L(lora)(
 )
 
 
-def slim(model, channels: int = 96, convs: int = 2) -> None:
+def slim(model, channels: int = 64, convs: int = 2) -> None:
     """Fit `common.models.retinanet_timm` to the small backbone: narrow neck and head, anchors from 16 pixels."""
     model.backbone.out_channels = channels
     model.backbone.norm = ""

@@ -27,9 +27,7 @@ data = OmegaConf.create(
 
 _test_mapper = L(DatasetMapper)(
     is_train=False,
-    augmentations=[
-        L(T.ResizeShortestEdge)(short_edge_length="${data.image_size}", max_size="${data.max_size}")
-    ],
+    augmentations=[L(T.ResizeShortestEdge)(short_edge_length="${data.image_size}", max_size="${data.max_size}")],
     image_format="${model.input_format}",
 )
 
@@ -40,6 +38,7 @@ def _dataset(split: str, **kwargs):
         json_file="${data." + split + "_json}",
         image_root="${data." + split + "_images}",
         classes="${data.classes}",
+        classes_from="${data.train_json}",
         **kwargs,
     )
 
@@ -51,9 +50,7 @@ dataloader = OmegaConf.create(
             mapper=L(DatasetMapper)(
                 is_train=True,
                 augmentations=[
-                    L(T.ResizeShortestEdge)(
-                        short_edge_length="${data.image_size}", max_size="${data.max_size}"
-                    ),
+                    L(T.ResizeShortestEdge)(short_edge_length="${data.image_size}", max_size="${data.max_size}"),
                     L(T.RandomFlip)(horizontal=True),
                 ],
                 image_format="${model.input_format}",

@@ -1,4 +1,4 @@
-"""Optimizers of the parameters that train; norms and biases follow the config's weight decay unless it says otherwise."""
+"""Optimizers of what trains; norms have no weight decay."""
 
 import torch
 from detectron2.config import LazyCall as L
