@@ -24,9 +24,7 @@ from loradet.training.trainer import Trainer
 PAIRS_WANTED = 50
 
 
-def benchmark(
-    cfg: DictConfig, part: str, *, steps: int = 50, warmup: int = 5, bare: bool = False
-) -> dict[str, Any]:
+def benchmark(cfg: DictConfig, part: str, *, steps: int = 50, warmup: int = 5, bare: bool = False) -> dict[str, Any]:
     """Measure one part of what `cfg` describes, in this process.
 
     Args:
@@ -49,9 +47,7 @@ def benchmark(
 
 
 def _trainer(cfg: DictConfig) -> tuple[Trainer, int]:
-    plan = plan_batch(
-        cfg.dataloader.train.total_batch_size, 1, cfg.train.accumulate, cfg.train.max_batch_per_gpu
-    )
+    plan = plan_batch(cfg.dataloader.train.total_batch_size, 1, cfg.train.accumulate, cfg.train.max_batch_per_gpu)
     loader = build_loader(cfg, plan)
     model = build_model(cfg, choose_device(cfg.train.device))
     folder = Path(tempfile.gettempdir())

@@ -1,0 +1,60 @@
+"""A table of finished runs, read from their folders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from loradet.evaluation.coco_metrics import read_metrics
+from loradet.training.record import read
+
+PARTS = ("backbone", "neck", "head", "all")
+
+
+def comparison(folders: Sequence[Path], split: str = "val") -> str:
+    """Runs as columns: AP, parameters, adapter size, speed, time, and where their files lie.
+
+    Args:
+        folders: of runs, in the order of the columns.
+        split: whose metrics file to read.
+
+    Raises:
+        ValueError: a folder holds no finished run.
+    """
+    runs = [_describe(folder, split) for folder in folders]
+    rows = [[name, *(run[name] for run in runs)] for name in runs[0]]
+    return tabulate(rows, headers=["", *(folder.name for folder in folders)], disable_numparse=True)
+
+
+def _describe(folder: Path, split: str) -> dict[str, str]:
+    record = read(folder)
+    if record.get("status") != "finished":
+        raise ValueError(
+            f"{folder} holds no finished run (status: {record.get('status', 'no run.json')}); "
+            "train it, or go on with it by --resume."
+        )
+    metrics = read_metrics(folder / f"{split}_metrics.json")
+    parameters = record["parameters"]
+    rows = {
+        f"AP ({split})": f"{metrics['coco/bbox_mAP']:.3f}",
+        f"AP50 ({split})": f"{metrics['coco/bbox_mAP_50']:.3f}",
+    }
+    for part in PARTS:
+        rows[f"trainable / total, {part} (M)"] = _millions(parameters[part])
+    return rows | {
+        "adapter.safetensors": f"{(folder / 'adapter.safetensors').stat().st_size / 1e6:.2f} MB",
+        "training images/s": f"{record['images_per_s']:.1f}",
+        "wall time": _minutes(record["wall_time_s"]),
+        "device": record["device"],
+        "best checkpoint": Path(metrics["checkpoint"]).name + f", iteration {metrics['iteration']}",
+        "files": f"{folder}/",
+    }
+
+
+def _millions(count: dict[str, Any]) -> str:
+    return f"{count['trainable'] / 1e6:.3f} / {count['total'] / 1e6:.3f}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds // 60)} min {seconds % 60:.0f} s"
