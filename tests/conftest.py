@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-import loradet  # noqa: F401  (makes `import detectron2` work before any test module imports it)
 import pytest
 import torch
+
+import loradet  # noqa: F401  (makes `import detectron2` work before any test module imports it)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@
 
 The environment variable `LORADET_DETECTRON2` decides:
 
-- `auto` (default): an installed Detectron2 wins; the embedded subset is appended to `sys.path` where there is none.
+- `auto` (default): an installed Detectron2 wins; where there is none, the embedded subset is appended to
+  `sys.path`.
 - `embedded`: the embedded subset goes to the front of `sys.path`.
 - `installed`: an installed Detectron2 is required.
 
@@ -56,9 +57,14 @@ def activate() -> None:
                 f"LORADET_DETECTRON2=embedded, but another detectron2 was imported before ({origin()}). "
                 "Import loradet (or detectron2_embedded) before anything of detectron2."
             )
-        if path in sys.path:
+        while path in sys.path:
             sys.path.remove(path)
         sys.path.insert(0, path)
+        if not is_embedded():  # an editable install may put a finder before sys.path is looked at
+            raise ImportError(
+                f"LORADET_DETECTRON2=embedded, but {origin()} is found before {path}. Uninstall that "
+                "detectron2, or set the variable to installed."
+            )
     elif origin() is None:
         sys.path.append(path)
 

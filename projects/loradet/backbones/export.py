@@ -31,9 +31,7 @@ def export_backbone(
     Raises:
         ValueError: the checkpoint has nothing under `prefix`, or a value that `dtype` cannot hold.
     """
-    state = {
-        k.removeprefix(prefix): v for k, v in read_state_dict(checkpoint).items() if k.startswith(prefix)
-    }
+    state = {k.removeprefix(prefix): v for k, v in read_state_dict(checkpoint).items() if k.startswith(prefix)}
     if not state:
         raise ValueError(f"{checkpoint} has no tensor under {prefix!r}.")
     tensors = {k: v.to(dtype).contiguous() if v.is_floating_point() else v for k, v in state.items()}

@@ -63,9 +63,7 @@ def coco_metrics(
         logger.warning("%s has no detections: every metric is zero.", predictions)
 
     metrics = {PREFIX + name: _or_nan(value) for name, value in zip(SUMMARY, evaluation.stats)}
-    precision = evaluation.eval["precision"][
-        :, :, :, 0, -1
-    ]  # (IoU, recall, class), all areas, 100 detections
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class), all areas, 100 detections
     for index, category_id in enumerate(evaluation.params.catIds):
         known = precision[:, :, index][precision[:, :, index] > -1]
         value = float(np.mean(known)) if known.size else math.nan
@@ -93,20 +91,14 @@ def write_metrics(path: str | os.PathLike, metrics: Mapping[str, Any], **provena
     content = {**provenance, **metrics}
     write_json(
         path,
-        {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in content.items()
-        },
+        {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in content.items()},
     )
 
 
 def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
     """What `write_metrics` wrote, with null metrics as NaN again."""
     content = _read_json(path)
-    return {
-        name: math.nan if value is None and name.startswith("coco/") else value
-        for name, value in content.items()
-    }
+    return {name: math.nan if value is None and name.startswith("coco/") else value for name, value in content.items()}
 
 
 def _read_truth(path: str | os.PathLike) -> dict[str, Any]:
@@ -126,9 +118,7 @@ def _read_truth(path: str | os.PathLike) -> dict[str, Any]:
     return {**content, "annotations": annotations}
 
 
-def _read_detections(
-    path: str | os.PathLike, truth: COCO, ground_truth: str | os.PathLike
-) -> list[dict[str, Any]]:
+def _read_detections(path: str | os.PathLike, truth: COCO, ground_truth: str | os.PathLike) -> list[dict[str, Any]]:
     content = _read_json(path)
     if not isinstance(content, list):
         raise ValueError(f"{path} is no detections file: expected a JSON list of boxes.")

@@ -29,12 +29,8 @@ def split_config(cfg: DictConfig, split: str) -> DictConfig:
         ValueError: the config has no such split; those that there are get named.
     """
     if cfg.dataloader.get(split) is None:
-        loaders = [
-            k for k in cfg.dataloader if k not in ("train", "evaluator") and cfg.dataloader[k] is not None
-        ]
-        raise ValueError(
-            f"The config has no dataloader.{split}; its evaluation splits are: {', '.join(loaders)}."
-        )
+        loaders = [k for k in cfg.dataloader if k not in ("train", "evaluator") and cfg.dataloader[k] is not None]
+        raise ValueError(f"The config has no dataloader.{split}; its evaluation splits are: {', '.join(loaders)}.")
     return cfg.dataloader[split]
 
 

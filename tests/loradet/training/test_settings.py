@@ -3,9 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
 from loradet.training.overrides import check_overrides
 from loradet.training.settings import complete_train_settings, iterations, plan_batch
-from omegaconf import OmegaConf
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import torch
 from detectron2.engine import HookBase
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loradet.training.trainer import NonFiniteLossError, Trainer, UnusedParameterError
 from torch import nn
+
+from loradet.training.trainer import NonFiniteLossError, Trainer, UnusedParameterError
 
 
 class Toy(nn.Module):
@@ -32,10 +33,7 @@ class Toy(nn.Module):
 def batches(count, size=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [
-        [
-            {"x": torch.randn(3, generator=generator), "y": float(i + j), "image_id": 10 * i + j}
-            for j in range(size)
-        ]
+        [{"x": torch.randn(3, generator=generator), "y": float(i + j), "image_id": 10 * i + j} for j in range(size)]
         for i in range(count)
     ]
 

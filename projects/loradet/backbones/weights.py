@@ -1,0 +1,130 @@
+"""Backbone weights from a local file."""
+
+import hashlib
+import importlib.resources
+import os
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+ASSET = "asset://"
+
+
+def load_weights(
+    net: nn.Module, weights: str | os.PathLike, model_name: str, timm_kwargs: dict[str, Any] | None = None
+) -> None:
+    """Load a file of the same model into a timm feature network, in place and strictly.
+
+    Names may be those of the feature network (`stages_3.…`), those of a `TimmBackbone` (`net.stages_3.…`) or
+    those that timm publishes (`stages.3.…`). What belongs to stages that were not built and to timm's
+    classifier is passed over. Half precision is converted to the network's own.
+
+    Args:
+        net: what `timm.create_model(model_name, features_only=True)` gives.
+        weights: path of a safetensors or pth file, or `asset://NAME`.
+        model_name, timm_kwargs: what `net` was built from.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, or its tensors are not those of the network.
+    """
+    path = resolve(weights)
+    state = read_state_dict(path)
+    own = net.state_dict()
+    renamed, foreign = {}, []
+    for name, tensor in state.items():
+        target = next((candidate for candidate in _spellings(name) if candidate in own), None)
+        if target is None:
+            foreign.append(name)
+        else:
+            renamed[target] = tensor
+    if foreign:
+        known = _names_of_whole_model(model_name, timm_kwargs or {})
+        foreign = [name for name in foreign if known.isdisjoint(_spellings(name))]
+    problems = []
+    if missing := [name for name in own if name not in renamed]:
+        problems.append(f"missing: {_some(missing)}")
+    if foreign:
+        problems.append(f"unexpected: {_some(foreign)}")
+    if shapes := [
+        f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
+        for name, tensor in renamed.items()
+        if tensor.shape != own[name].shape
+    ]:
+        problems.append(f"other shape: {_some(shapes)}")
+    if problems:
+        raise ValueError(f"{path} does not hold the weights of {model_name!r}; {'; '.join(problems)}.")
+    net.load_state_dict(renamed)
+
+
+def resolve(weights: str | os.PathLike) -> Path:
+    """Path of a weights file; `asset://NAME` is a file that loradet ships, checked against `NAME.sha256`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file's sha256 is not the recorded one.
+    """
+    text = os.fspath(weights)
+    if not text.startswith(ASSET):
+        path = Path(text).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"weights={text!r}: no such file.")
+        return path
+    folder = Path(str(importlib.resources.files("loradet"))) / "assets"
+    path = folder / text.removeprefix(ASSET)
+    checksum = path.with_name(path.name + ".sha256")
+    if not path.is_file() or not checksum.is_file():
+        shipped = sorted(file.name.removesuffix(".sha256") for file in folder.glob("*.sha256"))
+        raise FileNotFoundError(f"weights={text!r}: loradet ships {', '.join(shipped) or 'no weights'}.")
+    expected = checksum.read_text(encoding="utf-8").split()[0]
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise ValueError(f"{path} is damaged: its sha256 is {found}, {checksum.name} says {expected}.")
+    return path
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name from a safetensors file, or from a pth file (bare, or under `model` or `state_dict`).
+
+    Raises:
+        ValueError: the file is damaged or holds something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as {path.suffix or 'pth'} weights: {error}") from error
+    if isinstance(content, dict):
+        content = next((content[key] for key in ("model", "state_dict") if key in content), content)
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ValueError(f"{path} holds no state dict (tensors by name, bare or under 'model' or 'state_dict').")
+    return content
+
+
+def _spellings(name: str) -> Iterable[str]:
+    """The names that a tensor may have in a feature network."""
+    name = name.removeprefix("net.")
+    yield name
+    yield name.replace(".", "_", 1)  # timm joins the names of two levels: stages.3 becomes stages_3
+    yield f"model.{name}"
+    yield f"body.{name}"
+
+
+def _names_of_whole_model(model_name: str, kwargs: dict[str, Any]) -> set[str]:
+    with torch.device("meta"):
+        features = timm.create_model(model_name, features_only=True, **kwargs)
+        whole = timm.create_model(model_name, **kwargs)
+    return set(features.state_dict()) | set(whole.state_dict())
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
