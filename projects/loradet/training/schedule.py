@@ -9,9 +9,10 @@ def warmup(scheduler: ParamScheduler, iterations: int, factor: float, max_iter: 
 
     Args:
         scheduler: multiplier of the base rate over the run, as a function of the fraction done.
-        iterations: length of the warm-up, cut to the length of the run.
+        iterations: length of the warm-up, cut to the run less its last iteration.
         factor: multiplier at iteration 0, as a fraction of the scheduler's own first value.
         max_iter: length of the run.
     """
-    length = min(iterations / max_iter, 1.0)
+    # fvcore's schedulers are defined below 1 only, and the warm-up ends on the scheduler's value there.
+    length = min(iterations, max_iter - 1) / max_iter
     return WarmupParamScheduler(scheduler, warmup_factor=factor, warmup_length=length, warmup_method="linear")

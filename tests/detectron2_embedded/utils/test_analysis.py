@@ -1,0 +1,78 @@
+"""Counts of parameters and operations, against counts by hand."""
+
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.analysis import (
+    FlopCountAnalysis,
+    activation_count_operators,
+    flop_count_operators,
+    parameter_count,
+    parameter_count_table,
+)
+from torch import nn
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+
+
+class Detector(nn.Module):
+    """Takes and returns what detectors do."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, batch: list[dict]) -> list[dict]:
+        results = []
+        for sample in batch:
+            features = self.norm(self.conv(sample["image"][None].float())).mean(dim=(2, 3))
+            instances = Instances((sample["height"], sample["width"]))
+            instances.pred_boxes = Boxes(self.head(features))
+            results.append({"instances": instances})
+        return results
+
+
+@pytest.mark.parametrize("size", [(6, 9), (4, 5)])
+def test_flops(size: tuple[int, int]) -> None:
+    model = Detector().eval()
+    batch = [{"image": torch.zeros(3, *size), "height": 60, "width": 90}] * 2
+    conv, norm = 2 * size[0] * size[1] * 8 * 27, 2 * size[0] * size[1] * 8 * 2
+    counted = FlopCountAnalysis(model, batch)
+    assert counted.total() == conv + norm + 2 * 32
+    assert counted.by_module()["model.conv"] == conv
+    by_operator = flop_count_operators(model, batch)
+    assert by_operator == pytest.approx({"conv": conv / 1e9, "linear": 64 / 1e9})
+    activations = activation_count_operators(model, batch)
+    assert activations["conv"] == pytest.approx(2 * 8 * size[0] * size[1] / 1e6)
+
+
+def test_mode_is_restored_and_gradients_are_not_needed() -> None:
+    model = Detector().train()
+    before = model.norm.running_mean.clone()
+    flop_count_operators(model, [{"image": torch.ones(3, 4, 4), "height": 4, "width": 4}])
+    assert model.training
+    assert torch.equal(model.norm.running_mean, before)
+
+
+def test_inputs_with_instances() -> None:
+    class Refiner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, image: torch.Tensor, proposals: list[Instances]) -> torch.Tensor:
+            return self.fc(proposals[0].proposal_boxes.tensor) + image.mean()
+
+    proposals = Instances((4, 4))
+    proposals.proposal_boxes = Boxes(torch.zeros(3, 4))
+    assert FlopCountAnalysis(Refiner(), (torch.ones(2), [proposals])).total() == 3 * 16
+
+
+def test_parameter_count() -> None:
+    model = Detector()
+    counts = parameter_count(model)
+    assert counts[""] == sum(p.numel() for p in model.parameters())
+    assert counts["head"] == 36
+    assert "head.weight" in parameter_count_table(model)
