@@ -1,0 +1,66 @@
+"""What an adapter file says, for people."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from loradet.adapters.adapter_file import read_adapter
+
+
+def describe_adapter(path: str | os.PathLike) -> str:
+    """A page of text: size, base, recipe, classes, tensors. Raises what `read_adapter` raises."""
+    info, tensors = read_adapter(path)
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    deltas = sum(t.numel() for name, t in tensors.items() if name.rpartition(".")[2] in ("lora_a", "lora_b"))
+    rows = {
+        "file": f"{path} ({Path(path).stat().st_size / 1e6:.2f} MB)",
+        "model": info["model"],
+        "written by": ", ".join(f"{name} {version}" for name, version in info["versions"].items()),
+        "tensors": f"{len(tensors)}, {numbers / 1e6:.3f} M numbers, {deltas / 1e6:.3f} M of them LoRA",
+        "trainable": _parts(info["parameters"]),
+        "classes": _classes(info),
+        "pixel mean": info["pixel_mean"],
+        "pixel std": info["pixel_std"],
+    }
+    for name, value in info["metadata"].items():
+        rows[f"metadata {name}"] = value
+    lines = [_row(name, value) for name, value in rows.items() if value is not None]
+    for module_path, recipe in info["recipes"].items():
+        lines += ["", f"[{module_path or 'the model itself'}]", *_recipe(recipe)]
+    return "\n".join(lines)
+
+
+def _recipe(recipe: dict[str, Any]) -> list[str]:
+    lines = [
+        _row("base", recipe["model_name"] or recipe["class"]),
+        _row("fingerprint", recipe["fingerprint"]),
+    ]
+    if recipe["freeze"] is not None:
+        unfrozen = [*recipe["freeze"]["modules"], *recipe["freeze"]["parameters"]]
+        lines.append(_row("freeze", f"unfrozen: {', '.join(unfrozen) or 'nothing'}"))
+    for entry in recipe["lora"]:
+        base = "frozen" if entry["freeze_base"] else "as freeze left it"
+        lines.append(
+            _row(
+                "lora",
+                f"targets {', '.join(entry['targets'])} ({len(entry['matched'])} layers), rank {entry['rank']}, "
+                f"alpha {entry['alpha']:g}, dropout {entry['dropout']:g}, base {base}",
+            )
+        )
+    return lines
+
+
+def _parts(parameters: dict[str, dict[str, int]]) -> str:
+    counts = [f"{name} {c['trainable'] / 1e6:.3f} of {c['total'] / 1e6:.3f} M" for name, c in parameters.items()]
+    return ", ".join(counts)
+
+
+def _classes(info: dict[str, Any]) -> str | None:
+    if info["classes"] is None:
+        return None
+    ids = info["class_ids"] or [None] * len(info["classes"])
+    return ", ".join(name if i is None else f"{name} ({i})" for name, i in zip(info["classes"], ids))
+
+
+def _row(name: str, value: Any) -> str:
+    return f"{name:<12} {value}"

@@ -1,0 +1,159 @@
+"""`freeze`: no gradients and eval mode for a module, but for what is named."""
+
+import functools
+import types
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from loradet.adapters.layer import adapter_layers, is_under, join
+from loradet.adapters.matching import match_names, shorten
+from loradet.adapters.recipe import RECIPE, ensure_recipe, logger
+
+
+def freeze(module: nn.Module, unfreeze: Sequence[str] = ()) -> nn.Module:
+    """Freeze a module in place, but for what `unfreeze` names.
+
+    Frozen parameters get no gradient, and frozen modules stay in eval mode whatever `.train()` says. What is
+    unfrozen, and LoRA layers, follow the mode. A module that holds frozen and unfrozen parts is in eval mode itself;
+    only in a detector (a module with a `backbone`) such modules outside the backbone follow, since their forward pass
+    branches on it.
+
+    Args:
+        module: becomes an instance of a subclass of its class; state-dict keys stay.
+        unfreeze: modules or parameters that train: `stages_3` (whole dotted components at the end of a path, with all
+            that lies below), or `re:` and a regular expression that matches a whole path.
+
+    Returns:
+        The module itself.
+
+    Raises:
+        ValueError: a name does not exist, or the module is frozen already.
+    """
+    if isinstance(module, FrozenMixin):
+        raise ValueError("freeze: this module is frozen already; name all that trains in one `unfreeze`.")
+    modules = [path for path, _ in module.named_modules(remove_duplicate=False) if path]
+    parameters = [path for path, _ in module.named_parameters(remove_duplicate=False)]
+    found = match_names(unfreeze, [*modules, *parameters], argument="freeze: unfreeze")
+    named = {path for paths in found.values() for path in paths}
+    entry = {
+        "unfreeze": list(found),
+        "modules": _topmost(path for path in modules if path in named),
+        "parameters": [path for path in parameters if path in named],
+    }
+    _check_nesting(module, entry)
+    ensure_recipe(module)["freeze"] = entry
+    _set_gradients(module, [*entry["modules"], *entry["parameters"]])
+    module.__class__ = _frozen_class(type(module))
+    module.train(module.training)
+    logger.info(
+        "freeze: %s is frozen; unfrozen (%s): %s",
+        getattr(module, RECIPE)["class"],
+        ", ".join(found) or "nothing named",
+        shorten([*entry["modules"], *entry["parameters"]], 20) or "nothing",
+    )
+    return module
+
+
+class FrozenMixin:
+    """Gives a module class eval mode in its frozen parts; `freeze` puts it in front of the module's own class."""
+
+    def train(self, mode: bool = True):
+        """Set the mode of what is not frozen."""
+        super().train(False)
+        self.asked_mode = mode
+        if mode:
+            for path in getattr(self, RECIPE)["freeze"]["modules"]:
+                self.get_submodule(path).train()
+            for _, layer in adapter_layers(self):
+                layer.training = True
+            for module in self._branching_modules():
+                module.training = True
+        return self
+
+    def _branching_modules(self) -> Iterator[nn.Module]:
+        """Of a detector: itself, and modules outside the backbone that hold something that trains."""
+        if not isinstance(getattr(self, "backbone", None), nn.Module):
+            return
+        yield self
+        entry = getattr(self, RECIPE)["freeze"]
+        # Of a parameter that trains, the module that owns it stays frozen; what holds that module follows.
+        owners = [path.rpartition(".")[0] for path in entry["parameters"]]
+        for path in [*entry["modules"], *owners, *(path for path, _ in adapter_layers(self))]:
+            while (path := path.rpartition(".")[0]) and not is_under(path, "backbone"):
+                yield self.get_submodule(path)
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        # The class is made at run time: what is stored is the class that was frozen.
+        rebuild, arguments, *rest = super().__reduce_ex__(protocol)
+        own = type(self)
+        arguments = tuple(own.frozen_class if argument is own else argument for argument in arguments)
+        return (_rebuild_frozen, (rebuild, arguments), *rest)
+
+
+def _rebuild_frozen(rebuild: Any, arguments: tuple) -> nn.Module:
+    module = rebuild(*arguments)
+    module.__class__ = _frozen_class(type(module))
+    return module
+
+
+@functools.cache
+def _frozen_class(base: type[nn.Module]) -> type[nn.Module]:
+    body = {"__module__": base.__module__, "__doc__": base.__doc__, "frozen_class": base}
+    return types.new_class(f"Frozen{base.__name__}", (FrozenMixin, base), exec_body=lambda space: space.update(body))
+
+
+def refresh_mode(module: nn.Module) -> None:
+    """Establish the mode that was last asked for again, after layers were wrapped in frozen modules."""
+    if isinstance(module, FrozenMixin):
+        module.train(module.asked_mode)
+    else:
+        for child in module.children():
+            refresh_mode(child)
+
+
+def frozen_modules(model: nn.Module) -> set[str]:
+    """Paths of all modules that a `freeze` keeps in eval mode (or would, but for branching on it)."""
+    frozen = set()
+    for root_path, root in model.named_modules():
+        if isinstance(root, FrozenMixin):
+            unfrozen = getattr(root, RECIPE)["freeze"]["modules"]
+            for path, _ in root.named_modules(remove_duplicate=False):
+                if not any(is_under(path, name) for name in unfrozen):
+                    frozen.add(join(root_path, path))
+    return frozen
+
+
+def _topmost(paths: Iterator[str]) -> list[str]:
+    kept: list[str] = []
+    for path in paths:
+        if not any(is_under(path, other) for other in kept):
+            kept.append(path)
+    return kept
+
+
+def _check_nesting(module: nn.Module, entry: dict[str, Any]) -> None:
+    for path, inner in module.named_modules():
+        if not isinstance(inner, FrozenMixin):
+            continue
+        for name in [*entry["modules"], *entry["parameters"]]:
+            if is_under(name, path) or is_under(path, name):
+                raise ValueError(
+                    f"freeze: unfreeze names {name!r}, but {path!r} is frozen by a call of its own: "
+                    "name what trains there in that call's `unfreeze`."
+                )
+
+
+def _set_gradients(module: nn.Module, unfrozen: Sequence[str]) -> None:
+    layers = [layer for _, layer in adapter_layers(module)]
+    deltas = {id(tensor) for layer in layers for tensor in layer.adapter_tensors().values()}
+    kept_frozen = {id(p) for layer in layers if layer.freeze_base for p in layer.parameters()} - deltas
+    trains = {
+        id(parameter)
+        for path, parameter in module.named_parameters(remove_duplicate=False)
+        if any(is_under(path, name) for name in unfrozen)
+    }
+    for parameter in module.parameters():
+        if id(parameter) not in deltas:
+            parameter.requires_grad_(id(parameter) in trains and id(parameter) not in kept_frozen)

@@ -1,0 +1,98 @@
+"""`lora`: wrap the layers that a config names."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from loradet.adapters.freezing import FrozenMixin, refresh_mode
+from loradet.adapters.layer import AdapterLayer
+from loradet.adapters.lora_layers import LoRAConv2d, LoRALinear, check_hyperparameters
+from loradet.adapters.matching import match_names, nearest, shorten
+from loradet.adapters.recipe import ensure_recipe, logger
+
+# Which adapter layer wraps which kind of module; a further kind is one more entry.
+ADAPTER_KINDS: dict[type[nn.Module], type[AdapterLayer]] = {nn.Linear: LoRALinear, nn.Conv2d: LoRAConv2d}
+
+# Their forward pass hands its children's weights to fused code and never calls the children.
+_FUSED_PARENTS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+
+
+def lora(
+    module: nn.Module,
+    targets: Sequence[str],
+    rank: int,
+    alpha: float,
+    dropout: float = 0.0,
+    freeze_base: bool = True,
+) -> nn.Module:
+    """Add a trainable low-rank delta to the layers that `targets` name, in place.
+
+    At first the delta is zero: outputs are those of the base, bit for bit. Layers keep their state-dict keys and get
+    `lora_a` and `lora_b` besides.
+
+    Args:
+        module: frozen by `freeze` or not.
+        targets: `mlp.fc1` (whole dotted components at the end of a path), or `re:` and a regular expression that
+            matches a whole path. They name Linear layers and Conv2d with groups=1 or depthwise.
+        rank: inner size of the delta.
+        alpha: the delta is scaled by alpha / rank.
+        dropout: probability of dropping an element of the low-rank path's input while training.
+        freeze_base: the wrapped layers' own weight and bias stop training, even inside an unfrozen stage. With False
+            they stay as they are.
+
+    Returns:
+        The module itself.
+
+    Raises:
+        ValueError: a target names nothing or something that cannot be wrapped, or rank, alpha or dropout is out of
+            range. Nothing has been changed then.
+    """
+    check_hyperparameters(rank, alpha, dropout)
+    modules = {path: m for path, m in module.named_modules(remove_duplicate=False) if path}
+    found = _find(targets, modules)
+    paths = list(dict.fromkeys(path for matched in found.values() for path in matched))
+    kinds = {path: _kind_for(path, modules, module) for path in paths}
+    recipe = ensure_recipe(module)
+    for path, kind in kinds.items():
+        if not isinstance(modules[path], AdapterLayer):  # one module can be registered at two paths
+            kind.from_base(modules[path], rank=rank, alpha=alpha, dropout=dropout, freeze_base=freeze_base)
+    refresh_mode(module)
+    entry = {"targets": list(found), "matched": paths, "rank": rank, "alpha": float(alpha)}
+    recipe["lora"].append({**entry, "dropout": float(dropout), "freeze_base": bool(freeze_base)})
+    logger.info("lora: rank %d, alpha %g on %d layers (%s): %s", rank, alpha, len(paths), ", ".join(found), paths)
+    return module
+
+
+def _find(targets: Sequence[str], modules: dict[str, nn.Module]) -> dict[str, list[str]]:
+    wrappable = [path for path, m in modules.items() if isinstance(m, tuple(ADAPTER_KINDS))]
+    found = match_names(targets, list(modules), argument="lora: targets", listed=wrappable)
+    if not found:
+        raise ValueError(f"lora: targets is empty; name at least one layer. {nearest('', wrappable)}")
+    return found
+
+
+def _kind_for(path: str, modules: dict[str, nn.Module], root: nn.Module) -> type[AdapterLayer]:
+    """The adapter layer for the module at a path. Raises ValueError where there is none."""
+    module = modules[path]
+    if isinstance(module, AdapterLayer):
+        raise ValueError(f"lora: {path!r} is a {type(module).__name__} already; name each layer in one `lora` only.")
+    kind = next((adapter for base, adapter in ADAPTER_KINDS.items() if isinstance(module, base)), None)
+    if kind is None:
+        names = " and ".join(base.__name__ for base in ADAPTER_KINDS)
+        inner = [p for p, m in modules.items() if p.startswith(f"{path}.") and isinstance(m, tuple(ADAPTER_KINDS))]
+        hint = f" In it there is: {shorten(inner)}." if inner else ""
+        raise ValueError(f"lora: {path!r} is a {type(module).__name__}; LoRA wraps {names}.{hint}")
+    parent = modules.get(path.rpartition(".")[0], root)
+    if isinstance(parent, _FUSED_PARENTS):
+        raise ValueError(
+            f"lora: {path!r} belongs to {type(parent).__name__}, whose fused code reads its weight without calling it, "
+            "so the delta would be bypassed. LoRA cannot wrap it."
+        )
+    if isinstance(module, FrozenMixin):
+        raise ValueError(f"lora: {path!r} is frozen by a call of its own; call `freeze` on a module that holds it.")
+    if reason := kind.objection(module):
+        raise ValueError(f"lora: {path!r} ({type(module).__name__}) cannot be wrapped: {reason}.")
+    users = [p for p, m in modules.items() if m is not module and m._parameters.get("weight") is module.weight]
+    if users:
+        raise ValueError(f"lora: {path!r} shares its weight with {shorten(users)}; merging would change both.")
+    return kind

@@ -1,0 +1,84 @@
+"""What an adapter layer is: the protocol between wrapped modules and everything that handles adapters."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+
+class AdapterLayer(nn.Module):
+    """A module that kept its own parameters, under their own names, and has a trainable delta besides.
+
+    Subclasses come before the wrapped class in the bases: `class LoRALinear(AdapterLayer, nn.Linear)`.
+    """
+
+    rank: int
+    alpha: float
+    freeze_base: bool
+
+    @classmethod
+    def objection(cls, module: nn.Module) -> str | None:
+        """Why a module of the wrapped class cannot become such a layer, or None."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_base(
+        cls, module: nn.Module, *, rank: int, alpha: float, dropout: float, freeze_base: bool
+    ) -> "AdapterLayer":
+        """Turn `module` itself into this layer, so that whoever holds a reference to it sees the delta."""
+        raise NotImplementedError
+
+    def adapter_tensors(self) -> dict[str, nn.Parameter]:
+        """The delta's own parameters, by their names in this layer."""
+        raise NotImplementedError
+
+    @property
+    def merged(self) -> bool:
+        """Whether the delta is part of the weights at present."""
+        raise NotImplementedError
+
+    def merge(self) -> None:
+        """Add the delta to the weights; nothing happens where it is merged."""
+        raise NotImplementedError
+
+    def unmerge(self) -> None:
+        """Restore the weights bit for bit; nothing happens where it is not merged."""
+        raise NotImplementedError
+
+    def merged_state(self) -> dict[str, torch.Tensor]:
+        """Those of the wrapped module's tensors that merging changes, as they are when merged."""
+        raise NotImplementedError
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel, DataParallel and torch.compile."""
+    while True:
+        if isinstance(model, DistributedDataParallel | DataParallel):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod
+        else:
+            return model
+
+
+def adapter_layers(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
+    """Dotted path and layer, under every path that a layer is registered at."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, AdapterLayer):
+            yield path, module
+
+
+def adapter_tensor_names(model: nn.Module) -> set[str]:
+    """State-dict keys of all deltas in a model."""
+    return {join(path, name) for path, layer in adapter_layers(model) for name in layer.adapter_tensors()}
+
+
+def join(path: str, name: str) -> str:
+    """Dotted path of `name` below `path`; the root's path is empty."""
+    return f"{path}.{name}" if path and name else path or name
+
+
+def is_under(name: str, path: str) -> bool:
+    """Whether a dotted name is `path` itself or lies below it; everything lies below the root."""
+    return not path or name == path or name.startswith(f"{path}.")

@@ -1,0 +1,323 @@
+"""LoRA layers: y = W x + b + (alpha / rank) B A x (Hu et al., "LoRA", arXiv:2106.09685, section 4.1)."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from loradet.adapters.layer import AdapterLayer
+from loradet.adapters.lowrank_dropout import dropout_conv2d, dropout_linear
+
+
+class LoRALayer(AdapterLayer):
+    """What the LoRA layers share: factors `lora_a` and `lora_b` beside one `weight`, and merging."""
+
+    lora_a: nn.Parameter
+    lora_b: nn.Parameter
+    weight: nn.Parameter
+
+    @classmethod
+    def from_base(
+        cls, module: nn.Module, *, rank: int, alpha: float, dropout: float = 0.0, freeze_base: bool = True
+    ) -> "LoRALayer":
+        """Turn `module` into a LoRA layer in place: same object, same parameters, hooks and mode.
+
+        Args:
+            module: of exactly the wrapped kind; see `objection`.
+            rank: inner size of the delta.
+            alpha: the delta is scaled by alpha / rank.
+            dropout: probability of dropping an element of the low-rank path's input, in train mode.
+            freeze_base: whether the module's own weight and bias stop training.
+
+        Raises:
+            ValueError: rank, alpha or dropout is out of range, or the module cannot be wrapped.
+        """
+        check_hyperparameters(rank, alpha, dropout)
+        if reason := cls.objection(module):
+            raise ValueError(f"LoRA cannot wrap this {type(module).__name__}: {reason}.")
+        module.__class__ = cls
+        module._add_factors(rank, alpha, dropout, freeze_base)
+        return module
+
+    def _add_factors(self, rank: int, alpha: float, dropout: float, freeze_base: bool) -> None:
+        self.rank, self.alpha, self.dropout, self.freeze_base = (
+            rank,
+            float(alpha),
+            float(dropout),
+            freeze_base,
+        )
+        if freeze_base:
+            self.requires_grad_(False)
+        dtype = self.weight.dtype if self.weight.is_floating_point() else torch.float32
+        shape_a, shape_b = self._factor_shapes(rank)
+        self.lora_a = nn.Parameter(torch.empty(shape_a, dtype=dtype, device=self.weight.device))
+        self.lora_b = nn.Parameter(torch.zeros(shape_b, dtype=dtype, device=self.weight.device))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        # The exact weight while merged; a buffer, so that it follows .to(), but in no state dict.
+        self.register_buffer("_base_weight", None, persistent=False)
+
+    def _factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        raise NotImplementedError
+
+    @property
+    def scaling(self) -> float:
+        """alpha / rank."""
+        return self.alpha / self.rank
+
+    def adapter_tensors(self) -> dict[str, nn.Parameter]:
+        return {"lora_a": self.lora_a, "lora_b": self.lora_b}
+
+    def delta_weight(self) -> Tensor:
+        """(alpha / rank) B A in the shape of `weight`; at least float32, without gradient."""
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        with torch.no_grad(), torch.autocast(self.weight.device.type, enabled=False):
+            delta = self.lora_b.to(dtype).flatten(1) @ self.lora_a.to(dtype).flatten(1)
+            return (delta * self.scaling).view(self.weight.shape)
+
+    @property
+    def merged(self) -> bool:
+        return self._base_weight is not None
+
+    def merged_state(self) -> dict[str, Tensor]:
+        if self.merged:
+            return {"weight": self.weight.detach()}
+        with torch.no_grad():
+            weight = self.weight.detach()
+            # empty_like keeps the memory format, as of channels_last convolutions.
+            return {"weight": torch.empty_like(weight).copy_(weight + self.delta_weight())}
+
+    def merge(self) -> None:
+        if not self.merged:
+            merged = self.merged_state()["weight"]
+            self._base_weight = self.weight.data
+            self.weight.data = merged
+
+    def unmerge(self) -> None:
+        if self.merged:
+            self.weight.data = self._base_weight
+            self._base_weight = None
+
+    def _refuse_training_while_merged(self) -> None:
+        if self.training and torch.is_grad_enabled():
+            raise RuntimeError(
+                "This model is merged: its LoRA tensors take no part in the forward pass and would not train. "
+                "Call loradet.adapters.unmerge(model) before training, or model.eval() for inference."
+            )
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.merged:
+            # What is saved does not depend on merging, so loading it can never add the delta twice.
+            destination[prefix + "weight"] = self._base_weight
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        was_merged = self.merged
+        self.unmerge()
+        super()._load_from_state_dict(*args)
+        if was_merged:
+            self.merge()
+
+    def extra_repr(self) -> str:
+        lora = f"rank={self.rank}, alpha={self.alpha:g}"
+        lora += f", dropout={self.dropout:g}" if self.dropout else ""
+        return f"{super().extra_repr()}, {lora}" + (", merged" if self.merged else "")
+
+
+class LoRALinear(LoRALayer, nn.Linear):
+    """`nn.Linear` with a low-rank delta; state-dict keys `weight`, `bias`, `lora_a` (R, C), `lora_b` (O, R).
+
+    Args:
+        in_features: C.
+        out_features: O.
+        bias: whether there is a bias.
+        rank: R, inner size of the delta.
+        alpha: the delta is scaled by alpha / rank.
+        dropout: probability of dropping an element of the low-rank path's input, in train mode.
+        freeze_base: whether `weight` and `bias` are frozen.
+        device, dtype: of all parameters.
+
+    Raises:
+        ValueError: rank, alpha or dropout is out of range.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        freeze_base: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        check_hyperparameters(rank, alpha, dropout)
+        super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
+        self._add_factors(rank, alpha, dropout, freeze_base)
+
+    @classmethod
+    def objection(cls, module: nn.Module) -> str | None:
+        return _foreign_code(module, nn.Linear, ("forward",))
+
+    def _factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return (rank, self.in_features), (self.out_features, rank)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) → (..., O)."""
+        if self.merged:
+            self._refuse_training_while_merged()
+            return super().forward(x)
+        x = _cast_for_autocast(x)
+        x, y = self._base_forward(x)
+        if self.dropout and self.training:
+            hidden = dropout_linear(x, self.lora_a, self.dropout)
+        else:
+            hidden = F.linear(x, self.lora_a)
+        return y + F.linear(hidden * self.scaling, self.lora_b)
+
+    def _base_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The input to go on with, and W x + b."""
+        if x.is_contiguous() or x.dim() <= 2 or not self.weight.requires_grad:
+            return x, F.linear(x, self.weight, self.bias)
+        # F.linear would copy such an input, and backward of the training weight would keep the copy: let one copy
+        # serve lora_a too. The bias is added apart, as F.linear does it here, so that no bit of the result differs.
+        x = x.contiguous()
+        y = F.linear(x, self.weight)
+        return x, y if self.bias is None else y + self.bias.to(y.dtype)
+
+
+class LoRAConv2d(LoRALayer, nn.Conv2d):
+    """`nn.Conv2d` with a low-rank delta; state-dict keys `weight`, `bias`, `lora_a`, `lora_b`.
+
+    `lora_a` has the base's kernel, stride, padding and dilation and maps to R channels, (R, C, KH, KW); `lora_b`
+    is 1×1, (O, R, 1, 1). Of a depthwise convolution the (O, KH·KW) weight gets the low-rank delta: `lora_a` is
+    (R, 1, KH, KW), R kernels that every channel shares, and `lora_b` weighs them for each output channel.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode: as of
+            `nn.Conv2d`; `groups` is 1 or `in_channels`.
+        rank: R, inner size of the delta.
+        alpha: the delta is scaled by alpha / rank.
+        dropout: probability of dropping an element of the low-rank path's input, in train mode.
+        freeze_base: whether `weight` and `bias` are frozen.
+        device, dtype: of all parameters.
+
+    Raises:
+        ValueError: rank, alpha or dropout is out of range, or `groups` is neither 1 nor `in_channels`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        freeze_base: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        check_hyperparameters(rank, alpha, dropout)
+        if reason := _grouping_objection(in_channels, groups):
+            raise ValueError(f"LoRAConv2d: {reason}.")
+        shape = (
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+        )
+        super().__init__(*shape, device=device, dtype=dtype)
+        self._add_factors(rank, alpha, dropout, freeze_base)
+
+    @classmethod
+    def objection(cls, module: nn.Module) -> str | None:
+        return _foreign_code(module, nn.Conv2d, ("forward", "_conv_forward")) or _grouping_objection(
+            module.in_channels, module.groups
+        )
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each group is one input channel."""
+        return self.groups > 1
+
+    def _factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return (rank, *self.weight.shape[1:]), (self.out_channels, rank, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, O, H', W')."""
+        if self.merged:
+            self._refuse_training_while_merged()
+            return super().forward(x)
+        x, padding = self._explicit_padding(x)
+        x = _cast_for_autocast(x)
+        geometry = (self.stride, padding, self.dilation, self.groups)
+        y = F.conv2d(x, self.weight, self.bias, *geometry)
+        if self.depthwise:
+            # The product of the factors is as small as the kernel; convolving with it keeps no activation besides x.
+            delta = (self.lora_b.flatten(1) @ self.lora_a.flatten(1)).view(self.weight.shape)
+            return y + self._convolve(x, delta * self.scaling, geometry)
+        return y + F.conv2d(self._convolve(x, self.lora_a, geometry) * self.scaling, self.lora_b)
+
+    def _convolve(self, x: Tensor, weight: Tensor, geometry: tuple) -> Tensor:
+        if self.dropout and self.training:
+            return dropout_conv2d(x, weight, self.dropout, *geometry)
+        return F.conv2d(x, weight, None, *geometry)
+
+    def _explicit_padding(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Input and padding in numbers; the input is padded here, once for both paths, where numbers cannot say it."""
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        if self.padding_mode != "zeros":
+            return F.pad(x, (left, right, top, bottom), mode=self.padding_mode), (0, 0)
+        if left != right or top != bottom:  # "same" with an even kernel
+            return F.pad(x, (left, right, top, bottom)), (0, 0)
+        return x, (top, left)
+
+
+def check_hyperparameters(rank: int, alpha: float, dropout: float) -> None:
+    """Raise ValueError for a rank that is no whole number ≥ 1, an alpha ≤ 0 or a dropout outside [0, 1)."""
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise ValueError(f"LoRA: rank={rank!r}; expected a whole number of at least 1, for example rank=16.")
+    if not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
+        raise ValueError(f"LoRA: alpha={alpha!r}; expected a number above 0, for example alpha={2.0 * rank}.")
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise ValueError(f"LoRA: dropout={dropout!r}; expected a probability in [0, 1), 0.0 for none.")
+
+
+def _foreign_code(module: nn.Module, kind: type[nn.Module], methods: tuple[str, ...]) -> str | None:
+    if any(getattr(type(module), name) is not getattr(kind, name) for name in methods):
+        return f"it is a subclass of {kind.__name__} with a forward pass of its own, which wrapping would skip"
+    if "weight" not in module._parameters:
+        return "its weight is computed by a parametrization; remove that first"
+    return None
+
+
+def _grouping_objection(in_channels: int, groups: int) -> str | None:
+    if groups in (1, in_channels):
+        return None
+    return f"groups={groups} with {in_channels} input channels; LoRA takes groups=1 or depthwise ({in_channels})"
+
+
+def _cast_for_autocast(x: Tensor) -> Tensor:
+    # Autocast would cast the input once for the base and once more for lora_a, and backward would keep both.
+    device = x.device.type
+    eligible = x.is_floating_point() and x.dtype != torch.float64
+    if eligible and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return x.to(torch.get_autocast_dtype(device))
+    return x

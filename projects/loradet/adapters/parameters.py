@@ -1,0 +1,64 @@
+"""What trains, by part of a detector."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from loradet.adapters.layer import is_under, unwrap
+
+PARTS = ("backbone", "neck", "head")
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Numbers of parameters."""
+
+    trainable: int
+    total: int
+
+
+@dataclass(frozen=True)
+class ParameterTable:
+    """Parameter counts by part; `str()` of it is a table in millions."""
+
+    parts: dict[str, ParameterCount]
+
+    @property
+    def all(self) -> ParameterCount:
+        """The sum over the parts."""
+        counts = self.parts.values()
+        return ParameterCount(sum(c.trainable for c in counts), sum(c.total for c in counts))
+
+    def to_dict(self) -> dict[str, dict[str, int]]:
+        """{"backbone": {"trainable": …, "total": …}, "neck": …, "head": …, "all": …}."""
+        rows = {**self.parts, "all": self.all}
+        return {name: {"trainable": count.trainable, "total": count.total} for name, count in rows.items()}
+
+    def __str__(self) -> str:
+        lines = [f"{'part':<10}{'trainable (M)':>15}{'total (M)':>12}{'trainable':>12}"]
+        for name, count in {**self.parts, "all": self.all}.items():
+            share = f"{count.trainable / count.total:.2%}" if count.total else "-"
+            lines.append(f"{name:<10}{count.trainable / 1e6:>15.3f}{count.total / 1e6:>12.3f}{share:>12}")
+        return "\n".join(lines)
+
+
+def parameter_table(model: nn.Module) -> ParameterTable:
+    """Count the parameters of a detector, trainable and in all; a shared one counts once.
+
+    `backbone.bottom_up.*` is the backbone, what else lies in `backbone` is the neck, everything else the head; a
+    `backbone` without `bottom_up` is backbone as a whole.
+    """
+    model = unwrap(model)
+    has_neck = hasattr(getattr(model, "backbone", None), "bottom_up")
+    trainable, total = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    for name, parameter in model.named_parameters():
+        part = _part(name, has_neck)
+        total[part] += parameter.numel()
+        trainable[part] += parameter.numel() if parameter.requires_grad else 0
+    return ParameterTable({part: ParameterCount(trainable[part], total[part]) for part in PARTS})
+
+
+def _part(name: str, has_neck: bool) -> str:
+    if not is_under(name, "backbone"):
+        return "head"
+    return "neck" if has_neck and not is_under(name, "backbone.bottom_up") else "backbone"
