@@ -10,9 +10,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("train", "infer", "loader", "eval"))
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("--steps", type=int, help="measured steps (default: 50; 1 for eval)")
@@ -24,11 +22,12 @@ def main() -> None:
     if arguments.bare and arguments.part != "train":
         parser.error("--bare goes with train")
 
+    from tabulate import tabulate
+
     import loradet  # noqa: F401
     from loradet.experiments.benchmark import benchmark
     from loradet.files import write_json
     from loradet.training.command import USER_ERRORS, load_config
-    from tabulate import tabulate
 
     whole_pass = arguments.part == "eval"
     try:

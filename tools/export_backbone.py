@@ -10,14 +10,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of a detector, as model_best.pth")
     parser.add_argument("output", type=Path, help="safetensors file to write; FILE.sha256 goes beside it")
-    parser.add_argument(
-        "--prefix", default="backbone.bottom_up.net.", help="of the tensors to take (%(default)s)"
-    )
+    parser.add_argument("--prefix", default="backbone.bottom_up.net.", help="of the tensors to take (%(default)s)")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     arguments = parser.parse_args()
 
-    import loradet  # noqa: F401
     import torch
+
+    import loradet  # noqa: F401
     from loradet.backbones.export import export_backbone
 
     try:
