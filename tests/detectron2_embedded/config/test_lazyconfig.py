@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import LazyCall, LazyConfig, instantiate
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
@@ -239,6 +239,7 @@ _values = st.recursive(
 )
 
 
+@settings(deadline=None)  # files are written
 @given(st.dictionaries(_keys, _values, max_size=4))
 def test_saved_values_come_back(tmp_path_factory: pytest.TempPathFactory, content: dict) -> None:
     path = tmp_path_factory.getbasetemp() / "values.yaml"
@@ -247,6 +248,7 @@ def test_saved_values_come_back(tmp_path_factory: pytest.TempPathFactory, conten
     assert OmegaConf.to_container(loaded) == {"top": content}
 
 
+@settings(deadline=None)
 @given(
     st.lists(_keys, min_size=1, max_size=3),
     st.integers() | st.booleans() | st.text("abc", min_size=1).filter(lambda s: s not in ("null",)),

@@ -1,12 +1,15 @@
 """Communication, alone and between two processes."""
 
 import datetime
+import gc
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from detectron2.engine import launch
 from detectron2.utils import comm
 
@@ -65,3 +68,32 @@ def test_two_processes(tmp_path: Path) -> None:
     assert found[0]["seed"] == found[1]["seed"]
     assert found[0]["means"] == {"a": 102.0, "b": 103.0}
     assert found[0]["sums"] == {"a": 204.0, "b": 206.0}
+
+
+def _count_threads(rank: int, port: int, folder: str) -> None:
+    def running() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before = running()
+    store = dist.TCPStore("127.0.0.1", port, 2, is_master=False)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    del store
+    comm.create_local_process_group(2)
+    comm.synchronize()
+    comm.all_gather(rank)
+    comm.all_gather(rank, group=comm.get_local_process_group())
+    during = running()
+    dist.destroy_process_group()
+    gc.collect()
+    Path(folder, f"{rank}.json").write_text(json.dumps([before, during, running()]))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted as Linux shows them")
+def test_no_group_outlives_its_destruction(tmp_path: Path) -> None:
+    """Threads of a group that is still held at the interpreter's exit abort the process, now and then."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    mp.start_processes(_count_threads, nprocs=2, args=(store.port, str(tmp_path)), start_method="spawn")
+    for rank in range(2):
+        before, during, after = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert during > before
+        assert after == before

@@ -57,11 +57,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         assert path.read_text() == "old"
         raise RuntimeError
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     with replace_file(path, "wb") as file:
         file.write(b"new")
     assert path.read_text() == "new"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are those of POSIX")

@@ -18,7 +18,7 @@ from detectron2.utils.events import (
     get_event_storage,
     has_event_storage,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -113,9 +113,8 @@ def test_cur_iter_and_name_scopes() -> None:
         assert storage.smoothing_hints() == {"a/x": True, "a/y": True, "x": True}
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 5), st.floats(-100, 100)), min_size=1, max_size=30), st.integers(1, 12)
-)
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(-100, 100)), min_size=1, max_size=30), st.integers(1, 12))
 def test_smoothing_is_the_median_of_the_last_iterations(steps: list[tuple[int, float]], window: int) -> None:
     storage = EventStorage()
     values: list[tuple[int, float]] = []

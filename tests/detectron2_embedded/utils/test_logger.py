@@ -51,7 +51,8 @@ def test_other_ranks_keep_the_console_free(name: str, tmp_path: Path, capsys: py
 def test_color_is_for_the_console_only(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    # termcolor leaves text plain where nothing is a terminal.
+    monkeypatch.setattr("detectron2.utils.logger.colored", lambda text, *_, **__: f"\x1b[32m{text}\x1b[0m")
     setup_logger(tmp_path, name=name).info("text")
     assert "\x1b[" in capsys.readouterr().out
     assert "\x1b[" not in (tmp_path / "log.txt").read_text()

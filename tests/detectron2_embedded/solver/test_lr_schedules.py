@@ -16,7 +16,7 @@ from fvcore.common.param_scheduler import (
     MultiStepParamScheduler,
     ParamScheduler,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SCHEDULERS = {"MultiStepParamScheduler": MultiStepParamScheduler, "CosineParamScheduler": CosineParamScheduler}
@@ -37,7 +37,7 @@ def build(case: dict[str, Any]) -> ParamScheduler:
 def sgd(rates: list[float], **options: float) -> torch.optim.SGD:
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
     for group, rate in zip(groups, rates):
-        group.update({key: rate for key in options})
+        group.update(dict.fromkeys(options, rate))
     return torch.optim.SGD(groups, lr=0.1)
 
 
@@ -87,6 +87,7 @@ def test_errors(golden: dict[str, Any]) -> None:
             calls[name]()
 
 
+@settings(deadline=None)
 @given(
     factor=st.floats(0, 1),
     length=st.floats(0.01, 0.9),
