@@ -21,7 +21,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 # FAST=1 leaves the linear probe out.
 demo: $(VENV)/.installed
-	$(RUN) tools/datasets.py synthetic $(DATA) --style sar --size 256 --train 600 --val 150 --test 0
+	$(RUN) tools/datasets.py synthetic $(DATA) --style sar --size 192 --train 800 --val 150 --test 0
 	$(TRAIN) --config-file configs/quickstart.py --resume
 ifndef FAST
 	$(TRAIN) --config-file configs/quickstart_linear_probe.py --resume

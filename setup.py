@@ -39,7 +39,7 @@ setup(
         "psutil>=5.9",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "ruff==0.14.6"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "ruff==0.17.5"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

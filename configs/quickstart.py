@@ -1,6 +1,7 @@
-"""LoRA on a frozen ConvNeXt, FPN, RetinaNet, on SAR-like synthetic scenes: `make demo` runs it.
+"""LoRA on a frozen ConvNeXt, FPN, RetinaNet, on SAR-like synthetic scenes: `make demo` trains it.
 
-Minutes on two CPU cores; AP50 on the val split is about 0.6.
+Backbone, neck and head start from `pretrain_quickstart`, which has seen optical-like scenes only; the backbone stays
+frozen, LoRA, neck and head train. Two minutes on two CPU cores; AP50 on the val split is about 0.55.
 """
 
 from .common.backbones import atto_lora, slim
@@ -14,12 +15,15 @@ slim(model)
 model.backbone.bottom_up = atto_lora
 data.name = "quickstart"
 data.root = "datasets/synthetic_sar"
+data.image_size = 192
+data.max_size = 192
 dataloader.train.total_batch_size = 8
-optimizer.lr = 2e-3
+dataloader.train.num_workers = 1
+optimizer.lr = 1e-3
 lr_multiplier.iterations = 20
+train.init_checkpoint = "asset://retinanet_slim_synthetic.safetensors"
 train.output_dir = "work_dirs/quickstart"
-train.max_iter = 250
-train.eval_period = 125
-train.checkpointer.period = 125
-train.log_period = 10
+train.max_iter = 400
+train.eval_period = 200
+train.checkpointer.period = 200
 train.clip_grad.max_norm = 1.0

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the backbone of a detector's checkpoint as a small safetensors file that TimmBackbone(weights=...) takes."""
+"""Write the backbone of a detector's checkpoint, or all but the backbone, as a small safetensors file."""
 
 import argparse
 import sys
@@ -10,20 +10,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of a detector, as model_best.pth")
     parser.add_argument("output", type=Path, help="safetensors file to write; FILE.sha256 goes beside it")
-    parser.add_argument("--prefix", default="backbone.bottom_up.net.", help="of the tensors to take (%(default)s)")
+    parser.add_argument("--prefix", default="backbone.bottom_up.net.", help="of the backbone's tensors (%(default)s)")
+    parser.add_argument("--rest", action="store_true", help="all but the backbone: neck and head")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     arguments = parser.parse_args()
 
     import torch
 
     import loradet  # noqa: F401
-    from loradet.backbones.export import export_backbone
+    from loradet.backbones.export import export_weights
 
     try:
-        digest = export_backbone(
+        digest = export_weights(
             arguments.checkpoint,
             arguments.output,
             prefix=arguments.prefix,
+            rest=arguments.rest,
             dtype=getattr(torch, arguments.dtype),
         )
     except (ValueError, OSError) as error:

@@ -19,7 +19,7 @@ from loradet.adapters.recipe import adapter_state, fingerprint, recipes
 from loradet.files import atomic_open
 
 FORMAT = 1
-_KEY = "loradet_adapter"
+METADATA_KEY = "loradet_adapter"
 _PIXEL_STATISTICS = ("pixel_mean", "pixel_std")
 
 
@@ -74,7 +74,7 @@ def save_adapter(
         raise ValueError(f"save_adapter: metadata takes plain JSON values ({error}).") from error
     # Clones: safetensors refuses tensors that share memory or are not contiguous.
     held = {name: t.cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
-    content = safetensors.torch.save(held, {_KEY: text, "format": "pt"})
+    content = safetensors.torch.save(held, {METADATA_KEY: text, "format": "pt"})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path, "wb") as file:
@@ -132,11 +132,11 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
     except (safetensors.SafetensorError, OSError) as error:
         raise AdapterError(f"{path} is not a readable safetensors file ({error}); it may be cut short.") from error
     try:
-        info = json.loads(header[_KEY])
+        info = json.loads(header[METADATA_KEY])
         version = int(info["format"])
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterError(
-            f"{path} is no adapter file: its header has no valid '{_KEY}'. Adapter files are written by save_adapter "
+            f"{path} is no adapter file: its header has no valid '{METADATA_KEY}'. Adapter files are written by save_adapter "
             "or `tools/adapters.py export`."
         ) from error
     if version > FORMAT:

@@ -1,4 +1,4 @@
-"""Takes the backbone's weights out of a detector's checkpoint."""
+"""Takes weights out of a detector's checkpoint: its backbone's, or all the others."""
 
 import hashlib
 from pathlib import Path
@@ -10,19 +10,21 @@ from loradet.backbones.weights import read_state_dict
 from loradet.files import atomic_open
 
 
-def export_backbone(
+def export_weights(
     checkpoint: Path,
     output: Path,
     *,
     prefix: str = "backbone.bottom_up.net.",
+    rest: bool = False,
     dtype: torch.dtype = torch.float16,
 ) -> str:
-    """Write the tensors under `prefix` as safetensors, and their sha256 beside them as `<output>.sha256`.
+    """Write some of a checkpoint's tensors as safetensors, and their sha256 beside them as `<output>.sha256`.
 
     Args:
         checkpoint: a detector's weights.
-        output: file that `TimmBackbone(weights=…)` takes.
-        prefix: what to take, and to cut off the names.
+        output: file to write.
+        prefix: take the tensors under it and cut it off their names, as `TimmBackbone(weights=…)` wants them.
+        rest: take all other tensors instead, under their own names, as `train.init_checkpoint` wants them.
         dtype: of the floating-point tensors.
 
     Returns:
@@ -31,10 +33,12 @@ def export_backbone(
     Raises:
         ValueError: the checkpoint has nothing under `prefix`, or a value that `dtype` cannot hold.
     """
-    state = {k.removeprefix(prefix): v for k, v in read_state_dict(checkpoint).items() if k.startswith(prefix)}
-    if not state:
+    state = read_state_dict(checkpoint)
+    below = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if not below:
         raise ValueError(f"{checkpoint} has no tensor under {prefix!r}.")
-    tensors = {k: v.to(dtype).contiguous() if v.is_floating_point() else v for k, v in state.items()}
+    taken = {k: v for k, v in state.items() if not k.startswith(prefix)} if rest else below
+    tensors = {k: v.to(dtype).contiguous() if v.is_floating_point() else v for k, v in taken.items()}
     if overflowed := [k for k, v in tensors.items() if not torch.isfinite(v).all()]:
         raise ValueError(f"{checkpoint}: {', '.join(overflowed[:5])} do not fit into {dtype}.")
     content = save(tensors)

@@ -1,4 +1,4 @@
-"""Backbone weights out of a detector's checkpoint."""
+"""Weights out of a detector's checkpoint."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from loradet.backbones import TimmBackbone
-from loradet.backbones.export import export_backbone
+from loradet.backbones.export import export_weights
 
 SMALL = dict(model_name="convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 16, 16))
 
@@ -23,7 +23,7 @@ def test_exported_file_loads_as_backbone_weights(tmp_path):
     torch.manual_seed(0)
     trained = TimmBackbone(**SMALL)
     output = tmp_path / "small.safetensors"
-    digest = export_backbone(checkpoint(tmp_path, trained), output)
+    digest = export_weights(checkpoint(tmp_path, trained), output)
     assert digest == hashlib.sha256(output.read_bytes()).hexdigest()
     assert (tmp_path / "small.safetensors.sha256").read_text().split() == [digest, output.name]
     assert {tensor.dtype for tensor in load_file(output).values()} == {torch.float16}
@@ -32,11 +32,17 @@ def test_exported_file_loads_as_backbone_weights(tmp_path):
         torch.testing.assert_close(loaded.state_dict()[name], value.half().float(), rtol=0, atol=0)
 
 
+def test_the_rest_keeps_its_names(tmp_path):
+    output = tmp_path / "rest.safetensors"
+    export_weights(checkpoint(tmp_path, TimmBackbone(**SMALL)), output, rest=True, dtype=torch.float32)
+    assert {name: value.tolist() for name, value in load_file(output).items()} == {"head.weight": [1.0, 1.0]}
+
+
 def test_wrong_prefix_and_overflow_are_errors(tmp_path):
     backbone = TimmBackbone(**SMALL)
     with pytest.raises(ValueError, match="no tensor under 'elsewhere.'"):
-        export_backbone(checkpoint(tmp_path, backbone), tmp_path / "out", prefix="elsewhere.")
+        export_weights(checkpoint(tmp_path, backbone), tmp_path / "out", prefix="elsewhere.")
     path = checkpoint(tmp_path, backbone, **{"backbone.bottom_up.net.huge": torch.tensor([1e6])})
     with pytest.raises(ValueError, match="huge do not fit"):
-        export_backbone(path, tmp_path / "out")
+        export_weights(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
