@@ -1,4 +1,4 @@
-"""The small pretrained backbone that ships with the project, frozen, without and with LoRA; a neck and head to match."""
+"""The small backbone that ships with the project, frozen, without and with LoRA; a neck and head to match."""
 
 from detectron2.config import LazyCall as L
 

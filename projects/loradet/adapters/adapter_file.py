@@ -136,8 +136,8 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
         version = int(info["format"])
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterError(
-            f"{path} is no adapter file: its header has no valid '{METADATA_KEY}'. Adapter files are written by save_adapter "
-            "or `tools/adapters.py export`."
+            f"{path} is no adapter file: its header has no valid '{METADATA_KEY}'. Adapter files are written by "
+            "save_adapter or `tools/adapters.py export`."
         ) from error
     if version > FORMAT:
         raise AdapterError(f"{path} has format {version}, this loradet {__version__} reads up to {FORMAT}: update it.")

@@ -49,6 +49,25 @@ class SampleError(RuntimeError):
     """A sample of the data set could not be read or mapped; the message names its file and image id."""
 
 
+class NamedFailures:
+    """A mapper that raises SampleError, naming file and image id, where the mapper inside fails."""
+
+    def __init__(self, mapper: Callable[[dict], dict | None]):
+        self.mapper = mapper
+
+    def __call__(self, record: dict) -> dict | None:
+        name = f"{record.get('file_name', '?')} (image id {record.get('image_id', '?')})"
+        try:
+            return self.mapper(record)
+        except SampleError:
+            raise
+        except Exception as error:
+            raise SampleError(
+                f"Sample {name} failed: {type(error).__name__}: {error}. "
+                "`tools/datasets.py check` lists every image that cannot be read."
+            ) from error
+
+
 class BatchStream(Sampler):
     """Batches of (position, index) for one rank: index into the data set, position of the draw in the whole stream.
 
@@ -86,7 +105,7 @@ class SeededMapDataset(Dataset):
 
     def __init__(self, dataset: Sequence[dict], mapper: Callable[[dict], dict | None], seed: int):
         self.dataset = dataset
-        self.mapper = mapper
+        self.mapper = NamedFailures(mapper)
         self.seed = seed
 
     def __len__(self) -> int:
@@ -97,15 +116,15 @@ class SeededMapDataset(Dataset):
         with seeded(self.seed, position):
             for _ in range(self.MAX_REDRAWS):
                 record = copy.deepcopy(self.dataset[index])
-                name = f"{record.get('file_name', '?')} (image id {record.get('image_id', '?')})"
                 try:
                     sample = self.mapper(record)
-                except Exception as error:
-                    return FailedSample(f"Sample {name} failed: {type(error).__name__}: {error}")
+                except SampleError as error:
+                    return FailedSample(str(error))
                 if sample is not None:
                     return sample
+                last = record.get("file_name", "?")
                 index = int(np.random.randint(len(self.dataset)))
-        return FailedSample(f"The mapper dropped {self.MAX_REDRAWS} samples in a row, the last of them {name}.")
+        return FailedSample(f"The mapper dropped {self.MAX_REDRAWS} samples in a row, the last of them {last}.")
 
 
 class TrainLoader:

@@ -1,25 +1,43 @@
 """Evaluates one split of a config's data."""
 
 import copy
+import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import instantiate
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
+
+from loradet.datasets.loader import NamedFailures
 
 PREDICTIONS = "coco_instances_results.json"
 
 
 def evaluation_splits(cfg: DictConfig) -> list[str]:
-    """`train.eval_splits`, or Detectron2's own "test" where the config has only that; [] without any loader."""
+    """`train.eval_splits`, or Detectron2's own "test" where the config has only that; [] without any loader.
+
+    Raises:
+        ValueError: a split that the config has no loader for.
+    """
     splits = list(cfg.train.eval_splits)
     if splits == ["val"] and cfg.dataloader.get("val") is None:
         return ["test"] if cfg.dataloader.get("test") is not None else []
+    for split in splits:
+        check_evaluation_split(cfg, split)
     return splits
+
+
+def check_evaluation_split(cfg: DictConfig, split: str) -> None:
+    """Raise ValueError where `dataloader.<split>` is not a loader to evaluate on; those that are get named."""
+    loaders = [k for k in cfg.dataloader if k not in ("train", "evaluator") and cfg.dataloader[k] is not None]
+    if split not in loaders:
+        raise ValueError(f"{split!r} is not an evaluation split of the config; it has: {', '.join(loaders) or 'none'}.")
 
 
 def split_config(cfg: DictConfig, split: str) -> DictConfig:
@@ -29,31 +47,69 @@ def split_config(cfg: DictConfig, split: str) -> DictConfig:
         ValueError: the config has no such split; those that there are get named.
     """
     if cfg.dataloader.get(split) is None:
-        loaders = [k for k in cfg.dataloader if k not in ("train", "evaluator") and cfg.dataloader[k] is not None]
-        raise ValueError(f"The config has no dataloader.{split}; its evaluation splits are: {', '.join(loaders)}.")
+        loaders = [k for k in cfg.dataloader if k != "evaluator" and cfg.dataloader[k] is not None]
+        raise ValueError(f"The config has no dataloader.{split}; it has: {', '.join(loaders) or 'none'}.")
     return cfg.dataloader[split]
 
 
+def load_dataset(cfg: DictConfig, split: str) -> Sequence[dict] | None:
+    """The data set of a split, which registers what it is; None where the loader's config does not tell it."""
+    dataset = split_config(cfg, split).get("dataset")
+    return None if dataset is None else instantiate(dataset)
+
+
 def dataset_metadata(cfg: DictConfig, split: str) -> Any:
-    """Detectron2's metadata (`thing_classes`, `json_file` …) of a split whose data set has been loaded."""
-    return MetadataCatalog.get(_dataset_name(cfg, split))
+    """Detectron2's metadata (`thing_classes`, `json_file` …) of a split whose data set has been loaded.
+
+    Empty where the loader's config does not name its data set.
+    """
+    name = _dataset_name(cfg, split)
+    return Metadata() if name is None else MetadataCatalog.get(name)
 
 
-def _dataset_name(cfg: DictConfig, split: str) -> str:
-    dataset = split_config(cfg, split).dataset
+def _dataset_name(cfg: DictConfig, split: str) -> str | None:
+    dataset = split_config(cfg, split).get("dataset")
+    if not OmegaConf.is_dict(dataset):
+        return None
     # Detectron2's own get_detection_dataset_dicts calls it `names`, our readers `name`.
-    return dataset.names if "names" in dataset else dataset.name
+    names = dataset.get("names", dataset.get("name"))
+    return names[0] if OmegaConf.is_list(names) else names
+
+
+def instantiate_loader(node: DictConfig) -> Any:
+    """The loader of a config; its mapper's failures name the file and the image id."""
+    if node.get("mapper") is not None:
+        node = copy.deepcopy(node)
+        node.mapper = NamedFailures(instantiate(node.mapper))
+    return instantiate(node)
 
 
 def build_evaluator(cfg: DictConfig, split: str, output_dir: Path) -> DatasetEvaluator:
-    """`dataloader.evaluator` for a split: its `dataset_name` and `output_dir` are filled in where they are unset."""
+    """`dataloader.evaluator` for a split.
+
+    Its `output_dir` is `output_dir`, and its `dataset_name` the split's own where it is unset or another split's.
+    An evaluator that has no such arguments is left as it is.
+    """
     node = copy.deepcopy(cfg.dataloader.evaluator)
+    own = _dataset_name(cfg, split)
     with open_dict(node):
-        if "dataset_name" not in node or OmegaConf.is_missing(node, "dataset_name"):
-            node.dataset_name = _dataset_name(cfg, split)
-        if node.get("output_dir") is None:
+        if own is not None and _accepts(node, "dataset_name"):
+            unset = "dataset_name" not in node or OmegaConf.is_missing(node, "dataset_name")
+            if unset or node.dataset_name in _dataset_names(cfg):
+                node.dataset_name = own
+        if _accepts(node, "output_dir"):
             node.output_dir = str(output_dir)
     return instantiate(node)
+
+
+def _dataset_names(cfg: DictConfig) -> set[str | None]:
+    loaders = [k for k in cfg.dataloader if k != "evaluator" and OmegaConf.is_dict(cfg.dataloader.get(k))]
+    return {_dataset_name(cfg, split) for split in loaders}
+
+
+def _accepts(node: DictConfig, argument: str) -> bool:
+    target = node._target_
+    return argument in inspect.signature(locate(target) if isinstance(target, str) else target).parameters
 
 
 def evaluate_split(cfg: DictConfig, model: nn.Module, split: str, output_dir: Path) -> dict[str, Any]:
@@ -68,8 +124,9 @@ def evaluate_split(cfg: DictConfig, model: nn.Module, split: str, output_dir: Pa
     Returns:
         Detectron2's nested results, percent ({"bbox": {"AP": …}}); empty on processes other than the main one.
     """
+    check_evaluation_split(cfg, split)
     # The loader first: its data set registers the name that the evaluator asks for.
-    loader = instantiate(split_config(cfg, split))
+    loader = instantiate_loader(split_config(cfg, split))
     evaluator = build_evaluator(cfg, split, output_dir / "predictions" / split)
     results = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():

@@ -4,15 +4,19 @@ import logging
 import os
 import pickle
 import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
+from safetensors import safe_open
 from torch import nn
 
 from loradet.adapters import adapter_state, load_adapter_state
+from loradet.adapters.adapter_file import METADATA_KEY
+from loradet.backbones.weights import ASSET, resolve
 from loradet.files import atomic_open
 
 logger = logging.getLogger(__name__)
@@ -51,6 +55,9 @@ class Checkpointer(DetectionCheckpointer):
             name: file name without its ending.
             only_model: leave trainer state out, and leave `last_checkpoint` pointing where it did.
             **kwargs: plain values to store besides.
+
+        Raises:
+            CheckpointError: the file cannot be written; an older one of that name is left as it was.
         """
         names = ["adapter_recipes"] if only_model else list(self.checkpointables)
         data = {key: self.checkpointables[key].state_dict() for key in names}
@@ -59,86 +66,142 @@ class Checkpointer(DetectionCheckpointer):
         data = {"model": self.model.state_dict(), **data, **kwargs}
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)
-        with atomic_open(path, "wb") as file:
-            torch.save(data, file)
-        if not only_model:
-            with atomic_open(Path(self.save_dir) / "last_checkpoint") as file:
-                file.write(path.name)
+        try:
+            with atomic_open(path, "wb") as file:
+                torch.save(data, file)
+            if not only_model:
+                with atomic_open(Path(self.save_dir) / "last_checkpoint") as file:
+                    file.write(path.name)
+        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+            kept = last_checkpoint_name(self.save_dir)
+            raise CheckpointError(
+                f"Cannot write {path}: {_first_line(error)}. Is the disk full? The last whole checkpoint is "
+                f"{Path(self.save_dir) / kept if kept else 'none'}; make room, then go on from it by --resume."
+            ) from error
 
     def load_weights(self, path: str, *, strict: bool) -> dict[str, Any]:
         """Load the model's weights (and adapter recipes) alone; returns what else the file holds.
 
         Args:
-            path: a checkpoint; also the URIs that Detectron2 knows.
+            path: a checkpoint, `.safetensors` weights, or `asset://NAME`; also the URIs that Detectron2 knows.
             strict: every tensor of the model must be in the file with the same shape. Otherwise at least one must.
 
         Raises:
             CheckpointError: names the file, and what is missing or of another shape.
         """
-        return self._load_checked(path, [], strict)
+        return self._load_checked(str(resolve(path)) if path.startswith(ASSET) else path, [], strict)
 
     def resume(self) -> dict[str, Any] | None:
         """Load everything from the last checkpoint in `save_dir`; None where there is none yet."""
-        if not self.has_checkpoint():
+        name = last_checkpoint_name(self.save_dir)
+        if name is None:
             return None
-        path = self.get_checkpoint_file()
-        return self._load_checked(path, list(self.checkpointables), strict=True)
+        path = Path(self.save_dir) / name
+        try:
+            return self._load_checked(str(path), list(self.checkpointables), strict=True)
+        except CheckpointError as error:
+            others = sorted(p.name for p in path.parent.glob("model_*.pth") if p.name not in (name, "model_best.pth"))
+            hint = f" To go on from an older one, write its name ({', '.join(others)}) into" if others else ""
+            raise CheckpointError(f"{error}{hint and f'{hint} {path.parent}/last_checkpoint.'}") from error
 
     def _load_checked(self, path: str, checkpointables: list[str], strict: bool) -> dict[str, Any]:
-        names = [*checkpointables, "adapter_recipes"]
-        loadable = self.checkpointables
-        self.checkpointables = {k: v for k, v in loadable.items() if k in names}
-        before = {k: v.shape for k, v in self.model.state_dict().items()}
-        report: dict[str, Any] = {}
-        self._incompatible_report = report
+        self._shapes = {k: v.shape for k, v in self.model.state_dict().items()}
+        self._misfits = _Misfits()
         try:
-            extras = self.load(path, checkpointables=None)
-        except (
-            pickle.UnpicklingError,
-            EOFError,
-            zipfile.BadZipFile,
-            RuntimeError,
-            OSError,
-            AssertionError,
-        ) as error:
-            hint = "the file is missing, cut short, not a checkpoint, or holds more than weights"
-            raise CheckpointError(f"Cannot load {path}: {hint} ({type(error).__name__}: {error}).") from error
-        finally:
-            self.checkpointables = loadable
-            del self._incompatible_report
-        _check_fit(path, before, report, strict)
-        return extras
+            # The other parts are loaded below, once the weights are known to fit.
+            content = self.load(path, checkpointables=[])
+        except CheckpointError:
+            raise
+        except AssertionError as error:
+            raise CheckpointError(f"Cannot load {path}: there is no such file.") from error
+        except _UNREADABLE as error:
+            raise CheckpointError(
+                f"Cannot load {path}: it is cut short, not a checkpoint, or holds more than weights "
+                f"({_first_line(error)})."
+            ) from error
+        self._misfits.check(path, len(self._shapes), strict)
+        for name in dict.fromkeys([*checkpointables, "adapter_recipes"]):
+            if name in content:
+                self._load_part(path, name, content.pop(name))
+            elif name in checkpointables:
+                raise CheckpointError(
+                    f"{path} holds weights, but no {name!r} to resume from. Start from it by train.init_checkpoint."
+                )
+        return content
+
+    def _load_part(self, path: str, name: str, state: dict[str, Any]) -> None:
+        try:
+            self.checkpointables[name].load_state_dict(state)
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path} is of a run with other settings: its {name} does not fit ({_first_line(error)}). Take the "
+                "config that it was trained with, or start anew from its weights by train.init_checkpoint."
+            ) from error
+
+    def _load_file(self, filename: str) -> Any:
+        if not filename.endswith(".safetensors"):
+            return super()._load_file(filename)
+        with safe_open(filename, "pt") as file:
+            if METADATA_KEY in (file.metadata() or {}):
+                raise CheckpointError(f"{filename} is an adapter; tools/adapters.py apply makes a checkpoint of it.")
+            # Weights are shipped in half precision.
+            return {"model": {k: file.get_tensor(k).float() for k in file.keys()}}  # noqa: SIM118 (no mapping)
 
     def _load_model(self, checkpoint: Any) -> Any:
         incompatible = super()._load_model(checkpoint)
-        if incompatible is not None and hasattr(self, "_incompatible_report"):
-            self._incompatible_report["missing"] = list(incompatible.missing_keys)
-            self._incompatible_report["shapes"] = list(incompatible.incorrect_shapes)
+        if incompatible is not None:
+            misfits = self._misfits
+            misfits.shapes = {name: (tuple(there), tuple(here)) for name, there, here in incompatible.incorrect_shapes}
+            misfits.missing = [k for k in incompatible.missing_keys if k in self._shapes and k not in misfits.shapes]
+            misfits.unexpected = list(incompatible.unexpected_keys)
         return incompatible
 
 
-def _check_fit(path: str, shapes: dict[str, torch.Size], report: dict[str, Any], strict: bool) -> None:
-    bad_shapes = {
-        name: f"{name} is {tuple(a)} there, {tuple(b)} here" for name, a, b in report.get("shapes", [])
-    }
-    missing = [name for name in report.get("missing", []) if name in shapes and name not in bad_shapes]
-    loaded = len(shapes) - len(missing) - len(bad_shapes)
-    if loaded > 0 and not (strict and (missing or bad_shapes)):
-        if missing or bad_shapes:
-            logger.info("%s: %d of the model's %d tensors loaded.", path, loaded, len(shapes))
-        return
-    parts = []
-    if bad_shapes:
-        parts.append(f"{len(bad_shapes)} of another shape ({'; '.join(list(bad_shapes.values())[:3])})")
-    if missing:
-        parts.append(f"{len(missing)} missing ({', '.join(missing[:5])})")
-    raise CheckpointError(
-        f"{path} is of another model: of the model's {len(shapes)} tensors {' and '.join(parts)}. "
-        "Take the checkpoint that belongs to this config, or the config that it was trained with."
-    )
+# What a file that is no whole checkpoint makes torch.load and fvcore raise.
+_UNREADABLE = (
+    *(pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError, OSError),
+    *(ValueError, KeyError, IndexError, AttributeError, TypeError),
+)
+
+
+@dataclass
+class _Misfits:
+    """How a file's tensors and a model's differ."""
+
+    shapes: dict[str, tuple[tuple, tuple]] = field(default_factory=dict)  # there, here
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+
+    def check(self, path: str, total: int, strict: bool) -> None:
+        """Raise CheckpointError where nothing fits, or with `strict` where anything differs."""
+        loaded = total - len(self.missing) - len(self.shapes)
+        differs = self.shapes or self.missing or self.unexpected
+        if loaded > 0 and not (strict and differs):
+            if differs:
+                logger.info("%s: %d of the model's %d tensors loaded.", path, loaded, total)
+            return
+        shown = [f"{name} is {there} there, {here} here" for name, (there, here) in self.shapes.items()]
+        parts = [
+            _some(self.missing, "missing in the file"),
+            _some(self.unexpected, "not in the model"),
+            _some(shown, "of another shape"),
+        ]
+        raise CheckpointError(
+            f"{path} is of another model than the config's, which has {total} tensors: "
+            f"{'; '.join(filter(None, parts))}. Take the checkpoint that belongs to this config, or the config that it "
+            "was trained with."
+        )
+
+
+def _some(names: list[str], what: str) -> str:
+    return f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def last_checkpoint_name(folder: str | os.PathLike) -> str | None:
     """File name in `folder/last_checkpoint`, or None."""
     tag = Path(folder) / "last_checkpoint"
-    return tag.read_text().strip() if tag.is_file() else None
+    return (tag.read_text(encoding="utf-8", errors="replace").strip() or None) if tag.is_file() else None

@@ -15,8 +15,12 @@ class ExponentialMovingAverage:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
-        self.steps = 0
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew from the present weights."""
+        self.steps = 0
         self._averages = {name: p.detach().clone() for name, p in self._parameters.items()}
 
     @torch.no_grad()
@@ -25,9 +29,7 @@ class ExponentialMovingAverage:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         averages = list(self._averages.values())
-        torch._foreach_lerp_(
-            averages, [self._parameters[name].detach() for name in self._averages], 1 - decay
-        )
+        torch._foreach_lerp_(averages, [self._parameters[name].detach() for name in self._averages], 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -53,9 +55,7 @@ class ExponentialMovingAverage:
         """Counterpart of `state_dict`. Raises ValueError where the trainable parameters are others."""
         if set(state["averages"]) != set(self._averages):
             differing = sorted(set(state["averages"]) ^ set(self._averages))
-            raise ValueError(
-                f"The checkpoint's EMA is of other trainable parameters; they differ in {differing[:5]}."
-            )
+            raise ValueError(f"The checkpoint's EMA is of other trainable parameters; they differ in {differing[:5]}.")
         self.steps = state["steps"]
         for name, value in state["averages"].items():
             self._averages[name].copy_(value)

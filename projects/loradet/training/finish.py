@@ -1,6 +1,7 @@
 """The end of a run: best weights on every split, the adapter file, the last lines of the record."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def finish_run(
     Without any evaluation split the weights of the last iteration make the adapter.
     """
     folder = trainer.output_dir
+    splits = evaluation_splits(cfg)
     run.update(
         iteration=trainer.iter,
         stopped_by=trainer.stop_reason,
@@ -39,13 +41,13 @@ def finish_run(
     )
     if best is not None:
         path = folder / f"{best.FILE}.pth"
-        checkpointer.load_weights(str(path), strict=True)
-        for split in evaluation_splits(cfg):
+        iteration = checkpointer.load_weights(str(path), strict=True)["iteration"]
+        for split in splits:
             # The last periodic evaluation has left the predictions of the best weights, if it was the best one.
-            fresh = split == evaluation_splits(cfg)[0] and best.evaluated_at == best.best_iteration
-            if not fresh:
+            if split != splits[0] or best.evaluated_at != iteration:
                 evaluate_split(cfg, trainer.module, split, folder)
-            write_split_metrics(cfg, split, folder, path, best.best_iteration)
+            write_split_metrics(cfg, split, folder, path, iteration)
+        run.update(best={"metric": best.metric, "value": _or_none(best.best), "iteration": iteration})
     if comm.is_main_process():
         metadata = dataset_metadata(cfg, "train")
         ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
@@ -73,13 +75,19 @@ def write_split_metrics(
     """
     if not comm.is_main_process():
         return {}
-    metrics = coco_metrics(
-        dataset_metadata(cfg, split).json_file, folder / "predictions" / split / PREDICTIONS
-    )
+    truth, predictions = dataset_metadata(cfg, split).get("json_file"), folder / "predictions" / split / PREDICTIONS
+    if truth is None or not predictions.is_file():
+        logger.warning("No COCO metrics of %s: its evaluator leaves no %s for a COCO file.", split, PREDICTIONS)
+        return {}
+    metrics = coco_metrics(truth, predictions)
     path = output or folder / f"{split}_metrics.json"
     write_metrics(path, metrics, checkpoint=str(checkpoint), iteration=iteration, split=split)
     logger.info("Metrics of %s written to %s.", split, path)
     return metrics
+
+
+def _or_none(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
 def load_for_evaluation(model: nn.Module, checkpoint: str) -> dict[str, Any]:

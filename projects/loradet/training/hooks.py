@@ -2,18 +2,21 @@
 
 import logging
 import math
+import os
+import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-import psutil
 import torch
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import PeriodicWriter
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from tqdm import tqdm
 
 from loradet.training.checkpoint import Checkpointer
@@ -59,6 +62,10 @@ class EvaluateAndKeepBest(HookBase):
         self.evaluations_without_gain = 0
         self.evaluated_at: int | None = None
 
+    def before_train(self) -> None:
+        """Stop at once where the run that is resumed had stopped early."""
+        self._stop_if_patience_is_over()
+
     def after_step(self) -> None:
         """Evaluate where it is due, or at the last iteration that a stop leaves."""
         next_iter = self.trainer.iter + 1
@@ -89,14 +96,20 @@ class EvaluateAndKeepBest(HookBase):
         self._compare(float(found[0]))
 
     def _compare(self, value: float) -> None:
-        # Without any annotation AP is NaN: the first evaluation still leaves a file, a number beats it later.
-        gain = math.inf if self.best is None or math.isnan(self.best) else self.sign * (value - self.best)
-        if self.best is None or gain > self.min_delta:
+        # AP is NaN without annotations or detections: the first evaluation still leaves a file, any number beats it.
+        if self.best is None or math.isnan(self.best):
+            better = self.best is None or not math.isnan(value)
+        else:
+            better = self.sign * (value - self.best) > self.min_delta
+        if better:
             logger.info("Best %s so far: %.4f at iteration %d.", self.metric, value, self.trainer.iter)
             self.best, self.best_iteration, self.evaluations_without_gain = value, self.trainer.iter, 0
             self.checkpointer.save(self.FILE, only_model=True, iteration=self.trainer.iter)
             return
         self.evaluations_without_gain += 1
+        self._stop_if_patience_is_over()
+
+    def _stop_if_patience_is_over(self) -> None:
         if self.patience is not None and self.evaluations_without_gain >= self.patience:
             self.trainer.stop(
                 f"early stopping: {self.patience} evaluations without a better {self.metric} than {self.best:.4f}"
@@ -120,10 +133,17 @@ class EvaluateAndKeepBest(HookBase):
 class KeepCheckpoints(HookBase):
     """Saves every `period` iterations and at the end, and deletes all but the last `max_to_keep`."""
 
-    def __init__(self, checkpointer: Checkpointer, period: int, max_to_keep: int | None):
+    def __init__(
+        self,
+        checkpointer: Checkpointer,
+        period: int,
+        max_to_keep: int | None,
+        on_save: Callable[[], None] | None = None,
+    ):
         self.checkpointer = checkpointer
         self.period = period
         self.max_to_keep = max_to_keep
+        self.on_save = on_save
         self.saved: list[str] = []
 
     def after_step(self) -> None:
@@ -142,6 +162,8 @@ class KeepCheckpoints(HookBase):
         if comm.is_main_process():
             for old in stale:
                 (self.trainer.output_dir / f"{old}.pth").unlink(missing_ok=True)
+        if self.on_save is not None:
+            self.on_save()
 
     def state_dict(self) -> dict[str, Any]:
         """Names of the files that are kept."""
@@ -158,9 +180,11 @@ class StopOnInterrupt(HookBase):
     def __init__(self):
         self._first: float | None = None
         self._previous: Any = None
+        self._process = os.getpid()
 
     def before_train(self) -> None:
         """Take the signal over."""
+        self._process = os.getpid()
         self._previous = signal.signal(signal.SIGINT, self._handle)
 
     def after_train(self) -> None:
@@ -168,6 +192,8 @@ class StopOnInterrupt(HookBase):
         signal.signal(signal.SIGINT, self._previous)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a data process, forked with this handler: its parent decides
         now = time.monotonic()
         if self._first is None:
             self._first = now
@@ -190,10 +216,33 @@ class LogMemory(HookBase):
 
 
 def peak_memory_mb() -> float:
-    """Peak memory in MiB: allocated on the current CUDA device, else this process's resident set now."""
+    """Peak memory in MiB: allocated on the current CUDA device, else this process's resident set."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
-    return psutil.Process().memory_info().rss / 2**20
+    # Linux counts it in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class WriteMetrics(PeriodicWriter):
+    """`PeriodicWriter` that writes nothing where no step was run: what a resumed run restores is written already."""
+
+    def __init__(self, writers: Sequence[EventWriter], period: int):
+        super().__init__(writers, period)
+        self._opened = list(writers)
+        self._stepped = False
+
+    def after_step(self) -> None:
+        """Write where it is due."""
+        self._stepped = True
+        super().after_step()
+
+    def after_train(self) -> None:
+        """Write what is left, and close."""
+        if self._stepped:
+            super().after_train()
+            return
+        for writer in self._opened:
+            writer.close()
 
 
 class ProgressBar(HookBase):

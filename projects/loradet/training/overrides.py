@@ -15,6 +15,8 @@ def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """
     for override in overrides:
         key, equals, _ = override.partition("=")
+        if key.startswith("~"):
+            raise ValueError(f"Override {override!r}: keys cannot be deleted; {key.lstrip('~')}=null empties one.")
         if not equals or not key:
             raise ValueError(f"Override {override!r}: expected key=value, for example train.max_iter=1000.")
         if key.startswith("+") or _exists(cfg, key):
@@ -24,9 +26,7 @@ def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
         near = difflib.get_close_matches(key, known, n=4, cutoff=0.6)
         near += [k for k in known if k.rsplit(".", 1)[-1] == last and k not in near][:4]
         hint = f" Nearest: {', '.join(near[:5])}." if near else ""
-        raise ValueError(
-            f"Override {override!r}: the config has no key {key!r}.{hint} Write +{override} to add it."
-        )
+        raise ValueError(f"Override {override!r}: the config has no key {key!r}.{hint} Write +{override} to add it.")
 
 
 def _exists(cfg: DictConfig, key: str) -> bool:

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import detectron2_embedded
 import omegaconf
 import timm
 import torch
@@ -17,6 +16,7 @@ import torchvision
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
+import detectron2_embedded
 import loradet
 from loradet.files import write_json
 
@@ -24,21 +24,18 @@ FILE = "run.json"
 
 
 class RunRecord:
-    """The contents of `run.json`; every change is written at once, by the main process only."""
+    """The contents of `run.json`; from `start` on every change is written at once, by the main process only."""
 
-    def __init__(self, folder: Path, **values: Any):
+    def __init__(self, folder: Path):
         self.path = folder / FILE
         self.values: dict[str, Any] = {}
         self._begin = time.time()
-        self._earlier_seconds = 0.0
-        self.update(**values)
 
-    @classmethod
-    def start(cls, folder: Path, cfg: DictConfig, device: torch.device, **values: Any) -> "RunRecord":
-        """Begin a record, going on from the wall time of an interrupted run in the same folder."""
-        earlier = read(folder).get("wall_time_s", 0.0) if values.get("resumed_at") else 0.0
-        record = cls(
-            folder,
+    def start(self, cfg: DictConfig, device: torch.device, **values: Any) -> None:
+        """Begin to write; a resumed run goes on from the wall time of the earlier part in the same folder."""
+        if values.get("resumed_at"):
+            self._begin -= read(self.path.parent).get("wall_time_s", 0.0)
+        self.update(
             status="running",
             seed=cfg.train.seed,
             config_sha256=config_hash(cfg),
@@ -49,13 +46,11 @@ class RunRecord:
             processes=comm.get_world_size(),
             **values,
         )
-        record._earlier_seconds = earlier
-        return record
 
     def update(self, **values: Any) -> None:
         """Set values and write the file."""
         self.values.update(values)
-        self.values["wall_time_s"] = round(self._earlier_seconds + time.time() - self._begin, 1)
+        self.values["wall_time_s"] = round(time.time() - self._begin, 1)
         if comm.is_main_process():
             write_json(self.path, self.values)
 
@@ -71,7 +66,7 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
         return {}
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); delete it if the run does not matter.") from error
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,13 @@ from torch import nn
 
 from loradet.adapters import parameter_table
 from loradet.datasets.loader import TrainLoader
-from loradet.evaluation.splits import dataset_metadata, evaluate_split, evaluation_splits, split_config
+from loradet.evaluation.splits import (
+    dataset_metadata,
+    evaluate_split,
+    evaluation_splits,
+    instantiate_loader,
+    load_dataset,
+)
 from loradet.files import write_json
 from loradet.training import record
 from loradet.training.checkpoint import Checkpointer, last_checkpoint_name
@@ -28,10 +35,11 @@ from loradet.training.hooks import (
     LogMemory,
     ProgressBar,
     StopOnInterrupt,
+    WriteMetrics,
 )
 from loradet.training.metrics_log import drop_lines_after
 from loradet.training.settings import BatchPlan, iterations, plan_batch
-from loradet.training.setup import choose_device, setup_process
+from loradet.training.setup import setup_process
 from loradet.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -63,7 +71,9 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
         NonFiniteLossError: a loss became NaN or infinite.
     """
     output_dir = Path(cfg.train.output_dir)
-    _claim_folder(output_dir, resume, cfg.train.overwrite)
+    is_held = _refuse_other_run(output_dir, resume, cfg.train.overwrite)
+    if resume and cfg.train.seed < 0:
+        cfg.train.seed = record.read(output_dir).get("seed", cfg.train.seed)
     device = setup_process(cfg, output_dir)
     plan = plan_batch(
         cfg.dataloader.train.total_batch_size,
@@ -75,15 +85,22 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
     schedule = _resolve_schedule(cfg, loader, plan.total)
     if resume and _is_finished(output_dir, cfg):
         return "finished"
-    _save_config(cfg, output_dir)
-    model = build_model(cfg, device)
+    resume = resume and last_checkpoint_name(output_dir) is not None
+    model = build_model(cfg, device, initialize=not resume)
     trainer = build_trainer(cfg, model, loader, plan, output_dir)
     checkpointer = Checkpointer(model, output_dir, trainer=trainer)
-    _show_what_trains(model, output_dir)
-    best = _register_hooks(trainer, checkpointer, cfg, schedule)
+    run = record.RunRecord(output_dir)
+    best = _register_hooks(trainer, checkpointer, cfg, schedule, run)
     start_iter = _restore(checkpointer, trainer, cfg, output_dir) if resume else 0
-    run = record.RunRecord.start(
-        output_dir,
+    # What was given fits together: only now are files of an earlier run replaced.
+    if comm.is_main_process():
+        if is_held:
+            _clear_folder(output_dir, keep_before=start_iter)
+        _save_config(cfg, output_dir)
+        _show_what_trains(model, output_dir)
+        trainer.register_hooks([_writers(output_dir, schedule, cfg.train.log_period, start_iter)])
+    comm.synchronize()
+    run.start(
         cfg,
         device,
         resumed_at=start_iter or None,
@@ -91,19 +108,26 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
     )
     logger.info("Starting at iteration %d of %d.", start_iter, schedule.max_iter)
     try:
-        trainer.train(start_iter, schedule.max_iter)
+        if start_iter < schedule.max_iter:
+            trainer.train(start_iter, schedule.max_iter)
+        if trainer.stop_reason == "interrupted":
+            run.update(status="interrupted", iteration=trainer.iter)
+            return "interrupted"
+        finish_run(cfg, trainer, checkpointer, best, run)
+    except KeyboardInterrupt:
+        run.update(status="interrupted")
+        raise
     except BaseException as error:
         run.update(status="failed", error=f"{type(error).__name__}: {error}")
         raise
-    if trainer.stop_reason == "interrupted":
-        run.update(status="interrupted", iteration=trainer.iter)
-        return "interrupted"
-    finish_run(cfg, trainer, checkpointer, best, run)
     return "finished"
 
 
-def _claim_folder(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that holds another run; every process looks before the main one writes anything."""
+def _refuse_other_run(folder: Path, resume: bool, overwrite: bool) -> bool:
+    """Whether the folder holds a run; ValueError where that must not be touched.
+
+    Every process looks before the main one writes anything.
+    """
     held = [p.name for p in (folder / record.FILE, folder / "last_checkpoint") if p.exists()]
     if held and not resume and not overwrite:
         raise ValueError(
@@ -111,19 +135,25 @@ def _claim_folder(folder: Path, resume: bool, overwrite: bool) -> None:
             "train.output_dir, or start afresh in its place with train.overwrite=True."
         )
     comm.synchronize()
-    if held and overwrite and not resume and comm.is_main_process():
-        for name in (
-            "model_*.pth",
-            "last_checkpoint",
-            "*.json",
-            "adapter.safetensors",
-            "events.*",
-            "log.txt*",
-        ):
-            for file in folder.glob(name):
-                file.unlink()
-        shutil.rmtree(folder / "predictions", ignore_errors=True)
-    comm.synchronize()
+    return bool(held)
+
+
+# Files of a run that begins anew; log.txt is open already and goes on.
+_REPLACED = (
+    *("model_[0-9]*.pth", "model_best.pth", "model_final.pth", "last_checkpoint", "adapter.safetensors"),
+    *("run.json", "parameters.json", "metrics.json", "*_metrics.json", "events.out.tfevents.*"),
+)
+
+
+def _clear_folder(folder: Path, keep_before: int) -> None:
+    """Leave out what an earlier run, or the lost end of this one, has left: all from iteration `keep_before` on."""
+    if keep_before:
+        drop_lines_after(folder / "metrics.json", keep_before - 1)
+        return
+    for pattern in _REPLACED:
+        for file in folder.glob(pattern):
+            file.unlink()
+    shutil.rmtree(folder / "predictions", ignore_errors=True)
 
 
 def _is_finished(folder: Path, cfg: DictConfig) -> bool:
@@ -138,7 +168,7 @@ def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:
     """The config's training loader for `plan`; checks that all splits have the same classes."""
     node = copy.deepcopy(cfg.dataloader.train)
     node.total_batch_size = plan.per_forward * plan.world_size
-    loader = instantiate(node)
+    loader = instantiate_loader(node)
     _check_classes(cfg)
     logger.info(
         "%d images a step: %d processes x %d micro-batches x %d images.",
@@ -154,15 +184,20 @@ def _check_classes(cfg: DictConfig) -> None:
     """Every split that the run touches has the same classes; loads their data sets, so that what is missing shows."""
     classes = dataset_metadata(cfg, "train").get("thing_classes")
     for split in evaluation_splits(cfg):
-        instantiate(split_config(cfg, split).dataset)
+        load_dataset(cfg, split)
         others = dataset_metadata(cfg, split).get("thing_classes")
-        if others != classes:
+        if None not in (classes, others) and list(others) != list(classes):
             raise ValueError(f"The classes of train and {split} differ: {classes} and {others}.")
 
 
 def _resolve_schedule(cfg: DictConfig, loader: Any, total_batch_size: int) -> Schedule:
-    per_epoch = -(-loader.num_images // total_batch_size) if isinstance(loader, TrainLoader) else None
     train = cfg.train
+    per_epoch = None
+    if isinstance(loader, TrainLoader):
+        per_epoch = math.ceil(loader.num_images / total_batch_size)
+    elif any(isinstance(d, str) for d in (train.max_iter, train.eval_period, train.checkpointer.period)):
+        images = load_dataset(cfg, "train")
+        per_epoch = None if images is None else math.ceil(len(images) / total_batch_size)
     max_iter = iterations(train.max_iter, per_epoch, "train.max_iter")
     if max_iter < 1:
         raise ValueError(f"train.max_iter={train.max_iter!r}: expected at least one iteration.")
@@ -172,14 +207,11 @@ def _resolve_schedule(cfg: DictConfig, loader: Any, total_batch_size: int) -> Sc
         iterations(train.checkpointer.period, per_epoch, "train.checkpointer.period"),
     )
     cfg.train.max_iter = max_iter
-    if per_epoch:
-        logger.info("%d images, %d iterations an epoch, %d in all.", loader.num_images, per_epoch, max_iter)
+    logger.info("%s iterations an epoch, %d in all.", per_epoch or "An unknown number of", max_iter)
     return schedule
 
 
 def _save_config(cfg: DictConfig, folder: Path) -> None:
-    if not comm.is_main_process():
-        return
     resolved = copy.deepcopy(cfg)
     OmegaConf.resolve(resolved)
     temporary = folder / ".config.yaml"
@@ -187,15 +219,18 @@ def _save_config(cfg: DictConfig, folder: Path) -> None:
     temporary.replace(folder / "config.yaml")
 
 
-def build_model(cfg: DictConfig, device: torch.device) -> nn.Module:
-    """The config's model on its device, checked against the data's classes, with `train.init_checkpoint` loaded.
+def build_model(cfg: DictConfig, device: torch.device, *, initialize: bool = True) -> nn.Module:
+    """The config's model on its device, checked against the data's classes.
+
+    Args:
+        initialize: load `train.init_checkpoint`, if there is one.
 
     Raises:
         ValueError: `num_classes` differs from the data's, nothing trains, or the checkpoint is of another model.
     """
     model = instantiate(cfg.model).to(device)
     check_num_classes(model, dataset_metadata(cfg, "train"))
-    if cfg.train.init_checkpoint:
+    if initialize and cfg.train.init_checkpoint:
         Checkpointer(model).load_weights(cfg.train.init_checkpoint, strict=False)
     return model
 
@@ -204,16 +239,15 @@ def check_num_classes(model: nn.Module, metadata: Any) -> None:
     """Compare the model's `num_classes` with the data's. Raises ValueError where they differ."""
     expected, classes = getattr(model, "num_classes", None), metadata.get("thing_classes")
     if expected is not None and classes is not None and expected != len(classes):
+        where = metadata.get("json_file") or metadata.get("name")
         raise ValueError(
-            f"model.num_classes={expected}, but {metadata.get('json_file', metadata.name)} has {len(classes)} "
-            f"categories: {', '.join(classes)}. Set model.num_classes={len(classes)}, or choose classes by data.classes."
+            f"model.num_classes={expected}, but {where} has {len(classes)} categories: {', '.join(classes)}. "
+            f"Set model.num_classes={len(classes)}, or choose classes by data.classes."
         )
 
 
-def build_trainer(
-    cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPlan, output_dir: Path
-) -> Trainer:
-    """The trainer that `cfg.train` describes, without hooks; the model goes into DDP where there are several processes.
+def build_trainer(cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPlan, output_dir: Path) -> Trainer:
+    """The trainer that `cfg.train` describes, without hooks; several processes wrap the model in DDP.
 
     Raises:
         ValueError: every parameter is frozen.
@@ -230,9 +264,7 @@ def build_trainer(
         loader,
         instantiate(node),
         accumulate=plan.accumulate,
-        amp_dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[train.amp.dtype]
-        if train.amp.enabled
-        else None,
+        amp_dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[train.amp.dtype] if train.amp.enabled else None,
         clip_norm=train.clip_grad.max_norm,
         clip_norm_type=train.clip_grad.norm_type,
         ema_decay=train.ema.decay if train.ema.enabled else None,
@@ -243,13 +275,12 @@ def build_trainer(
 def _show_what_trains(model: nn.Module, output_dir: Path) -> None:
     table = parameter_table(model)
     logger.info("What trains:\n%s", table)
-    if comm.is_main_process():
-        trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-        write_json(output_dir / "parameters.json", {**table.to_dict(), "trainable_names": trainable})
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    write_json(output_dir / "parameters.json", {**table.to_dict(), "trainable_names": trainable})
 
 
 def _register_hooks(
-    trainer: Trainer, checkpointer: Checkpointer, cfg: DictConfig, schedule: Schedule
+    trainer: Trainer, checkpointer: Checkpointer, cfg: DictConfig, schedule: Schedule, run: record.RunRecord
 ) -> EvaluateAndKeepBest | None:
     train = cfg.train
     splits = evaluation_splits(cfg)
@@ -271,23 +302,27 @@ def _register_hooks(
             hooks.IterationTimer(warmup_iter=0),
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
             best,
-            KeepCheckpoints(checkpointer, schedule.checkpoint_period, train.checkpointer.max_to_keep),
+            KeepCheckpoints(
+                checkpointer,
+                schedule.checkpoint_period,
+                train.checkpointer.max_to_keep,
+                on_save=lambda: run.update(iteration=trainer.iter),
+            ),
             LogMemory(train.log_period),
             ProgressBar(),
-            _writers(trainer, schedule, train.log_period) if comm.is_main_process() else None,
         ]
     )
     return best
 
 
-def _writers(trainer: Trainer, schedule: Schedule, period: int) -> hooks.PeriodicWriter:
-    folder = trainer.output_dir
+def _writers(folder: Path, schedule: Schedule, period: int, start_iter: int) -> WriteMetrics:
     writers: list[EventWriter] = [
         CommonMetricPrinter(schedule.max_iter),
         JSONWriter(str(folder / "metrics.json")),
-        TensorboardXWriter(str(folder)),
+        # TensorBoard then forgets what a killed run wrote after its last checkpoint.
+        TensorboardXWriter(str(folder), purge_step=start_iter or None),
     ]
-    return hooks.PeriodicWriter(writers, period=period)
+    return WriteMetrics(writers, period=period)
 
 
 def _restore(checkpointer: Checkpointer, trainer: Trainer, cfg: DictConfig, folder: Path) -> int:
@@ -295,12 +330,6 @@ def _restore(checkpointer: Checkpointer, trainer: Trainer, cfg: DictConfig, fold
     past = record.read(folder)
     if past.get("config_sha256") not in (None, record.config_hash(cfg)):
         logger.warning("The config differs from the one that the run in %s began with.", folder)
-    if checkpointer.resume() is None:
-        logger.info("%s has no checkpoint yet: starting from the beginning.", folder)
-        if comm.is_main_process():
-            drop_lines_after(folder / "metrics.json", -1)
-        return 0
-    if comm.is_main_process():
-        drop_lines_after(folder / "metrics.json", trainer.iter)
+    checkpointer.resume()
     logger.info("Resumed from %s.", folder / (last_checkpoint_name(folder) or ""))
     return trainer.iter + 1

@@ -1,13 +1,15 @@
 """The `train` part of a config: every key, its meaning, its default."""
 
 import difflib
+import inspect
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch.nn.parallel import DistributedDataParallel
 
 _EPOCHS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*epochs?\s*")
 
@@ -28,16 +30,22 @@ class TrainSettings:
     device: str = "auto"  # "auto": CUDA where there is a device, else CPU
     cudnn_benchmark: bool = False
     amp: dict = field(default_factory=lambda: {"enabled": False, "dtype": "bf16"})  # or "fp16", with a scaler
-    ddp: dict = field(default_factory=lambda: {"broadcast_buffers": False, "find_unused_parameters": False})
-    accumulate: int = 1  # micro-batches a step
-    max_batch_per_gpu: int | None = (
-        None  # works `accumulate` out instead, so that no forward sees more images
+    # Also the other arguments of DistributedDataParallel; fp16_compression: exchange gradients as float16.
+    ddp: dict = field(
+        default_factory=lambda: {
+            "broadcast_buffers": False,
+            "find_unused_parameters": False,
+            "fp16_compression": False,
+        }
     )
+    accumulate: int = 1  # micro-batches a step
+    max_batch_per_gpu: int | None = None  # works `accumulate` out instead, so that no forward sees more images
     clip_grad: dict = field(default_factory=lambda: {"max_norm": None, "norm_type": 2.0})
     ema: dict = field(default_factory=lambda: {"enabled": False, "decay": 0.999})
     log_period: int = 20
     eval_period: int | str = "1 epochs"  # 0: at the end only
     eval_splits: list = field(default_factory=lambda: ["val"])  # the first one is evaluated during training
+    # period 0: at the end only; max_to_keep null: keep all
     checkpointer: dict = field(default_factory=lambda: {"period": "1 epochs", "max_to_keep": 2})
     best: dict = field(default_factory=lambda: {"metric": "bbox/AP", "mode": "max"})
     early_stopping: dict = field(default_factory=lambda: {"enabled": False, "patience": 5, "min_delta": 0.0})
@@ -58,22 +66,61 @@ def complete_train_settings(cfg: DictConfig) -> None:
 
 
 def _reject_unknown(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    if where == "train.ddp":
+        known = {**inspect.signature(DistributedDataParallel).parameters, **known}
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=3, cutoff=0.4) or sorted(known)
-            raise ValueError(
-                f"{where}.{key} is not a setting; nearest: {', '.join(f'{where}.{n}' for n in near)}."
-            )
-        if isinstance(known[key], dict) and isinstance(given, DictConfig) and OmegaConf.is_dict(given[key]):
+            raise ValueError(f"{where}.{key} is not a setting; nearest: {', '.join(f'{where}.{n}' for n in near)}.")
+        if isinstance(known[key], dict):
+            if not isinstance(given[key], Mapping):
+                raise ValueError(f"{where}.{key}={given[key]!r}: expected keys {', '.join(known[key])} with values.")
             _reject_unknown(given[key], known[key], f"{where}.{key}")
 
 
+_KINDS = {
+    "a whole number": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "a number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "true or false": lambda value: isinstance(value, bool),
+    "a text": lambda value: isinstance(value, str),
+    "a list of names, as [val,test]": lambda value: (
+        isinstance(value, ListConfig) and all(isinstance(name, str) for name in value)
+    ),
+}
+_KIND_OF = {
+    "a whole number": (
+        *("seed", "accumulate", "max_batch_per_gpu", "log_period"),
+        *("checkpointer.max_to_keep", "early_stopping.patience"),
+    ),
+    "a number": ("clip_grad.max_norm", "clip_grad.norm_type", "ema.decay", "early_stopping.min_delta"),
+    "true or false": ("overwrite", "cudnn_benchmark", "amp.enabled", "ema.enabled", "early_stopping.enabled"),
+    "a text": ("output_dir", "init_checkpoint", "device", "best.metric"),
+    "a list of names, as [val,test]": ("eval_splits",),
+}
+_OPTIONAL = ("max_batch_per_gpu", "checkpointer.max_to_keep", "clip_grad.max_norm", "init_checkpoint")
+
+
+def _check_kinds(train: DictConfig) -> None:
+    for kind, keys in _KIND_OF.items():
+        for key in keys:
+            value = OmegaConf.select(train, key)
+            if value is None and key in _OPTIONAL:
+                continue
+            if value is None or not _KINDS[kind](value):
+                raise ValueError(f"train.{key}={value!r}: expected {kind}{', or null' if key in _OPTIONAL else ''}.")
+
+
 def _check_values(train: DictConfig) -> None:
+    _check_kinds(train)
+    for key in ("checkpointer.max_to_keep", "early_stopping.patience", "clip_grad.max_norm"):
+        value = OmegaConf.select(train, key)
+        if value is not None and value <= 0:
+            raise ValueError(f"train.{key}={value!r}: expected more than 0.")
     if train.amp.dtype not in ("bf16", "fp16"):
         raise ValueError(f'train.amp.dtype={train.amp.dtype!r}: expected "bf16" or "fp16".')
     if train.best.mode not in ("max", "min"):
         raise ValueError(f'train.best.mode={train.best.mode!r}: expected "max" or "min".')
-    if not isinstance(train.accumulate, int) or train.accumulate < 1:
+    if train.accumulate < 1:
         raise ValueError(f"train.accumulate={train.accumulate!r}: expected a whole number of at least 1.")
     if train.max_batch_per_gpu is not None and train.accumulate != 1:
         raise ValueError(
@@ -100,15 +147,15 @@ def iterations(duration: int | str, iterations_per_epoch: int | None, key: str) 
         return duration
     match = _EPOCHS.fullmatch(duration) if isinstance(duration, str) else None
     if match is None:
-        raise ValueError(
-            f'{key}={duration!r}: expected a number of iterations or a text such as "12 epochs".'
-        )
+        raise ValueError(f'{key}={duration!r}: expected a number of iterations or a text such as "12 epochs".')
     if iterations_per_epoch is None:
         raise ValueError(
             f"{key}={duration!r}: this training loader does not tell its number of images; give iterations, "
             "or use loradet.datasets.loader.build_train_loader."
         )
-    return round(float(match[1]) * iterations_per_epoch)
+    count = float(match[1]) * iterations_per_epoch
+    # A duration so short that it rounds to nothing is not the «never» that 0 means.
+    return max(1, round(count)) if count else 0
 
 
 @dataclass(frozen=True)
@@ -125,9 +172,7 @@ class BatchPlan:
         return self.total // (self.world_size * self.accumulate)
 
 
-def plan_batch(
-    total: int, world_size: int, accumulate: int = 1, max_batch_per_gpu: int | None = None
-) -> BatchPlan:
+def plan_batch(total: int, world_size: int, accumulate: int = 1, max_batch_per_gpu: int | None = None) -> BatchPlan:
     """Spread `total` images a step over processes and micro-batches.
 
     With `max_batch_per_gpu` the smallest number of micro-batches is taken that divides the batch evenly.

@@ -31,7 +31,8 @@ def setup_process(cfg: DictConfig, output_dir: Path) -> torch.device:
     seed_all_rng(cfg.train.seed + rank)
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark
     logger.info("Process %d of %d on %s, seed %d.", rank, comm.get_world_size(), device, cfg.train.seed)
-    logger.debug("Environment:\n%s", collect_env_info())
+    if comm.is_main_process():
+        logger.debug("Environment:\n%s", collect_env_info())
     return device
 
 
@@ -42,25 +43,25 @@ def _make_writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ValueError(
-            f"train.output_dir={folder} cannot be written: {error.strerror or error}."
-        ) from error
+        raise ValueError(f"train.output_dir={folder} cannot be written: {error.strerror or error}.") from error
 
 
 def choose_device(name: str) -> torch.device:
     """The device that `train.device` names; "auto" is CUDA where there is a device, else the CPU.
 
     Raises:
-        ValueError: CUDA is asked for and there is none.
+        ValueError: no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"train.device={name} is no device; use auto, cpu, cuda or cuda:0.") from error
     if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(
-                "train.device=cuda, but torch sees no CUDA device; use train.device=auto or cpu."
-            )
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ValueError(f"train.device={name}, but torch sees {count} CUDA devices; use train.device=auto or cpu.")
         if device.index is None:
             return torch.device("cuda", torch.cuda.current_device())
     return device

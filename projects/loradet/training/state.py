@@ -74,15 +74,13 @@ class RankState:
 
 def _loss_normalizers(model: nn.Module) -> dict[str, float]:
     found = {name: getattr(module, "loss_normalizer", None) for name, module in model.named_modules()}
-    return {
-        name: float(value) for name, value in found.items() if isinstance(value, int | float | torch.Tensor)
-    }
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float | torch.Tensor)}
 
 
 class History:
     """The last values of the smoothed scalars, so that the first medians after a resume are those of one long run."""
 
-    WINDOW = 20
+    WINDOW = 20  # iterations, that of Detectron2's writers
 
     def __init__(self, scalars: dict[str, list[list[float]]] | None = None):
         self._scalars = scalars or {}
@@ -93,7 +91,8 @@ class History:
         smoothed = {name for name, hint in storage.smoothing_hints().items() if hint}
         return cls(
             {
-                name: [[float(value), int(iteration)] for value, iteration in buffer.values()[-cls.WINDOW :]]
+                # By iteration, not by count: a model may put a value in each micro-batch.
+                name: [[float(v), int(i)] for v, i in buffer.values() if i > storage.iter - cls.WINDOW]
                 for name, buffer in storage.histories().items()
                 if name in smoothed
             }

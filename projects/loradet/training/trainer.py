@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from detectron2.engine import TrainerBase
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss became NaN or infinite on some process; the weights are those before that step."""
+    """A loss or the gradient became NaN or infinite on some process; the weights are those before that step."""
 
 
 class UnusedParameterError(ValueError):
-    """A parameter is marked to train, but no gradient reaches it."""
+    """A parameter is marked to train, but no gradient or no optimizer reaches it."""
 
 
 class Trainer(TrainerBase):
@@ -71,6 +71,7 @@ class Trainer(TrainerBase):
         self.output_dir = Path(output_dir)
         self.device = next(model.parameters()).device
         self.trainable = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        self._check_optimizer()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp_dtype is torch.float16)
         self.ema = None if ema_decay is None else ExponentialMovingAverage(self.module, ema_decay)
         self.stop_reason: str | None = None
@@ -115,9 +116,11 @@ class Trainer(TrainerBase):
                     self.after_step()
                     self.iter += 1
             finally:
+                last = self.iter - 1
                 # Hooks expect the number of the last iteration that was run.
-                self.iter = max(self.iter - 1, start_iter)
+                self.iter = max(last, start_iter)
                 self.after_train()
+                self.iter = last
 
     @contextlib.contextmanager
     def stream(self, batches: Iterable[list[dict]] | None = None) -> Iterator[Iterator[list[dict]]]:
@@ -150,10 +153,14 @@ class Trainer(TrainerBase):
             for name, value in losses.items():
                 sums[name] = sums[name] + value if name in sums else value
         self.images_seen += len(image_ids) * comm.get_world_size()
+        self.after_backward()
         means = self._mean_losses(sums, data_time, image_ids)
         self._check_gradients()
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.trainable.values(), self.clip_norm, self.clip_norm_type)
+        norm = nn.utils.clip_grad_norm_(self.trainable.values(), self.clip_norm, self.clip_norm_type).item()
+        if not (math.isfinite(norm) or self.scaler.is_enabled()):
+            # All processes hold the same gradient, so all of them come here. (The scaler skips such steps itself.)
+            self._raise_non_finite({"grad_norm": norm}, image_ids)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
@@ -169,9 +176,7 @@ class Trainer(TrainerBase):
             self.scaler.scale(total).backward()
         return {name: value.detach() / self.accumulate for name, value in losses.items()}
 
-    def _mean_losses(
-        self, sums: dict[str, torch.Tensor], data_time: float, image_ids: list[Any]
-    ) -> dict[str, float]:
+    def _mean_losses(self, sums: dict[str, torch.Tensor], data_time: float, image_ids: list[Any]) -> dict[str, float]:
         """Means over processes. All of them learn here of an interrupt, and all raise for a bad loss."""
         names = sorted(sums)
         row = torch.stack([sums[name].double().reshape(()) for name in names])
@@ -183,15 +188,14 @@ class Trainer(TrainerBase):
         values = row.tolist()
         *losses, data_time, bad_processes, interrupts = values
         if bad_processes:
-            self._raise_non_finite(sums, image_ids)
+            self._raise_non_finite({k: v.item() for k, v in sums.items() if not torch.isfinite(v)}, image_ids)
         if interrupts:
             self.stop_reason = "interrupted"
         means = {name: value / comm.get_world_size() for name, value in zip(names, losses)}
         means["data_time"] = data_time / comm.get_world_size()
         return means
 
-    def _raise_non_finite(self, sums: dict[str, torch.Tensor], image_ids: list[Any]) -> None:
-        found = {name: value.item() for name, value in sums.items() if not torch.isfinite(value)}
+    def _raise_non_finite(self, found: dict[str, float], image_ids: list[Any]) -> NoReturn:
         reports = comm.all_gather((comm.get_rank(), found, image_ids))
         lines = [
             f"process {rank}: {', '.join(f'{k}={v}' for k, v in bad.items())}; images of the batch: {ids}"
@@ -201,28 +205,36 @@ class Trainer(TrainerBase):
         tag = self.output_dir / "last_checkpoint"
         good = self.output_dir / tag.read_text().strip() if tag.is_file() else None
         raise NonFiniteLossError(
-            f"Loss is not finite at iteration {self.iter} ({'; '.join(lines)}). "
+            f"Loss or gradient is not finite at iteration {self.iter} ({'; '.join(lines)}). "
             f"Last good checkpoint: {good if good else 'none was written yet'}. "
             "A lower learning rate, a longer warm-up, train.clip_grad.max_norm=1.0 or train.amp.dtype=bf16 may help."
         )
+
+    def _check_optimizer(self) -> None:
+        held = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
+        left_out = [name for name, parameter in self.trainable.items() if id(parameter) not in held]
+        if left_out:
+            raise UnusedParameterError(
+                f"{len(left_out)} trainable parameters are not in the optimizer: {_some(left_out)}. Give them to it "
+                "(optimizer.params), or freeze them."
+            )
 
     def _check_gradients(self) -> None:
         if self._gradients_checked:
             return
         unused = [name for name, parameter in self.trainable.items() if parameter.grad is None]
         if unused:
-            shown = ", ".join(unused[:8]) + (f" and {len(unused) - 8} more" if len(unused) > 8 else "")
             raise UnusedParameterError(
-                f"{len(unused)} trainable parameters get no gradient: {shown}. Freeze them, or remove the module that "
-                "nothing uses (an output of the backbone that the neck does not take, say)."
+                f"{len(unused)} trainable parameters get no gradient: {_some(unused)}. Freeze them, or remove the "
+                "module that nothing uses (an output of the backbone that the neck does not take, say)."
             )
         self._gradients_checked = True
 
-    def _log(self, means: dict[str, float], norm: torch.Tensor) -> None:
+    def _log(self, means: dict[str, float], norm: float) -> None:
         data_time = means.pop("data_time")
         self.storage.put_scalar("data_time", data_time)
         self.storage.put_scalars(total_loss=sum(means.values()), **means)
-        self.storage.put_scalar("grad_norm", norm.item())
+        self.storage.put_scalar("grad_norm", norm)
         if self.scaler.is_enabled():
             self.storage.put_scalar("grad_scale", self.scaler.get_scale())
 
@@ -248,9 +260,14 @@ class Trainer(TrainerBase):
         self.optimizer.load_state_dict(state["optimizer"])
         if state["grad_scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["grad_scaler"])
-        if self.ema is not None and state["ema"] is not None:
-            self.ema.load_state_dict(state["ema"])
+        if self.ema is not None:
+            # A run that goes on with EMA for the first time averages from its present weights on.
+            self.ema.load_state_dict(state["ema"]) if state["ema"] is not None else self.ema.restart()
         self.history = History(state["history"])
         self.images_seen = state["images_seen"]
         self.step_seconds = state["step_seconds"]
         self._rank_state = RankState.pick(state["ranks"])
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

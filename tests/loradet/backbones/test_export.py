@@ -40,9 +40,9 @@ def test_the_rest_keeps_its_names(tmp_path):
 
 def test_wrong_prefix_and_overflow_are_errors(tmp_path):
     backbone = TimmBackbone(**SMALL)
-    with pytest.raises(ValueError, match="no tensor under 'elsewhere.'"):
+    with pytest.raises(ValueError, match=r"no tensor under 'elsewhere\.'"):
         export_weights(checkpoint(tmp_path, backbone), tmp_path / "out", prefix="elsewhere.")
     path = checkpoint(tmp_path, backbone, **{"backbone.bottom_up.net.huge": torch.tensor([1e6])})
-    with pytest.raises(ValueError, match="huge do not fit"):
+    with pytest.raises(ValueError, match=r"huge do not fit"):
         export_weights(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()

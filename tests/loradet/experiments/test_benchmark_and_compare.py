@@ -44,7 +44,9 @@ def test_bare_loop_is_interleaved_and_compared(data):
     assert result["bare_s_per_iter"] > 0
 
 
-@pytest.mark.parametrize(("part", "bare", "message"), [("tran", False, "train, infer"), ("eval", True, "training steps")])
+@pytest.mark.parametrize(
+    ("part", "bare", "message"), [("tran", False, "train, infer"), ("eval", True, "training steps")]
+)
 def test_wrong_parts_are_errors(data, part, bare, message):
     with pytest.raises(ValueError, match=message):
         benchmark(config(data), part, bare=bare)

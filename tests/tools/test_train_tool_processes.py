@@ -1,0 +1,215 @@
+"""Several processes: `--num-gpus 2` and torchrun over gloo, and what one process must not do to the others."""
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from train_tool import arguments, call, descendants_alive, lines, reproducible, snapshot, start, succeed, wait_for
+
+HERE = str(Path(__file__).parent)
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+WORDS = [
+    *("train.max_iter=24", "train.eval_period=12", "train.checkpointer.period=12", "model.test_score_thresh=0.0"),
+    *("dataloader.train.num_workers=0", "+dataloader.train.aspect_ratio_grouping=false"),
+]
+
+
+def probe(folder, **settings):
+    """Overrides that put ProbingMapper into the training loader."""
+    given = {"folder": folder, **settings}
+    return [
+        "dataloader.train.mapper._target_=train_tool_parts.ProbingMapper",
+        *(f"+dataloader.train.mapper.{key}={value}" for key, value in given.items()),
+    ]
+
+
+def launch(data, folder, *words, torchrun=False, probing=None):
+    words = [*WORDS, *probe(folder.with_name(f"{folder.name}_seen"), **(probing or {})), *words]
+    if torchrun:
+        return start(*arguments(data, folder, *words), launcher=TORCHRUN, PYTHONPATH=HERE)
+    return start(*arguments(data, folder, "--num-gpus", "2", *words), PYTHONPATH=HERE)
+
+
+def finish(processes, seconds=240):
+    """Standard error of each process by name; all must have ended in time, and nothing that they started is left."""
+    texts = {}
+    for name, process in processes.items():
+        _, texts[name] = process.communicate(timeout=seconds)
+    deadline = time.monotonic() + 20
+    for process in processes.values():
+        while descendants_alive(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert descendants_alive(process.pid) == []
+    return texts
+
+
+def seen(folder):
+    """Image ids by process, in the order of mapping."""
+    files = sorted(folder.with_name(f"{folder.name}_seen").iterdir())
+    return [[int(number) for number in file.read_text().split()] for file in files]
+
+
+@pytest.fixture(scope="module")
+def runs(train_data, tmp_path_factory):
+    """Finished runs, all at the same time on this host."""
+    root = tmp_path_factory.mktemp("processes")
+    processes = {
+        "launched": launch(train_data, root / "launched"),
+        "boxless": launch(
+            train_data, root / "boxless", "train.max_batch_per_gpu=1", "train.max_iter=12", probing={"boxless_rank": 1}
+        ),
+    }
+    texts = finish(processes)
+    for name, process in processes.items():
+        assert process.returncode == 0, (name, texts[name])
+    return root
+
+
+def test_runs_on_one_host_do_not_disturb_each_other(runs):
+    for name in ("launched", "boxless"):
+        record = json.loads((runs / name / "run.json").read_text())
+        assert (record["status"], record["processes"]) == ("finished", 2)
+
+
+@pytest.fixture(scope="module")
+def alone(train_data, runs):
+    """The same run in one process."""
+    folder = runs / "alone"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(HERE)
+        succeed(*arguments(train_data, folder, *WORDS, *probe(runs / "alone_seen")))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["launched", "boxless"])
+def test_processes_share_the_stream_of_one(runs, alone, name):
+    (whole,) = seen(alone)
+    shares = seen(runs / name)
+    assert len(shares) == 2
+    steps = 24 if name == "launched" else 12
+    for step in range(steps):
+        together = [number for share in shares for number in share[2 * step : 2 * step + 2]]
+        assert sorted(together) == sorted(whole[4 * step : 4 * step + 4])
+
+
+def test_there_is_one_set_of_files(runs, alone):
+    ours, single = ({path.name for path in folder.iterdir()} for folder in (runs / "launched", alone))
+    assert {name for name in ours if not name.startswith("events.")} == {
+        name for name in single if not name.startswith("events.")
+    } | {"log.txt.rank1"}
+    assert len(list((runs / "launched").glob("events.*"))) == 1
+    assert [line["iteration"] for line in lines(runs / "launched")] == list(range(24))
+
+
+def test_evaluation_on_two_processes_is_that_of_one(runs, train_data):
+    folder = runs / "launched"
+    succeed(*arguments(train_data, folder, "--eval-only", "--split", "val", "model.test_score_thresh=0.0"))
+    alone = json.loads((folder / "eval_model_best" / "val_metrics.json").read_text())
+    together = json.loads((folder / "val_metrics.json").read_text())
+    assert alone == together
+    assert together["coco/bbox_AR@100"] >= 0
+
+
+def test_a_process_without_boxes_trains_on(runs):
+    values = [line["total_loss"] for line in lines(runs / "boxless")]
+    assert len(values) == 12
+    assert all(value > 0 for value in values)
+    state = torch.load(runs / "boxless" / "model_final.pth", weights_only=True)["trainer"]
+    assert state["images_seen"] == 48
+    normalizers = [rank["loss_normalizers"][""] for rank in state["ranks"]]
+    assert normalizers[0] != normalizers[1]
+
+
+@pytest.fixture(scope="module")
+def failures(train_data, tmp_path_factory):
+    """Runs in which one process meets a mistake: exit status, standard error and folder by name."""
+    root = tmp_path_factory.mktemp("failures")
+    broken = shutil.copytree(train_data, root / "data")
+    # The last image that the stream comes to.
+    (broken / "JPEGImages" / "train" / "000005.png").write_bytes(b"no image")
+    processes = {
+        "nan": launch(train_data, root / "nan", "train.checkpointer.period=2", probing={"nan_rank": 1, "nan_from": 6}),
+        "image": launch(broken, root / "image", "data.name=broken"),
+    }
+    texts = finish(processes)
+    return {name: (process.returncode, texts[name], root / name) for name, process in processes.items()}
+
+
+def error_lines(text):
+    return [line for line in text.splitlines() if line.startswith("error")]
+
+
+def test_a_bad_loss_on_one_process_stops_all(failures):
+    status, text, folder = failures["nan"]
+    assert status == 1
+    (line,) = error_lines(text)
+    assert "Traceback" not in text
+    assert "at iteration 3" in line
+    assert "process 1:" in line
+    ids = seen(folder)[1][6:8]
+    assert f"images of the batch: {ids}" in line
+    assert str(folder / "model_0000001.pth") in line
+    assert torch.load(folder / "model_0000001.pth", weights_only=True)["iteration"] == 1
+    assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+
+
+def test_an_unreadable_image_of_one_process_stops_all(failures):
+    status, text, folder = failures["image"]
+    assert status == 1
+    (line,) = error_lines(text)
+    assert "Traceback" not in text
+    assert str(folder.with_name("data") / "JPEGImages" / "train" / "000005.png") in line
+
+
+def test_an_interrupt_reaches_all_processes_and_the_run_goes_on(train_data, runs, tmp_path):
+    folder = tmp_path / "out"
+    process = launch(train_data, folder)
+    wait_for(lambda: any(line["iteration"] >= 3 for line in lines(folder)), process)
+    process.send_signal(signal.SIGINT)
+    text = finish({"run": process})["run"]
+    assert process.returncode == 130, text
+    assert "Traceback" not in text
+    command = next(line for line in text.splitlines() if "--resume" in line)
+    assert "--num-gpus 2" in command
+    saved = torch.load(folder / (folder / "last_checkpoint").read_text(), weights_only=True)
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["iteration"]) == ("interrupted", saved["iteration"])
+    assert len(saved["trainer"]["ranks"]) == 2
+
+    # Whichever way the processes are started, the run is the same.
+    process = launch(train_data, folder, "--resume", torchrun=True)
+    text = finish({"run": process})["run"]
+    assert process.returncode == 0, text
+    whole = runs / "launched"
+    assert [reproducible(line) for line in lines(folder)] == [reproducible(line) for line in lines(whole)]
+    ours, theirs = (torch.load(f / "model_final.pth", weights_only=True)["model"] for f in (folder, whole))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("torchrun", [False, True])
+def test_a_mistake_that_all_processes_meet_is_told_once(train_data, tmp_path, torchrun):
+    for data, word in {
+        tmp_path / "nowhere": "data.root",
+        train_data: "dataloader.train.total_batch_size=5",
+    }.items():
+        folder = tmp_path / "out"
+        process = launch(data, folder, *([word] if "=" in word else []), torchrun=torchrun)
+        text = finish({"run": process})["run"]
+        assert process.returncode == 1
+        (line,) = error_lines(text)
+        assert (word if "=" in word else str(data)) in line
+        assert torchrun or "Traceback" not in text  # torchrun adds its own
+
+
+def test_more_processes_than_gpus_is_an_error(train_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    status, text = call(*arguments(train_data, tmp_path, "--num-gpus", "3"))
+    assert status == 1
+    assert error_lines(text) == ["error: --num-gpus 3: this machine has 1."]
+    assert snapshot(tmp_path) == {}

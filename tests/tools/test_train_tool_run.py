@@ -1,0 +1,222 @@
+"""What one whole run of the training tool leaves behind, and what `--eval-only` makes of it."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from detectron2.config import LazyConfig
+from detectron2.engine import default_argument_parser
+from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from train_tool import CONFIG, arguments, call, lines, snapshot, succeed, tool
+
+SPLITS = ("val", "test")
+
+
+@pytest.fixture(scope="module")
+def run(train_data, tmp_path_factory):
+    """Output folder of a finished run; tests that write take a copy."""
+    folder = tmp_path_factory.mktemp("run") / "out"
+    settings = ["train.eval_splits=[val,test]", "train.checkpointer.max_to_keep=2", "model.test_score_thresh=0.0"]
+    succeed(*arguments(train_data, folder, *settings, "train.max_iter=9", "train.clip_grad.max_norm=5.0"))
+    return folder
+
+
+@pytest.fixture
+def own_run(run, tmp_path):
+    """A copy of it, free to change."""
+    return shutil.copytree(run, tmp_path / "own")
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def best_iteration(run):
+    values = [(line["bbox/AP"], -line["iteration"]) for line in lines(run) if "bbox/AP" in line]
+    return -max(values)[1]
+
+
+def test_the_folder_holds_what_a_run_leaves_and_no_temporary_file(run):
+    names = {path.name for path in run.iterdir()}
+    events = {name for name in names if name.startswith("events.out.tfevents.")}
+    assert len(events) == 1
+    assert names - events == {
+        *("config.yaml", "log.txt", "metrics.json", "run.json", "parameters.json", "last_checkpoint"),
+        *("model_0000007.pth", "model_final.pth", "model_best.pth", "adapter.safetensors"),
+        *("val_metrics.json", "test_metrics.json", "predictions"),
+    }
+    for split in SPLITS:
+        assert (run / "predictions" / split / "coco_instances_results.json").is_file()
+    assert (run / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_metrics_json_has_a_line_for_each_period(run):
+    written = lines(run)
+    assert [line["iteration"] for line in written] == list(range(9))
+    for line in written:
+        assert line["total_loss"] == pytest.approx(line["loss_cls"] + line["loss_box_reg"], rel=0.5)  # medians
+        assert {"lr", "grad_norm", "data_time", "time", "memory_mb"} <= line.keys()
+        assert line["memory_mb"] > 50
+        assert line["grad_norm"] > 0
+    # Evaluated every 4 iterations and after the last one.
+    assert [line["iteration"] for line in written if "bbox/AP" in line] == [3, 7, 8]
+
+
+def test_tensorboard_holds_the_same_numbers(run):
+    events = EventAccumulator(str(run)).Reload()
+    written = {line["iteration"]: line for line in lines(run)}
+    for tag in ("total_loss", "loss_cls", "loss_box_reg", "lr", "grad_norm", "data_time", "memory_mb", "bbox/AP"):
+        scalars = {event.step: event.value for event in events.Scalars(tag)}
+        assert scalars == pytest.approx({i: line[tag] for i, line in written.items() if tag in line}, rel=1e-5)
+
+
+def test_metrics_files_name_the_best_checkpoint_and_its_iteration(run):
+    expected = best_iteration(run)
+    assert torch.load(run / "model_best.pth", weights_only=True)["iteration"] == expected
+    for split in SPLITS:
+        metrics = read(run / f"{split}_metrics.json")
+        assert metrics["checkpoint"] == str(run / "model_best.pth")
+        assert metrics["iteration"] == expected
+        assert metrics["split"] == split
+        assert {"coco/bbox_mAP", "coco/bbox_mAP_50", "coco/bbox_AR@100", "coco/bbox_mAP/ship"} <= metrics.keys()
+    ap = next(line["bbox/AP"] for line in lines(run) if line["iteration"] == expected)
+    assert read(run / "val_metrics.json")["coco/bbox_mAP"] == pytest.approx(ap / 100, abs=1e-6)
+
+
+def test_run_json_is_complete(run):
+    record = read(run / "run.json")
+    assert record["status"] == "finished"
+    assert record["seed"] == 0
+    assert record["iteration"] == 8
+    assert record["device"].startswith("CPU")
+    assert record["images_per_s"] > 0
+    assert record["peak_memory_mb"] > 50
+    assert record["wall_time_s"] > 0
+    assert record["best"]["iteration"] == best_iteration(run)
+    assert {"loradet", "detectron2", "torch", "python"} <= record["versions"].keys()
+    assert "git_revision" in record
+    parts = record["parameters"]
+    assert 0 < parts["backbone"]["trainable"] < parts["backbone"]["total"]
+    assert parts["all"]["total"] == sum(parts[name]["total"] for name in ("backbone", "neck", "head"))
+    assert read(run / "parameters.json")["all"] == parts["all"]
+
+
+def test_what_trains_is_in_the_log(run):
+    log = (run / "log.txt").read_text()
+    assert "What trains:" in log
+    assert "trainable (M)" in log
+
+
+def test_the_adapter_is_small_and_names_the_classes(run):
+    with safe_open(run / "adapter.safetensors", "pt") as file:
+        names = set(file.keys())
+        header = json.dumps(file.metadata())
+    assert "ship" in header
+    assert any(name.endswith("lora_a") for name in names)
+    state = torch.load(run / "model_best.pth", weights_only=True)["model"]
+    assert not any(name.endswith("mlp.fc1.weight") for name in names)
+    assert names < state.keys()
+
+
+def test_the_saved_config_is_resolved_and_runs(run, tmp_path):
+    cfg = LazyConfig.load(str(run / "config.yaml"))
+    assert cfg.train.max_iter == 9
+    assert cfg.lr_multiplier.max_iter == 9
+    output = tmp_path / "metrics.json"
+    overrides = [f"train.output_dir={tmp_path / 'elsewhere'}"]
+    saved = ["--config-file", str(run / "config.yaml"), "--eval-only", "--checkpoint", str(run / "model_best.pth")]
+    succeed(*saved, "--split", "val", "--output-json", str(output), *overrides)
+    ours, runs = read(output), read(run / "val_metrics.json")
+    assert ours == {**runs, "checkpoint": str(run / "model_best.pth")}
+
+
+@pytest.mark.parametrize("checkpoint", [None, "adapter.safetensors", "model_0000007.pth"])
+def test_evaluation_alone_replaces_nothing_of_the_run(run, train_data, checkpoint):
+    before = snapshot(run)
+    chosen = ["--checkpoint", str(run / checkpoint)] if checkpoint else []
+    settings = ["train.eval_splits=[val,test]", "model.test_score_thresh=0.0"]
+    succeed(*arguments(train_data, run, "--eval-only", *chosen, *settings))
+    after = snapshot(run)
+    folder = f"eval_{(checkpoint or 'model_best').partition('.')[0]}"
+    assert {name: digest for name, digest in after.items() if not name.startswith("eval_")} == {
+        name: digest for name, digest in before.items() if not name.startswith("eval_")
+    }
+    for split in SPLITS:
+        metrics = read(run / folder / f"{split}_metrics.json")
+        expected = read(run / f"{split}_metrics.json")
+        if checkpoint == "model_0000007.pth":
+            assert metrics["iteration"] == 7
+            continue
+        assert metrics["coco/bbox_mAP"] == pytest.approx(expected["coco/bbox_mAP"], abs=1e-9)
+        assert metrics["coco/bbox_AR@100"] == pytest.approx(expected["coco/bbox_AR@100"], abs=1e-9)
+
+
+def test_a_second_run_does_not_touch_the_first(own_run, train_data):
+    before = snapshot(own_run)
+    status, stderr = call(*arguments(train_data, own_run, "train.max_iter=2"))
+    assert status == 1
+    assert str(own_run) in stderr
+    assert "--resume" in stderr
+    assert "train.overwrite=True" in stderr
+    assert snapshot(own_run) == before
+
+
+def test_resuming_a_finished_run_changes_nothing(own_run, train_data):
+    settings = ["train.eval_splits=[val,test]", "train.checkpointer.max_to_keep=2", "model.test_score_thresh=0.0"]
+    before = snapshot(own_run)
+    words = [*settings, "train.max_iter=9", "train.clip_grad.max_norm=5.0"]
+    succeed(*arguments(train_data, own_run, "--resume", *words))
+    after = snapshot(own_run)
+    assert {**after, "log.txt": ""} == {**before, "log.txt": ""}
+
+
+def test_a_finished_run_goes_on_where_more_iterations_are_asked_for(own_run, train_data):
+    succeed(*arguments(train_data, own_run, "--resume", "train.max_iter=12", "model.test_score_thresh=0.0"))
+    assert [line["iteration"] for line in lines(own_run)] == list(range(12))
+    record = read(own_run / "run.json")
+    assert (record["resumed_at"], record["iteration"], record["status"]) == (9, 11, "finished")
+
+
+def test_overwriting_begins_anew_and_leaves_other_files_alone(own_run, train_data):
+    for name in ("notes.json", "model_zoo.pth"):
+        (own_run / name).write_text("mine")
+    succeed(*arguments(train_data, own_run, "train.overwrite=True", "train.max_iter=3"))
+    assert [line["iteration"] for line in lines(own_run)] == [0, 1, 2]
+    assert not (own_run / "test_metrics.json").exists()
+    assert not (own_run / "model_0000007.pth").exists()
+    assert (own_run / "notes.json").read_text() == (own_run / "model_zoo.pth").read_text() == "mine"
+    assert sorted(e.step for e in EventAccumulator(str(own_run)).Reload().Scalars("total_loss")) == [0, 1, 2]
+
+
+def test_overwriting_with_a_mistake_loses_nothing(own_run, train_data):
+    before = snapshot(own_run)
+    mistake = "train.init_checkpoint=nowhere.pth"
+    status, stderr = call(*arguments(train_data, own_run, "train.overwrite=True", mistake))
+    assert status == 1
+    assert "nowhere.pth" in stderr
+    assert {**snapshot(own_run), "log.txt": ""} == {**before, "log.txt": ""}
+
+
+def test_every_flag_of_detectron2_is_there():
+    theirs = {flag for action in default_argument_parser()._actions for flag in action.option_strings}
+    values = {"--num-gpus": "2", "--num-machines": "2", "--machine-rank": "1", "--dist-url": "tcp://a:1"}
+    for flag in theirs - {"-h", "--help", "--config-file"}:
+        words = ["--config-file", CONFIG, flag, *([values[flag]] if flag in values else []), "a.b=1"]
+        parsed = tool.parse_arguments(words)
+        assert parsed.overrides == ["a.b=1"]
+        assert (
+            getattr(parsed, flag[2:].replace("-", "_"))
+            != tool.parse_arguments(["--config-file", "x"]).__dict__[flag[2:].replace("-", "_")]
+        )
+
+
+@pytest.mark.parametrize(
+    "words", [["--split", "val"], ["--eval-only", "--resume"], ["--eval-only", "--output-json", "x.json"], []]
+)
+def test_contradicting_arguments_are_refused(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        tool.parse_arguments([*(["--config-file", "x"] if words else []), *words])
+    assert stop.value.code == 2
+    assert "error:" in capsys.readouterr().err
