@@ -46,7 +46,7 @@ class TimmBackbone(Backbone):
     Raises:
         ValueError: unknown model or output name, or a model without feature extraction.
         TypeError: an argument that the timm model does not have.
-        RuntimeError: the published weights cannot be had.
+        PretrainedWeightsError: the published weights cannot be had.
     """
 
     def __init__(

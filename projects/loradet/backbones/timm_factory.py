@@ -28,6 +28,10 @@ RESERVED = {
 }
 
 
+class PretrainedWeightsError(RuntimeError):
+    """Published weights cannot be had or do not fit; the message names the model and says what to do."""
+
+
 def describe(model_name: str, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
     """timm's `feature_info`, one entry per feature map, without building the weights.
 
@@ -53,7 +57,7 @@ def build(model_name: str, pretrained: bool, indices: Sequence[int], kwargs: dic
     """The feature network with the feature maps `indices`, in ascending order.
 
     Raises:
-        RuntimeError: `pretrained`, and the weights are neither in the cache nor to be had, or do not fit.
+        PretrainedWeightsError: `pretrained`, and the weights are neither in the cache nor to be had, or do not fit.
     """
     arguments = {**kwargs, "features_only": True, "out_indices": tuple(indices)}
     if not pretrained:
@@ -67,14 +71,14 @@ def build(model_name: str, pretrained: bool, indices: Sequence[int], kwargs: dic
         _check_reachable(model_name, kwargs)
         net = timm.create_model(model_name, pretrained=True, **arguments)
     except Exception as error:
-        raise RuntimeError(_how_to_get_weights(model_name, error, kwargs)) from None
+        raise PretrainedWeightsError(_how_to_get_weights(model_name, error, kwargs)) from None
     finally:
         log.removeHandler(listener)
         log.setLevel(level)
     missing = listener.of(net)
     if missing:
         cause = ValueError(f"the file lacks {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}")
-        raise RuntimeError(_how_to_get_weights(model_name, cause, kwargs))
+        raise PretrainedWeightsError(_how_to_get_weights(model_name, cause, kwargs))
     return net
 
 

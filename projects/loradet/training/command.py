@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from loradet.backbones.timm_factory import PretrainedWeightsError
 from loradet.datasets.loader import SampleError
 from loradet.evaluation.splits import (
     check_evaluation_split,
@@ -38,7 +39,10 @@ from loradet.training.trainer import NonFiniteLossError
 logger = logging.getLogger(__name__)
 
 # Mistakes in what a user gave: one line says it all. Anything else keeps its traceback.
-USER_ERRORS = (ValueError, OSError, ImportError, SampleError, NonFiniteLossError, OmegaConfBaseException)
+USER_ERRORS = (
+    *(ValueError, OSError, ImportError, OmegaConfBaseException),
+    *(SampleError, NonFiniteLossError, PretrainedWeightsError),
+)
 
 
 def load_config(file: str, overrides: list[str]) -> DictConfig:

@@ -87,13 +87,17 @@ class EvaluateAndKeepBest(HookBase):
         flat = flatten_results_dict(results or {})
         for name, value in flat.items():
             self.trainer.storage.put_scalar(name, float(value), smoothing_hint=False)
+        watched = flat.get(self.metric)
+        if watched is None and flat and all(map(math.isnan, flat.values())):
+            # Without any detection the results have no rows for single classes.
+            watched = math.nan
         # The main process alone has results; the others follow its decision.
-        found = comm.all_gather((flat.get(self.metric), sorted(flat)))[0]
-        if found[0] is None:
+        watched, names = comm.all_gather((watched, sorted(flat)))[0]
+        if watched is None:
             raise ValueError(
-                f"train.best.metric={self.metric!r} is not among the results of the evaluation: {', '.join(found[1])}."
+                f"train.best.metric={self.metric!r} is not among the results of the evaluation: {', '.join(names)}."
             )
-        self._compare(float(found[0]))
+        self._compare(float(watched))
 
     def _compare(self, value: float) -> None:
         # AP is NaN without annotations or detections: the first evaluation still leaves a file, any number beats it.

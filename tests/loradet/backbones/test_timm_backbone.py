@@ -187,7 +187,7 @@ def test_pretrained_without_a_network_says_what_to_do(tmp_path):
     environment.pop("HF_HUB_CACHE", None)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    message = done.stderr[done.stderr.index("RuntimeError") :]
+    message = done.stderr[done.stderr.index("PretrainedWeightsError") :]
     for word in ("convnext_small.dinov3_lvd1689m", str(tmp_path), "HF_HUB_OFFLINE", "weights="):
         assert word in message
     assert done.stderr.count("Traceback") == 1
@@ -225,7 +225,7 @@ def test_pretrained_comes_from_the_cache_and_is_never_partly_random(tmp_path, dr
     if dropped is None:
         assert done.returncode == 0, done.stderr
     else:
-        assert "RuntimeError: The pretrained weights of 'test_resnet' cannot be loaded" in done.stderr
+        assert "PretrainedWeightsError: The pretrained weights of 'test_resnet' cannot be loaded" in done.stderr
         assert f"lacks {dropped}" in done.stderr
 
 
