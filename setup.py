@@ -36,7 +36,6 @@ setup(
         "tabulate>=0.9",
         "termcolor>=2.3",
         "tqdm>=4.66",
-        "psutil>=5.9",
     ],
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6.100", "ruff==0.17.5"],

@@ -3,8 +3,8 @@
     python tools/lazyconfig_train_net.py --config-file configs/custom_coco.py data.root=PATH data.classes=[a,b,c]
 
 expects PATH/annotations/{train,val,test}.json and PATH/images/{train,val,test}/; other places are keys of `data`.
-Copy this file and change what differs. The backbone is the small one that ships with the project; another is a
-line: model_name="convnext_small.dinov3_lvd1689m", pretrained=True, weights=None (and in_channels of the top block).
+Copy this file and change what differs. The detector is the small one that ships with the project; docs/configs.md says
+how to put another backbone in (its neck and head then start at random: init_checkpoint="").
 """
 
 from .common.backbones import atto_lora, slim
@@ -20,5 +20,6 @@ data.image_size = 320
 data.max_size = 512
 dataloader.train.total_batch_size = 8
 optimizer.lr = 1e-3
+train.init_checkpoint = "asset://retinanet_slim_synthetic.safetensors"
 train.output_dir = "work_dirs/custom_coco"
 train.clip_grad.max_norm = 1.0

@@ -24,3 +24,16 @@ def golden_d2(golden_root: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _torch_threads():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_dataset_names():
+    """A data set that one test module registers does not stand in another one's way."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    before = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        if name in MetadataCatalog.list():
+            MetadataCatalog.remove(name)

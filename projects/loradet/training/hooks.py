@@ -88,8 +88,8 @@ class EvaluateAndKeepBest(HookBase):
         for name, value in flat.items():
             self.trainer.storage.put_scalar(name, float(value), smoothing_hint=False)
         watched = flat.get(self.metric)
-        if watched is None and flat and all(map(math.isnan, flat.values())):
-            # Without any detection the results have no rows for single classes.
+        if watched is None and math.isnan(flat.get(self.metric.partition("-")[0], 0.0)):
+            # Without any detection the results have no rows for single classes ("bbox/AP-ship").
             watched = math.nan
         # The main process alone has results; the others follow its decision.
         watched, names = comm.all_gather((watched, sorted(flat)))[0]

@@ -41,9 +41,10 @@ def test_a_class_metric_is_nan_where_nothing_was_found():
     assert saved == [0, 1]
 
 
-def test_a_misspelt_metric_is_an_error_that_lists_them():
+@pytest.mark.parametrize("results", [{"AP": 1.0, "AP50": 2.0}, NOTHING_FOUND])
+def test_a_misspelt_metric_is_an_error_that_lists_them(results):
     with pytest.raises(ValueError, match=r"'bbox/Ap' is not among.*bbox/AP, bbox/AP50"):
-        run([{"AP": 1.0, "AP50": 2.0}], metric="bbox/Ap")
+        run([results], metric="bbox/Ap")
 
 
 def test_patience_counts_evaluations_in_a_row():
