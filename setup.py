@@ -26,6 +26,8 @@ setup(
         "iopath>=0.1.9",
         "omegaconf>=2.3",
         "hydra-core>=1.3",
+        "pyyaml>=6",
+        "huggingface-hub",
         "cloudpickle",
         "pycocotools>=2.0.8",
         "numpy>=1.26",

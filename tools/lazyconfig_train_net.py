@@ -25,8 +25,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="with --eval-only: checkpoint or adapter (.safetensors); default: train.init_checkpoint if it is set, "
-        "else model_best.pth in train.output_dir",
+        help="with --eval-only: checkpoint or adapter (.safetensors); default: model_best.pth in "
+        "train.output_dir, or what an override train.init_checkpoint=FILE names",
     )
     parser.add_argument("--split", metavar="NAME", help="with --eval-only: split, as val; default: train.eval_splits")
     parser.add_argument("--output-json", metavar="FILE", help="with --eval-only and --split: where metrics go")

@@ -95,6 +95,31 @@ def test_training_starts_from_given_weights(train_data, tmp_path):
     assert [line["iteration"] for line in lines(second)] == list(range(6))
 
 
+def test_evaluation_takes_the_best_weights_not_those_that_training_started_from(train_data, tmp_path):
+    first, second, other_base = tmp_path / "first", tmp_path / "second", "train.seed=5"
+    words = ["train.max_iter=1", "train.eval_period=0", "model.test_score_thresh=0.0"]
+    succeed(*arguments(train_data, first, *words))
+    # The backbone of the second run, which is random in its config, comes from the first one's checkpoint.
+    start = f"train.init_checkpoint={first / 'model_final.pth'}"
+    succeed(*arguments(train_data, second, *words, start, other_base))
+    saved = ["--config-file", str(second / "config.yaml"), "--eval-only"]
+    succeed(*saved)
+    succeed(*saved, "--checkpoint", str(second / "adapter.safetensors"))
+    expected = json.loads((second / "val_metrics.json").read_text())
+    for folder in ("eval_model_best", "eval_adapter"):
+        metrics = json.loads((second / folder / "val_metrics.json").read_text())
+        assert metrics["coco/bbox_mAP"] == pytest.approx(expected["coco/bbox_mAP"], abs=1e-9)
+    succeed(*saved, f"train.init_checkpoint={first / 'model_final.pth'}")
+    assert (second / "eval_model_final" / "val_metrics.json").is_file()
+
+
+def test_a_run_resumed_at_its_end_is_still_evaluated(train_data, tmp_path):
+    words = ["train.eval_period=0", "train.checkpointer.period=2"]
+    succeed(*arguments(train_data, tmp_path, *words, "train.eval_splits=[]", "train.max_iter=2"))
+    succeed(*arguments(train_data, tmp_path, "--resume", *words, "train.max_iter=2"))
+    assert json.loads((tmp_path / "val_metrics.json").read_text())["iteration"] == 1
+
+
 def test_a_partial_checkpoint_of_other_classes_is_a_start(train_data, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     succeed(*arguments(train_data, first, *QUIET, "train.max_iter=1"))

@@ -57,6 +57,9 @@ def load_config(file: str, overrides: list[str]) -> DictConfig:
     try:
         cfg = LazyConfig.load(file)
     except SyntaxError as error:
+        # Detectron2 wraps the error that knows the line.
+        if error.lineno is None and isinstance(error.__cause__, SyntaxError):
+            error = error.__cause__
         raise ValueError(f"Config file {error.filename or file}, line {error.lineno}: {error.msg}.") from error
     except yaml.YAMLError as error:
         raise ValueError(f"Config file {file} is broken: {one_line(error)}.") from error
@@ -108,7 +111,7 @@ def _process(arguments: argparse.Namespace) -> None:
     try:
         cfg = load_config(arguments.config_file, arguments.overrides)
         if arguments.eval_only:
-            evaluate(cfg, arguments.checkpoint, arguments.split, arguments.output_json)
+            evaluate(cfg, _checkpoint_to_evaluate(cfg, arguments), arguments.split, arguments.output_json)
             return
         outcome = train(cfg, resume=arguments.resume)
     except KeyboardInterrupt:
@@ -124,6 +127,12 @@ def _process(arguments: argparse.Namespace) -> None:
         # The first process that leaves takes the others with it, and the main one may still be writing.
         comm.synchronize()
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _checkpoint_to_evaluate(cfg: DictConfig, arguments: argparse.Namespace) -> str | None:
+    # Detectron2's users name the checkpoint by an override; what the config file has is only what training starts from.
+    named = any(override.lstrip("+").startswith("train.init_checkpoint=") for override in arguments.overrides)
+    return arguments.checkpoint or (cfg.train.init_checkpoint if named else None)
 
 
 def is_user_error(error: BaseException) -> bool:
@@ -202,12 +211,12 @@ def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_
     """Evaluate a checkpoint or an adapter on one split or on all of `train.eval_splits`.
 
     Args:
-        checkpoint: default: `train.init_checkpoint`, else `model_best.pth` in `train.output_dir`.
+        checkpoint: default: `model_best.pth` in `train.output_dir`.
         split: default: all of `train.eval_splits`.
         output_json: metrics file; default: `<split>_metrics.json` in `<train.output_dir>/eval_<checkpoint>/`, where
             log and predictions go too, so that nothing of the run is replaced.
     """
-    checkpoint = checkpoint or cfg.train.init_checkpoint or str(Path(cfg.train.output_dir) / "model_best.pth")
+    checkpoint = checkpoint or str(Path(cfg.train.output_dir) / "model_best.pth")
     folder = Path(cfg.train.output_dir) / f"eval_{Path(checkpoint).stem}"
     splits = [split] if split else evaluation_splits(cfg)
     if not splits:
@@ -221,7 +230,7 @@ def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_
     load_dataset(cfg, splits[0])
     model = instantiate(cfg.model).to(device)
     check_num_classes(model, dataset_metadata(cfg, splits[0]))
-    extras = load_for_evaluation(model, checkpoint)
+    extras = load_for_evaluation(model, checkpoint, cfg.train.init_checkpoint)
     for name in splits:
         evaluate_split(cfg, model, name, folder)
         write_split_metrics(cfg, name, folder, Path(checkpoint), extras.get("iteration"), output)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch import nn
 
@@ -41,6 +42,10 @@ def finish_run(
     )
     if best is not None:
         path = folder / f"{best.FILE}.pth"
+        if best.best_iteration is None:
+            # A run that is resumed at its end may have been interrupted before its first evaluation.
+            with EventStorage(trainer.iter) as trainer.storage:
+                best.run()
         iteration = checkpointer.load_weights(str(path), strict=True)["iteration"]
         for split in splits:
             # The last periodic evaluation has left the predictions of the best weights, if it was the best one.
@@ -90,9 +95,16 @@ def _or_none(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def load_for_evaluation(model: nn.Module, checkpoint: str) -> dict[str, Any]:
-    """Load a checkpoint strictly, or an adapter file (`.safetensors`) onto the model's own base weights."""
+def load_for_evaluation(model: nn.Module, checkpoint: str, init_checkpoint: str = "") -> dict[str, Any]:
+    """Load a checkpoint strictly, or an adapter file (`.safetensors`) onto the base that it was trained on.
+
+    Args:
+        checkpoint: what to evaluate.
+        init_checkpoint: what training started from (`train.init_checkpoint`): an adapter's base may come from there.
+    """
     if str(checkpoint).endswith(".safetensors"):
+        if init_checkpoint:
+            Checkpointer(model).load_weights(init_checkpoint, strict=False)
         load_adapter(model, checkpoint)
         return {}
     return Checkpointer(model).load_weights(str(checkpoint), strict=True)

@@ -70,9 +70,10 @@ class EvaluateAndKeepBest(HookBase):
         """Evaluate where it is due, or at the last iteration that a stop leaves."""
         next_iter = self.trainer.iter + 1
         if (self.period and next_iter % self.period == 0) or next_iter >= self.trainer.max_iter:
-            self._run()
+            self.run()
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Evaluate now, with the averages where there are any, and save if it is the best so far."""
         ema = self.trainer.ema
         if ema is None:
             self._evaluate_and_save()
@@ -252,6 +253,9 @@ class WriteMetrics(PeriodicWriter):
 class ProgressBar(HookBase):
     """A bar with loss and ETA on a terminal; nothing elsewhere (the log lines tell the same)."""
 
+    def __init__(self):
+        self._bar: tqdm | None = None
+
     def before_train(self) -> None:
         """Open the bar."""
         self._bar = tqdm(
@@ -270,4 +274,6 @@ class ProgressBar(HookBase):
 
     def after_train(self) -> None:
         """Close it."""
-        self._bar.close()
+        # An error before the first step leaves it unopened.
+        if self._bar is not None:
+            self._bar.close()

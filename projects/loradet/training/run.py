@@ -94,9 +94,10 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
     start_iter = _restore(checkpointer, trainer, cfg, output_dir) if resume else 0
     # What was given fits together: only now are files of an earlier run replaced.
     if comm.is_main_process():
+        config = _write_config(cfg, output_dir)
         if is_held:
             _clear_folder(output_dir, keep_before=start_iter)
-        _save_config(cfg, output_dir)
+        config.replace(output_dir / "config.yaml")
         _show_what_trains(model, output_dir)
         trainer.register_hooks([_writers(output_dir, schedule, cfg.train.log_period, start_iter)])
     comm.synchronize()
@@ -211,12 +212,15 @@ def _resolve_schedule(cfg: DictConfig, loader: Any, total_batch_size: int) -> Sc
     return schedule
 
 
-def _save_config(cfg: DictConfig, folder: Path) -> None:
+def _write_config(cfg: DictConfig, folder: Path) -> Path:
+    """The resolved config, under a temporary name."""
     resolved = copy.deepcopy(cfg)
     OmegaConf.resolve(resolved)
     temporary = folder / ".config.yaml"
     LazyConfig.save(resolved, str(temporary))
-    temporary.replace(folder / "config.yaml")
+    if not temporary.is_file():
+        raise ValueError("The config holds an object that YAML cannot hold; use importable functions and plain values.")
+    return temporary
 
 
 def build_model(cfg: DictConfig, device: torch.device, *, initialize: bool = True) -> nn.Module:

@@ -158,8 +158,9 @@ class Trainer(TrainerBase):
         self._check_gradients()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.trainable.values(), self.clip_norm, self.clip_norm_type).item()
-        if not (math.isfinite(norm) or self.scaler.is_enabled()):
-            # All processes hold the same gradient, so all of them come here. (The scaler skips such steps itself.)
+        # The scaler skips such steps and halves its scale; below 1 it is no longer the scale that overflows.
+        if not math.isfinite(norm) and (not self.scaler.is_enabled() or self.scaler.get_scale() < 1.0):
+            # All processes hold the same gradient, so all of them come here.
             self._raise_non_finite({"grad_norm": norm}, image_ids)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -234,7 +235,8 @@ class Trainer(TrainerBase):
         data_time = means.pop("data_time")
         self.storage.put_scalar("data_time", data_time)
         self.storage.put_scalars(total_loss=sum(means.values()), **means)
-        self.storage.put_scalar("grad_norm", norm)
+        if math.isfinite(norm):
+            self.storage.put_scalar("grad_norm", norm)
         if self.scaler.is_enabled():
             self.storage.put_scalar("grad_scale", self.scaler.get_scale())
 

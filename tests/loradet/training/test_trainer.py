@@ -168,6 +168,21 @@ def test_fp16_skips_the_steps_that_overflow_and_then_learns():
     assert trainer.storage.latest()["grad_scale"][0] < 65536
 
 
+def test_fp16_gives_up_where_no_scale_helps():
+    class BadGradient(Toy):
+        def forward(self, batch):  # noqa: ARG002
+            # The derivative of the root is infinite at 0, and infinity times 0 is NaN; the loss itself is finite.
+            return {"loss": (self.layer.weight * 0).pow(2).sum().sqrt() + 1.0}
+
+    model = BadGradient()
+    optimizer = torch.optim.SGD(model.layer.parameters(), lr=0.1)
+    model.layer.bias.requires_grad_(False)
+    trainer = Trainer(model, batches(1) * 60, optimizer, amp_dtype=torch.float16)
+    with pytest.raises(NonFiniteLossError, match="grad_norm"):
+        trainer.train(0, 60)
+    assert 10 < trainer.iter < 30
+
+
 def test_state_survives_weights_only_loading(tmp_path):
     data = batches(9)
     first = make(data[:4], accumulate=2, ema_decay=0.9)
