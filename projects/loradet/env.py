@@ -60,6 +60,7 @@ def _accelerators() -> dict[str, str]:
 
 
 def main() -> None:
+    """Print the rows of `collect`."""
     rows = collect()
     width = max(map(len, rows))
     for name, value in rows.items():

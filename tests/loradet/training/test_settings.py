@@ -103,8 +103,10 @@ CONFIG = {
         "++train.new=1",
     ],
 )
-def test_known_keys_pass(override):
-    check_overrides(OmegaConf.create(CONFIG), [override])
+def test_known_keys_pass_and_nothing_is_changed(override):
+    cfg = OmegaConf.create(CONFIG)
+    check_overrides(cfg, [override])
+    assert cfg == OmegaConf.create(CONFIG)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,11 @@ def test_a_parameter_without_gradient_is_named():
 def test_a_zero_gradient_is_legal():
     data = batches(1)
     data[0][0]["x"] = data[0][1]["x"] = torch.zeros(3)
-    make(data).train(0, 1)
+    trainer = make(data)
+    before = trainer.module.layer.weight.detach().clone()
+    trainer.train(0, 1)
+    assert not trainer.module.layer.weight.grad.any()
+    assert torch.equal(trainer.module.layer.weight, before)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

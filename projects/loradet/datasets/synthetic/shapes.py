@@ -53,6 +53,7 @@ def _mirror(points: np.ndarray) -> np.ndarray:
 
 
 def ship(rng: np.random.Generator, length: float) -> Shape:
+    """A hull with a pointed bow, bow to the right; `length` in pixels."""
     half, w = length / 2, length / rng.uniform(3.2, 5.5) / 2
     taper = rng.uniform(0.35, 0.7)
     side = np.array([[half, 0], [half * taper, w], [-half * 0.85, w], [-half, w * 0.7]])
@@ -71,6 +72,7 @@ def ship(rng: np.random.Generator, length: float) -> Shape:
 
 
 def aircraft(rng: np.random.Generator, length: float) -> Shape:
+    """A fuselage with swept wings and a tail, nose to the right; `length` in pixels."""
     half, w = length / 2, length * rng.uniform(0.045, 0.065)
     span, sweep = half * rng.uniform(0.85, 1.1), half * rng.uniform(0.15, 0.5)
     root, chord = half * rng.uniform(0.1, 0.3), half * rng.uniform(0.3, 0.42)
@@ -90,6 +92,7 @@ def aircraft(rng: np.random.Generator, length: float) -> Shape:
 
 
 def car(rng: np.random.Generator, length: float) -> Shape:
+    """A small body with windows; `length` in pixels."""
     half, w = length / 2, length * rng.uniform(0.42, 0.52) / 2
     side = np.array([[half, w * 0.6], [half * 0.85, w], [-half * 0.9, w], [-half, w * 0.75]])
     body = np.concatenate([side, _mirror(side[::-1])])
@@ -102,6 +105,7 @@ def car(rng: np.random.Generator, length: float) -> Shape:
 
 
 def tank(rng: np.random.Generator, length: float) -> Shape:
+    """A round storage tank seen from above; `length` is its diameter in pixels."""
     radius = length / 2
     details = [Part(disc(0, 0, radius * 0.78), rng.uniform(0.45, 0.8), bool(rng.random() < 0.3))]
     if rng.random() < 0.6:
@@ -112,6 +116,7 @@ def tank(rng: np.random.Generator, length: float) -> Shape:
 
 
 def bridge(rng: np.random.Generator, length: float) -> Shape:
+    """A deck with cross beams; `length` in pixels."""
     half, w = length / 2, max(length * rng.uniform(0.08, 0.14), 5.0) / 2
     details = [Part(rect(-half, -w * 0.55, half, w * 0.55), rng.uniform(0.4, 0.65))]
     for x in np.linspace(-half * 0.85, half * 0.85, max(int(length / rng.uniform(12, 20)), 2)):
