@@ -62,7 +62,7 @@ def paint_split(
     records = instantiate(loader.dataset)  # before the model: it registers the class names
     device = choose_device(cfg.train.get("device", "auto"))
     model = instantiate(cfg.model).to(device)
-    load_for_evaluation(model, str(checkpoint), cfg.train.init_checkpoint)
+    load_for_evaluation(model, str(checkpoint), cfg.train.get("init_checkpoint") or "")
     names = class_names(cfg, split)
     panels = make_panels(
         model,
