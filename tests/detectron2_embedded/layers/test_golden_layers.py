@@ -1,25 +1,14 @@
 """NMS and losses, against numbers recorded from Detectron2."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from detectron2.layers import batched_nms
 from fvcore.nn import giou_loss, sigmoid_focal_loss, smooth_l1_loss
+from golden_files import close, load
 
 pytestmark = pytest.mark.golden
-
-
-def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "meta"}
-        return json.loads(str(file["meta"])), arrays
-
-
-def close(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_batched_nms(golden_d2: Path):

@@ -10,14 +10,9 @@ from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import FPN, Backbone, ResNet
 from detectron2.modeling.backbone import BasicStem
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+from golden_files import load
 
 pytestmark = pytest.mark.golden
-
-
-def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "meta"}
-        return json.loads(str(file["meta"])), arrays
 
 
 class PassThrough(Backbone):

@@ -1,9 +1,7 @@
 """Anchors, matching, box deltas and postprocessing, against numbers recorded from Detectron2."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from detectron2.modeling import detector_postprocess
@@ -11,18 +9,9 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, Instances
+from golden_files import close, load
 
 pytestmark = pytest.mark.golden
-
-
-def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "meta"}
-        return json.loads(str(file["meta"])), arrays
-
-
-def close(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_anchors(golden_d2: Path):
