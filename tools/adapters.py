@@ -1,15 +1,20 @@
 #!/usr/bin/env python
-"""Look into adapter files, cut them out of checkpoints, and put them back.
+"""Look into adapter files, cut them out of runs and checkpoints, and put them back.
 
 Examples:
     tools/adapters.py inspect work_dirs/quickstart/adapter.safetensors
+    tools/adapters.py export work_dirs/quickstart
+    tools/adapters.py export work_dirs/quickstart --peft ship_peft
     tools/adapters.py export --config-file configs/quickstart.py --checkpoint model_0000099.pth --output a.safetensors
     tools/adapters.py merge --config-file configs/quickstart.py --adapter a.safetensors --output merged.pth
     tools/adapters.py apply --config-file configs/quickstart.py --adapter a.safetensors --output full.pth
+    tools/adapters.py apply --config-file configs/quickstart.py \\
+        --adapter ships=a.safetensors --adapter heads=b.safetensors --output FOLDER
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -20,30 +25,92 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     inspect.add_argument("file", help="adapter file (.safetensors)")
     inspect.add_argument("--json", action="store_true", help="print its metadata as JSON")
 
-    export = commands.add_parser("export", help="cut the adapter out of a checkpoint of training")
-    _add_config(export)
-    export.add_argument("--checkpoint", required=True, metavar="CKPT", help="a run's model_*.pth")
-    export.add_argument("--output", required=True, metavar="FILE", help="adapter file to write (.safetensors)")
+    export = commands.add_parser("export", help="the adapter of a run's best weights, or of a checkpoint of training")
+    export.add_argument("run", nargs="?", metavar="RUN", help="folder of a finished run; needs no config")
+    _add_config(export, required=False)
+    export.add_argument("--checkpoint", metavar="CKPT", help="a run's model_*.pth, for --config-file")
+    export.add_argument(
+        "--output", metavar="FILE", help="adapter file to write; default: RUN/export/<name>.safetensors"
+    )
+    export.add_argument("--peft", metavar="DIR", help="write the backbone's LoRA in PEFT's layout too")
     export.add_argument("--classes", metavar="A,B,…", help="class names; default: those of the config's data set")
 
     merge = commands.add_parser("merge", help="write base plus adapter as a plain checkpoint, without LoRA tensors")
     apply = commands.add_parser("apply", help="write base and adapter as a checkpoint with LoRA tensors")
     for command in (merge, apply):
         _add_config(command)
-        command.add_argument("--adapter", required=True, metavar="FILE", help="adapter file (.safetensors)")
-        command.add_argument("--output", required=True, metavar="CKPT", help="checkpoint to write (.pth)")
+        command.add_argument(
+            "--adapter",
+            required=True,
+            action="append",
+            metavar="[NAME=]FILE",
+            help="adapter file (.safetensors); may be given several times",
+        )
+        command.add_argument(
+            "--output",
+            required=True,
+            metavar="CKPT_or_DIR",
+            help="checkpoint to write (.pth); of several adapters a folder, for NAME.pth each",
+        )
     for command in (export, merge, apply):
         command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
-    arguments = parser.parse_args(argv)
+    arguments, rest = parser.parse_known_args(argv)
+    if unknown := [word for word in rest if word.startswith("-") or "=" not in word or arguments.command == "inspect"]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.command != "inspect":
-        suffix = ".safetensors" if arguments.command == "export" else ".pth"
-        if Path(arguments.output).suffix != suffix:
-            parser.error(f"--output {arguments.output}: expected a file name that ends in {suffix}")
+        arguments.overrides += rest
+        check = _check_export if arguments.command == "export" else _check_adapters
+        if problem := check(arguments):
+            commands.choices[arguments.command].error(problem)
     return arguments
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)")
+def _add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument(
+        "--config-file", required=required, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)"
+    )
+
+
+def _check_export(arguments: argparse.Namespace) -> str | None:
+    """What is wrong with the arguments; an override in the place of RUN is put where it belongs."""
+    if arguments.output and Path(arguments.output).suffix != ".safetensors":
+        return f"--output {arguments.output}: expected a file name that ends in .safetensors"
+    if arguments.config_file or arguments.checkpoint:
+        if arguments.run and "=" not in arguments.run:
+            return f"give either a run's folder ({arguments.run}), or --config-file and --checkpoint"
+        arguments.overrides = [arguments.run, *arguments.overrides] if arguments.run else arguments.overrides
+        missing = [name for name in ("config_file", "checkpoint", "output") if not getattr(arguments, name)]
+        return f"without a run's folder, --{missing[0].replace('_', '-')} is needed too" if missing else None
+    if not arguments.run:
+        return "name a run's folder, or --config-file, --checkpoint and --output"
+    if arguments.classes or arguments.overrides:
+        return "--classes and KEY=VALUE go with --config-file; a run's adapter has its own"
+    return None
+
+
+def _check_adapters(arguments: argparse.Namespace) -> str | None:
+    """What is wrong with the arguments; `adapter` becomes name → file, `output` name → checkpoint."""
+    named = [_named_file(text) for text in arguments.adapter]
+    names = [name for name, _ in named]
+    if twice := [name for name in names if names.count(name) > 1]:
+        return f"two adapters are called {twice[0]!r}; name them: --adapter NAME={named[names.index(twice[0])][1]}"
+    output = Path(arguments.output)
+    if output.suffix == ".pth":
+        if len(named) > 1:
+            return f"--output {output}: of {len(named)} adapters, expected a folder"
+        arguments.output = {names[0]: output}
+    elif not output.suffix or output.is_dir():
+        arguments.output = {name: output / f"{name}.pth" for name in names}
+    else:
+        return f"--output {output}: expected a file name that ends in .pth, or a folder"
+    arguments.adapter = dict(named)
+    return None
+
+
+def _named_file(text: str) -> tuple[str, str]:
+    name, sign, file = text.partition("=")
+    # A path may hold a "=" itself.
+    return (name, file) if sign and name and "/" not in name else (Path(text).stem, text)
 
 
 def inspect(arguments: argparse.Namespace) -> None:
@@ -58,30 +125,51 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    from loradet.adapters import save_adapter
-    from loradet.training.checkpoint import Checkpointer
+    from loradet.adapters import adapter_sizes, export_peft, export_run, save_adapter
 
-    cfg, model = _build(arguments)
-    Checkpointer(model).load_weights(arguments.checkpoint, strict=True)
-    classes, class_ids = (arguments.classes.split(","), None) if arguments.classes else _data_classes(cfg)
-    save_adapter(model, arguments.output, classes=classes, class_ids=class_ids)
-    print(f"Written: {arguments.output}")
+    if arguments.run and not arguments.config_file:
+        output = export_run(arguments.run, arguments.output)
+    else:
+        from loradet.training.checkpoint import Checkpointer
+
+        output = arguments.output
+        cfg, model = _build(arguments)
+        Checkpointer(model).load_weights(arguments.checkpoint, strict=True)
+        classes, class_ids = (arguments.classes.split(","), None) if arguments.classes else _data_classes(cfg)
+        save_adapter(model, output, classes=classes, class_ids=class_ids)
+    print(f"Written: {output} ({adapter_sizes(output)})")
+    if arguments.peft:
+        print(f"Written: {export_peft(output, arguments.peft)}")
 
 
 def merge(arguments: argparse.Namespace) -> None:
-    from loradet.adapters import load_adapter, merged_state_dict
+    from loradet.adapters import merged_state_dict
 
-    _, model = _build(arguments)
-    load_adapter(model, arguments.adapter)
-    _write(arguments.output, {"model": merged_state_dict(model)})
+    _write_each(arguments, lambda model: {"model": merged_state_dict(model)})
 
 
 def apply(arguments: argparse.Namespace) -> None:
-    from loradet.adapters import adapter_state, load_adapter
+    from loradet.adapters import adapter_state
+
+    _write_each(arguments, lambda model: {"model": model.state_dict(), "adapter_recipes": adapter_state(model)})
+
+
+def _write_each(arguments: argparse.Namespace, content: Callable) -> None:
+    """A checkpoint for each adapter, of one model that is built once; nothing is written unless all fit."""
+    from loradet.adapters import AdapterBank, load_adapter
 
     _, model = _build(arguments)
-    load_adapter(model, arguments.adapter)
-    _write(arguments.output, {"model": model.state_dict(), "adapter_recipes": adapter_state(model)})
+    if len(arguments.adapter) == 1:
+        ((name, file),) = arguments.adapter.items()
+        load_adapter(model, file)
+        _write(arguments.output[name], content(model))
+        return
+    bank = AdapterBank(model)
+    for name, file in arguments.adapter.items():
+        bank.add(name, file)
+    for name in bank.names:
+        with bank.using(name):
+            _write(arguments.output[name], content(model))
 
 
 def _build(arguments: argparse.Namespace):
@@ -114,12 +202,12 @@ def _data_classes(cfg) -> tuple[list[str] | None, list[int] | None]:
     return list(metadata.get("thing_classes") or []), sorted(ids, key=ids.get)
 
 
-def _write(path: str, content: dict) -> None:
+def _write(path: Path, content: dict) -> None:
     import torch
 
     from loradet.files import atomic_open
 
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path, "wb") as file:
         torch.save(content, file)
     print(f"Written: {path}")

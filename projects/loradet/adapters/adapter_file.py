@@ -64,10 +64,20 @@ def save_adapter(
         "classes": None if classes is None else [str(name) for name in classes],
         "class_ids": None if class_ids is None else [int(i) for i in class_ids],
         **pixel_statistics(model),
+        "geometry": {path: found for path, layer in adapter_layers(model) if (found := layer.geometry())},
         "parameters": parameter_table(model).to_dict(),
         "versions": {"loradet": __version__, "torch": torch.__version__},
         "metadata": dict(metadata or {}),
     }
+    write_adapter(path, info, tensors)
+
+
+def write_adapter(path: str | os.PathLike, info: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write what `read_adapter` reads, whole or not at all.
+
+    Raises:
+        ValueError: `info` is not JSON.
+    """
     try:
         text = json.dumps(info, allow_nan=False)
     except (TypeError, ValueError) as error:

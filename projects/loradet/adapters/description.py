@@ -1,19 +1,48 @@
 """What an adapter file says, for people."""
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from loradet.adapters.adapter_file import read_adapter
+
+
+@dataclass(frozen=True)
+class AdapterSizes:
+    """Bytes of an adapter: the whole file, and its LoRA tensors alone; `str()` in MB of 10^6 bytes."""
+
+    file: int
+    lora: int
+
+    def __str__(self) -> str:
+        return f"{self.file / 1e6:.2f} MB, LoRA tensors alone {self.lora / 1e6:.2f} MB"
+
+
+def adapter_sizes(path: str | os.PathLike) -> AdapterSizes:
+    """Sizes of an adapter file. Raises what `read_adapter` raises."""
+    return _sizes(path, read_adapter(path)[1])
+
+
+def _sizes(path: str | os.PathLike, tensors: Mapping[str, Tensor]) -> AdapterSizes:
+    lora = [tensor for name, tensor in tensors.items() if _is_lora(name)]
+    return AdapterSizes(Path(path).stat().st_size, sum(t.numel() * t.element_size() for t in lora))
+
+
+def _is_lora(name: str) -> bool:
+    return name.rpartition(".")[2] in ("lora_a", "lora_b")
 
 
 def describe_adapter(path: str | os.PathLike) -> str:
     """A page of text: size, base, recipe, classes, tensors. Raises what `read_adapter` raises."""
     info, tensors = read_adapter(path)
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    deltas = sum(t.numel() for name, t in tensors.items() if name.rpartition(".")[2] in ("lora_a", "lora_b"))
+    deltas = sum(t.numel() for name, t in tensors.items() if _is_lora(name))
     rows = {
-        "file": f"{path} ({Path(path).stat().st_size / 1e6:.2f} MB)",
+        "file": f"{path} ({_sizes(path, tensors)})",
         "model": info["model"],
         "written by": ", ".join(f"{name} {version}" for name, version in info["versions"].items()),
         "tensors": f"{len(tensors)}, {numbers / 1e6:.3f} M numbers, {deltas / 1e6:.3f} M of them LoRA",

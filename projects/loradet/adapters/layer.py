@@ -1,6 +1,7 @@
 """What an adapter layer is: the protocol between wrapped modules and everything that handles adapters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ class AdapterLayer(nn.Module):
 
     rank: int
     alpha: float
+    dropout: float
     freeze_base: bool
 
     @classmethod
@@ -32,6 +34,25 @@ class AdapterLayer(nn.Module):
     def adapter_tensors(self) -> dict[str, nn.Parameter]:
         """The delta's own parameters, by their names in this layer."""
         raise NotImplementedError
+
+    def adapter_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
+        """Shapes that `adapter_tensors` would have at another rank."""
+        raise NotImplementedError
+
+    def replace_adapter(
+        self, tensors: Mapping[str, torch.Tensor], *, rank: int, alpha: float, dropout: float, freeze_base: bool
+    ) -> None:
+        """Copy another delta, of any rank, over the present one; for a layer that is not merged."""
+        raise NotImplementedError
+
+    @property
+    def is_base(self) -> bool:
+        """Whether the delta is zero, so that outputs are those of the wrapped module."""
+        raise NotImplementedError
+
+    def geometry(self) -> dict[str, Any]:
+        """What shapes of tensors do not tell of how the delta is applied, as JSON-able values; empty where usual."""
+        return {}
 
     @property
     def merged(self) -> bool:

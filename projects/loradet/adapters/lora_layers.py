@@ -1,6 +1,7 @@
 """LoRA layers: y = W x + b + (alpha / rank) B A x (Hu et al., "LoRA", arXiv:2106.09685, section 4.1)."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -68,6 +69,25 @@ class LoRALayer(AdapterLayer):
 
     def adapter_tensors(self) -> dict[str, nn.Parameter]:
         return {"lora_a": self.lora_a, "lora_b": self.lora_b}
+
+    def adapter_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
+        shape_a, shape_b = self._factor_shapes(rank)
+        return {"lora_a": shape_a, "lora_b": shape_b}
+
+    def replace_adapter(
+        self, tensors: Mapping[str, Tensor], *, rank: int, alpha: float, dropout: float, freeze_base: bool
+    ) -> None:
+        self.rank, self.alpha, self.dropout, self.freeze_base = rank, float(alpha), float(dropout), freeze_base
+        for name, parameter in self.adapter_tensors().items():
+            if tensors[name].shape == parameter.shape:
+                parameter.data.copy_(tensors[name])
+            else:  # the parameter stays the same object, whoever holds it
+                parameter.grad = None
+                parameter.data = tensors[name].to(parameter.data, copy=True)
+
+    @property
+    def is_base(self) -> bool:
+        return not self.lora_b.any()
 
     def delta_weight(self) -> Tensor:
         """(alpha / rank) B A in the shape of `weight`; at least float32, without gradient."""
@@ -256,6 +276,10 @@ class LoRAConv2d(LoRALayer, nn.Conv2d):
     def depthwise(self) -> bool:
         """Whether each group is one input channel."""
         return self.groups > 1
+
+    def geometry(self) -> dict[str, Any]:
+        usual = {"groups": 1, "dilation": (1, 1), "padding_mode": "zeros"}
+        return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
 
     def _factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return (rank, *self.weight.shape[1:]), (self.out_channels, rank, 1, 1)
