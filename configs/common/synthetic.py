@@ -1,10 +1,8 @@
 """The project's own synthetic scenes, as `tools/datasets.py synthetic` writes them (layout of SARDet-100K)."""
 
-from .data import data, dataloader
+from .sardet100k import data, dataloader
 
-data.classes = ["ship", "aircraft", "car", "tank", "bridge", "harbor"]
-for split in ("train", "val", "test"):
-    data[f"{split}_json"] = "${data.root}/Annotations/" + f"{split}.json"
-    data[f"{split}_images"] = "${data.root}/JPEGImages/" + split
+data.name = "synthetic"
+data.root = "???"
 data.image_size = 256
 data.max_size = 256

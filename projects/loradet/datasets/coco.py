@@ -16,6 +16,7 @@ from detectron2.structures import BoxMode
 from loradet.datasets.boxes import is_usable
 from loradet.datasets.files import PathLike, expand, fingerprint, read_coco
 from loradet.datasets.ground_truth import ground_truth
+from loradet.datasets.provenance import says_synthetic
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ def coco_dataset(
     name: str | None = None,
     filter_empty: bool = False,
     classes_from: PathLike | None = None,
+    min_size: int = 0,
 ) -> list[dict[str, Any]]:
     """Load a COCO instances file as Detectron2 dataset dicts, and register it for `COCOEvaluator(name)`.
 
@@ -42,6 +44,7 @@ def coco_dataset(
         filter_empty: leave out images without a box that can be trained on.
         classes_from: where `classes` is None, take the categories of this COCO file instead; the training
             file, so that a split that lists fewer categories keeps the same contiguous ids.
+        min_size: leave out images whose shorter edge has fewer pixels.
 
     Returns:
         dicts with file_name, height, width, image_id, annotations (bbox as XYWH_ABS, contiguous category_id).
@@ -54,7 +57,8 @@ def coco_dataset(
     if classes is None and classes_from is not None:
         classes = _class_names(read_coco(classes_from), expand(classes_from), None)
     source = _register(content, json_file, image_root, classes, name)
-    return _to_dicts(content, source, filter_empty, log=True)
+    records = _to_dicts(content, source)
+    return _choose(records, json_file, filter_empty=filter_empty, min_size=min_size)
 
 
 def register_coco(name: str, json_file: PathLike, image_root: PathLike, classes: Sequence[str] | None = None) -> None:
@@ -75,7 +79,7 @@ class _Source:
     content: str  # fingerprint of the file
 
     def load(self) -> list[dict[str, Any]]:
-        return _to_dicts(read_coco(self.json_file), self, filter_empty=False, log=False)
+        return _to_dicts(read_coco(self.json_file), self, log=False)
 
 
 _registered: dict[str, _Source] = {}
@@ -111,6 +115,10 @@ def _register(
         evaluator_type="coco",
         thing_classes=list(source.classes),
         thing_dataset_id_to_contiguous_id=ids,
+        source=str(path),
+        fingerprint=source.content,
+        num_images=len(content["images"]),
+        synthetic=says_synthetic(content),
     )
     DatasetCatalog.register(name, source.load)
     _registered[name] = source
@@ -171,7 +179,7 @@ def _repeated(values: Any) -> list:
     return [value for value, count in Counter(values).items() if count > 1]
 
 
-def _to_dicts(content: dict[str, Any], source: _Source, filter_empty: bool, log: bool) -> list[dict[str, Any]]:
+def _to_dicts(content: dict[str, Any], source: _Source, log: bool = True) -> list[dict[str, Any]]:
     place = {name: number for number, name in enumerate(source.classes)}
     contiguous = {category["id"]: place.get(str(category["name"])) for category in content["categories"]}
     by_image: dict[Any, list[dict]] = {image["id"]: [] for image in content["images"]}
@@ -203,13 +211,27 @@ def _to_dicts(content: dict[str, Any], source: _Source, filter_empty: bool, log:
             "annotations": by_image[image["id"]],
         }
         for image in content["images"]
-        if not filter_empty or any(not ann["iscrowd"] for ann in by_image[image["id"]])
     ]
     if log:
         boxes = sum(len(record["annotations"]) for record in records)
         logger.info("%s: %d images, %d boxes.", source.json_file, len(records), boxes)
-        if len(records) < len(content["images"]):
-            logger.info("Left out %d images without boxes.", len(content["images"]) - len(records))
         for reason, count in dropped.items():
             logger.warning("%s: left out %d annotations %s.", source.json_file, count, reason)
     return records
+
+
+def _choose(
+    records: list[dict[str, Any]], json_file: PathLike, *, filter_empty: bool, min_size: int
+) -> list[dict[str, Any]]:
+    """The records to use; the log says how many are left out, by reason."""
+    kept, left_out = [], Counter()
+    for record in records:
+        if min(record["height"], record["width"]) < min_size:
+            left_out[f"under {min_size} pixels"] += 1
+        elif filter_empty and all(ann["iscrowd"] for ann in record["annotations"]):
+            left_out["without boxes"] += 1
+        else:
+            kept.append(record)
+    for reason, count in left_out.items():
+        logger.info("%s: left out %d images %s.", json_file, count, reason)
+    return kept

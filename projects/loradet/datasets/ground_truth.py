@@ -7,6 +7,7 @@ from typing import Any
 
 from loradet.datasets.boxes import is_usable
 from loradet.datasets.files import cache_dir, fingerprint, write_coco
+from loradet.datasets.provenance import says_synthetic
 
 
 def ground_truth(content: dict[str, Any], json_file: Path, classes: Sequence[str]) -> tuple[Path, dict[int, int]]:
@@ -45,7 +46,10 @@ def ground_truth(content: dict[str, Any], json_file: Path, classes: Sequence[str
         write_coco(
             copy,
             {
-                "info": {"description": f"ground truth for evaluation, made from {json_file}"},
+                "info": {
+                    "description": f"ground truth for evaluation, made from {json_file}",
+                    "synthetic": says_synthetic(content),
+                },
                 "images": content["images"],
                 "annotations": [
                     {

@@ -73,7 +73,7 @@ def write_split_metrics(
     iteration: int | None,
     output: Path | None = None,
 ) -> dict[str, Any]:
-    """Write `<split>_metrics.json` from the predictions in a run's folder (main process only).
+    """Write `<split>_metrics.json` (`smoke_metrics.json`) from the predictions in a run's folder, main process only.
 
     Args:
         output: another file to write to.
@@ -85,9 +85,10 @@ def write_split_metrics(
         logger.warning("No COCO metrics of %s: its evaluator leaves no %s for a COCO file.", split, PREDICTIONS)
         return {}
     metrics = coco_metrics(truth, predictions)
-    path = output or folder / f"{split}_metrics.json"
-    write_metrics(path, metrics, checkpoint=str(checkpoint), iteration=iteration, split=split)
-    logger.info("Metrics of %s written to %s.", split, path)
+    path = output or folder / ("smoke_metrics.json" if cfg.train.smoke else f"{split}_metrics.json")
+    data = {"data": "synthetic"} if dataset_metadata(cfg, split).get("synthetic") else {}
+    write_metrics(path, metrics, checkpoint=str(checkpoint), iteration=iteration, split=split, **data)
+    logger.info("Metrics of %s%s written to %s.", split, " (synthetic images)" if data else "", path)
     return metrics
 
 

@@ -31,13 +31,16 @@ def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
 def _exists(cfg: DictConfig, key: str) -> bool:
     node: Any = cfg
-    for part in key.replace("[", ".").replace("]", "").split("."):
+    parts = key.replace("[", ".").replace("]", "").split(".")
+    for depth, part in enumerate(parts, start=1):
         if isinstance(node, ListConfig):
             if not part.isdigit() or int(part) >= len(node):
                 return False
             part = int(part)
         elif not isinstance(node, DictConfig) or part not in node.keys():  # noqa: SIM118 (`in` skips missing values)
             return False
+        if depth == len(parts):
+            break  # its own value may hang on one that another override gives
         if OmegaConf.is_missing(node, part):
             node = None
         elif OmegaConf.is_interpolation(node, part):

@@ -1,5 +1,6 @@
 """`run.json`: what a run was, on what it ran, what it cost, and how it ended."""
 
+import copy
 import hashlib
 import json
 import os
@@ -38,7 +39,6 @@ class RunRecord:
         self.update(
             status="running",
             seed=cfg.train.seed,
-            config_sha256=config_hash(cfg),
             command=sys.argv,
             git_revision=_git_revision(),
             versions=_versions(),
@@ -71,7 +71,14 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def config_hash(cfg: DictConfig) -> str:
-    """sha256 of the resolved config without what changes no result: where it is written and how it is spread."""
+    """sha256 of the resolved config, the identity of a run; taken before durations become iterations.
+
+    Without what changes no result: where it is written, where the data lie (what they are is in the record's `data`),
+    and how a batch is spread.
+    """
+    cfg = copy.deepcopy(cfg)
+    if "root" in (cfg.get("data") or {}):
+        cfg.data.root = "<data.root>"
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     for key in ("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period"):
         plain["train"].pop(key, None)

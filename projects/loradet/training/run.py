@@ -75,6 +75,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
     if resume and cfg.train.seed < 0:
         cfg.train.seed = record.read(output_dir).get("seed", cfg.train.seed)
     device = setup_process(cfg, output_dir)
+    identity = record.config_hash(cfg)
     plan = plan_batch(
         cfg.dataloader.train.total_batch_size,
         comm.get_world_size(),
@@ -83,7 +84,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
     )
     loader = build_loader(cfg, plan)
     schedule = _resolve_schedule(cfg, loader, plan.total)
-    if resume and _is_finished(output_dir, cfg):
+    data = _describe_data(cfg)
+    if resume and _is_finished(output_dir, identity, data):
         return "finished"
     resume = resume and last_checkpoint_name(output_dir) is not None
     model = build_model(cfg, device, initialize=not resume)
@@ -91,7 +93,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
     checkpointer = Checkpointer(model, output_dir, trainer=trainer)
     run = record.RunRecord(output_dir)
     best = _register_hooks(trainer, checkpointer, cfg, schedule, run)
-    start_iter = _restore(checkpointer, trainer, cfg, output_dir) if resume else 0
+    start_iter = _restore(checkpointer, trainer, identity, output_dir) if resume else 0
     # What was given fits together: only now are files of an earlier run replaced.
     if comm.is_main_process():
         config = _write_config(cfg, output_dir)
@@ -104,6 +106,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
     run.start(
         cfg,
         device,
+        config_sha256=identity,
+        data=data,
         resumed_at=start_iter or None,
         parameters=parameter_table(trainer.module).to_dict(),
     )
@@ -157,10 +161,29 @@ def _clear_folder(folder: Path, keep_before: int) -> None:
     shutil.rmtree(folder / "predictions", ignore_errors=True)
 
 
-def _is_finished(folder: Path, cfg: DictConfig) -> bool:
+_DATA_KEYS = ("source", "fingerprint", "num_images", "synthetic")
+
+
+def _describe_data(cfg: DictConfig) -> dict[str, dict[str, Any]]:
+    """By split: annotation file (`source`), its fingerprint, its number of images, and whether they are synthetic."""
+    described = {}
+    for split in ("train", *evaluation_splits(cfg)):
+        metadata = dataset_metadata(cfg, split)
+        if metadata.get("fingerprint") is not None:
+            described[split] = {key: metadata.get(key) for key in _DATA_KEYS}
+    return described
+
+
+def _is_finished(folder: Path, identity: str, data: dict[str, dict[str, Any]]) -> bool:
     past = record.read(folder)
-    if past.get("status") != "finished" or past.get("config_sha256") != record.config_hash(cfg):
+    if past.get("status") != "finished" or past.get("config_sha256") != identity:
         return False
+    contents = [{split: d["fingerprint"] for split, d in x.items()} for x in (past.get("data", {}), data)]
+    if contents[0] != contents[1]:
+        raise ValueError(
+            f"The run in {folder} was made on other data: their annotation files have changed since. Choose another "
+            "train.output_dir, or start afresh in its place with train.overwrite=True."
+        )
     logger.info("The run in %s is finished; nothing is left to do.", folder)
     return True
 
@@ -329,10 +352,10 @@ def _writers(folder: Path, schedule: Schedule, period: int, start_iter: int) -> 
     return WriteMetrics(writers, period=period)
 
 
-def _restore(checkpointer: Checkpointer, trainer: Trainer, cfg: DictConfig, folder: Path) -> int:
+def _restore(checkpointer: Checkpointer, trainer: Trainer, identity: str, folder: Path) -> int:
     """Load the last checkpoint; returns the iteration to go on with."""
     past = record.read(folder)
-    if past.get("config_sha256") not in (None, record.config_hash(cfg)):
+    if past.get("config_sha256") not in (None, identity):
         logger.warning("The config differs from the one that the run in %s began with.", folder)
     checkpointer.resume()
     logger.info("Resumed from %s.", folder / (last_checkpoint_name(folder) or ""))

@@ -44,6 +44,7 @@ class TrainSettings:
     ema: dict = field(default_factory=lambda: {"enabled": False, "decay": 0.999})
     log_period: int = 20
     eval_period: int | str = "1 epochs"  # 0: at the end only
+    smoke: bool = False  # a short trial: the metrics of its one split go to smoke_metrics.json
     eval_splits: list = field(default_factory=lambda: ["val"])  # the first one is evaluated during training
     # period 0: at the end only; max_to_keep null: keep all
     checkpointer: dict = field(default_factory=lambda: {"period": "1 epochs", "max_to_keep": 2})
@@ -93,7 +94,7 @@ _KIND_OF = {
         *("checkpointer.max_to_keep", "early_stopping.patience"),
     ),
     "a number": ("clip_grad.max_norm", "clip_grad.norm_type", "ema.decay", "early_stopping.min_delta"),
-    "true or false": ("overwrite", "cudnn_benchmark", "amp.enabled", "ema.enabled", "early_stopping.enabled"),
+    "true or false": ("overwrite", "cudnn_benchmark", "smoke", "amp.enabled", "ema.enabled", "early_stopping.enabled"),
     "a text": ("output_dir", "init_checkpoint", "device", "best.metric"),
     "a list of names, as [val,test]": ("eval_splits",),
 }
@@ -120,6 +121,8 @@ def _check_values(train: DictConfig) -> None:
         raise ValueError(f'train.amp.dtype={train.amp.dtype!r}: expected "bf16" or "fp16".')
     if train.best.mode not in ("max", "min"):
         raise ValueError(f'train.best.mode={train.best.mode!r}: expected "max" or "min".')
+    if train.smoke and len(train.eval_splits) != 1:
+        raise ValueError(f"train.smoke=True: expected one split in train.eval_splits, found {list(train.eval_splits)}.")
     if train.accumulate < 1:
         raise ValueError(f"train.accumulate={train.accumulate!r}: expected a whole number of at least 1.")
     if train.max_batch_per_gpu is not None and train.accumulate != 1:

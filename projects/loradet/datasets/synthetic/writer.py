@@ -205,7 +205,10 @@ def _to_coco(records: list[tuple[str, list, list]], wanted: dict, split: str) ->
                 }
             )
     return {
-        "info": {"description": f"synthetic {wanted['style']} scenes, {split} split, seed {wanted['seed']}"},
+        "info": {
+            "description": f"synthetic {wanted['style']} scenes, {split} split, seed {wanted['seed']}",
+            "synthetic": True,
+        },
         "images": images,
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)],

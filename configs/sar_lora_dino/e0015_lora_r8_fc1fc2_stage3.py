@@ -1,0 +1,6 @@
+"""E0015: rank 8; stage 3 trains too, except its wrapped layers."""
+
+from .e0006_lora_r8_fc1fc2 import data, dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.bottom_up.module.unfreeze = ["stages_3"]
+train.output_dir = "work_dirs/E0015_full"

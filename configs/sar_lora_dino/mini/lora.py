@@ -1,0 +1,5 @@
+"""LoRA on the frozen backbone; the study's grid gives rank, alpha and targets."""
+
+from .base import data, dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.bottom_up.update(rank="???", alpha="???", targets="???")

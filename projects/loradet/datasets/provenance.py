@@ -1,0 +1,17 @@
+"""Where images come from: results on synthetic scenes say so wherever they are written."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from loradet.datasets.files import PathLike, read_coco
+
+
+def says_synthetic(content: Mapping[str, Any]) -> bool:
+    """Whether a COCO file's content marks its images as synthetic (`info.synthetic`)."""
+    info = content.get("info")
+    return isinstance(info, Mapping) and info.get("synthetic") is True
+
+
+def is_synthetic(json_file: PathLike) -> bool:
+    """The same for a file. Raises what `read_coco` raises."""
+    return says_synthetic(read_coco(json_file))

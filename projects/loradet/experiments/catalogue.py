@@ -1,0 +1,76 @@
+"""Finds and loads studies: `study.py` or `study.yaml` in a folder under `configs/`."""
+
+import os
+import runpy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from loradet.experiments.grid import expand_grid, make_entry
+from loradet.experiments.study import Entry, Reported, Scenes, Smoke, Study
+
+FILES = ("study.py", "study.yaml")
+
+
+def find_studies(root: str | os.PathLike = "configs") -> list[Path]:
+    """The study files under a folder, sorted."""
+    return sorted(path for name in FILES for path in Path(root).glob(f"**/{name}"))
+
+
+def load_study(path: str | os.PathLike) -> Study:
+    """Load a study file, or the one in a folder, or the one in `configs/<name>`.
+
+    `study.py` defines `study`; `study.yaml` holds the same as plain values, with a grid as an entry of the form
+    `grid: {axes: …, exclude: […], template: …}`.
+
+    Raises:
+        FileNotFoundError: there is none; those that there are get named.
+        ValueError: the file is broken, or an entry is; the entry is named.
+    """
+    file = _study_file(Path(path))
+    if file.suffix == ".py":
+        study = runpy.run_path(str(file)).get("study")
+        if not isinstance(study, Study):
+            raise ValueError(f"{file} defines no `study` (a loradet.experiments.study.Study).")
+        return replace(study, path=_short(file))
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("entries"), list):
+        raise ValueError(f"{file}: expected name, title and a list of entries.")
+    return replace(_from_plain(content, file), path=_short(file))
+
+
+def _short(file: Path) -> str:
+    """The folder, without `configs/` where it lies there."""
+    folder = file.parent
+    return str(folder.relative_to("configs")) if folder.is_relative_to("configs") else str(folder)
+
+
+def _study_file(path: Path) -> Path:
+    for candidate in (path, *(path / name for name in FILES), *(Path("configs") / path / name for name in FILES)):
+        if candidate.is_file():
+            return candidate
+    known = [str(file.parent) for file in find_studies()]
+    raise FileNotFoundError(f"No study at {path}; there are: {', '.join(known) or 'none under configs/'}.")
+
+
+def _from_plain(content: dict[str, Any], file: Path) -> Study:
+    entries: list[Entry] = []
+    for values in content["entries"]:
+        if not isinstance(values, dict):
+            raise ValueError(f"{file}: an entry is {values!r}; expected keys and values.")
+        if "grid" in values:
+            entries += expand_grid(**values["grid"])
+        else:
+            reported = tuple(Reported(**number) for number in values.get("reported", ()))
+            entries.append(make_entry({**values, "reported": reported}))
+    kinds = {"smoke": Smoke, "scenes": Scenes, "stand_in": Scenes}
+    others = {key: kinds[key](**value) if key in kinds else value for key, value in content.items() if key != "entries"}
+    try:
+        return Study(entries=tuple(entries), **others)
+    except TypeError as error:
+        raise ValueError(f"{file}: {str(error).removeprefix('Study.__init__() ')}.") from error

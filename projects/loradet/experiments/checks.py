@@ -1,0 +1,37 @@
+"""What can be asked of a run's files; a run that does not pass has failed."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from loradet.training import record
+
+TOLERANCE_MILLIONS = 0.001
+
+
+def trainable(folder: Path, expected: Mapping[str, float]) -> str | None:
+    """Trainable parameters by part ("backbone", "neck", "head", "all") in millions, to 0.001."""
+    parameters = record.read(folder).get("parameters", {})
+    for part, millions in expected.items():
+        found = parameters.get(part, {}).get("trainable", 0) / 1e6
+        # Half a unit of the last digit that a table of three decimals shows, on both sides.
+        if abs(found - millions) > TOLERANCE_MILLIONS:
+            return f"{part} trains {found:.3f} M parameters, expected {millions:.3f} M"
+    return None
+
+
+def metric_at_least(folder: Path, expected: Mapping[str, float]) -> str | None:
+    """Lower bounds of metrics, as `{"val coco/bbox_mAP_50": 0.3}`: split and name."""
+    from loradet.evaluation.coco_metrics import read_metrics
+
+    for name, bound in expected.items():
+        split, _, metric = name.partition(" ")
+        path = folder / f"{split}_metrics.json"
+        value = read_metrics(path).get(metric) if path.is_file() else None
+        if value is not None and not value >= bound:
+            return f"{split} {metric} is {value:.3f}, expected at least {bound:g}"
+    return None
+
+
+# A check gives None where all is well, else what is not.
+CHECKS: dict[str, Callable[[Path, Any], str | None]] = {"trainable": trainable, "metric_at_least": metric_at_least}

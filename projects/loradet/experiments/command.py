@@ -1,0 +1,183 @@
+"""What `tools/experiments.py` does once its arguments are parsed."""
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from loradet.experiments.catalogue import find_studies, load_study
+from loradet.experiments.ledger import describe, entry_table, ledger, status_table
+from loradet.experiments.planning import plan
+from loradet.experiments.results import Result
+from loradet.experiments.runner import Executor, LocalExecutor, run_all
+from loradet.experiments.runs import Run
+from loradet.experiments.slurm import SubmititExecutor
+from loradet.experiments.state import inspect
+from loradet.experiments.study import Study
+from loradet.files import atomic_open
+
+MODES = ("full", "smoke")
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Do what a command line asks for; returns the exit status.
+
+    Raises:
+        ValueError, OSError: a study, an entry or a run is not as it should be; it is named.
+    """
+    if arguments.command == "list" and arguments.study is None:
+        print("\n\n".join(_listed(load_study(path)) for path in find_studies()))
+        return 0
+    study = _with_smoke_size(_find_study(arguments), arguments)
+    if arguments.command == "list":
+        print(_listed(study))
+    elif arguments.command == "show":
+        entry = study.entry(arguments.id)
+        print(describe(study, entry, num_gpus=arguments.num_gpus, root=arguments.work_dirs))
+    elif arguments.command == "run":
+        return _run(study, arguments)
+    elif arguments.command == "report":
+        _report(study, arguments)
+    else:
+        _write(_text(study, arguments), arguments.output)
+    return 0
+
+
+def _listed(study: Study) -> str:
+    return f"{study.name}: {study.title}\n{entry_table(study)}"
+
+
+def _find_study(arguments: argparse.Namespace) -> Study:
+    """The study that is named, or the only one that has all the ids that are named."""
+    if arguments.study is not None:
+        return load_study(arguments.study)
+    wanted = {arguments.id} if arguments.command == "show" else set(arguments.ids)
+    files = find_studies()
+    fitting = [s for s in map(load_study, files) if wanted and wanted <= {entry.id for entry in s.entries}]
+    if len(fitting) == 1:
+        return fitting[0]
+    what = f"{', '.join(sorted(wanted))}: in {len(fitting)} studies." if wanted else "Which study?"
+    raise ValueError(f"{what} Name one by --study: {', '.join(str(file.parent) for file in files)}.")
+
+
+def _with_smoke_size(study: Study, arguments: argparse.Namespace) -> Study:
+    sizes = {
+        "train_images": getattr(arguments, "smoke_train_images", None),
+        "val_images": getattr(arguments, "smoke_val_images", None),
+        "epochs": getattr(arguments, "smoke_epochs", None),
+    }
+    given = {key: value for key, value in sizes.items() if value is not None}
+    for key, value in given.items():
+        if value <= 0:
+            raise ValueError(f"--smoke-{key.replace('_', '-')} {value}: expected more than 0.")
+    return replace(study, smoke=replace(study.smoke, **given))
+
+
+def _run(study: Study, arguments: argparse.Namespace) -> int:
+    runs = plan(study, arguments.ids, mode=arguments.mode, seeds=arguments.seeds, root=arguments.work_dirs)
+    if arguments.dump_commands:
+        for run in runs:
+            for words in run.commands(arguments.num_gpus):
+                print(shlex.join(["python", *words]))
+        return 0
+    if arguments.dry_run:
+        _print_plan(runs)
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    results = run_all(runs, _executor(arguments))
+    print(status_table(results))
+    return 0 if all(result.state == "finished" for result in results) else 1
+
+
+_TODO = {
+    "finished": "nothing to do",
+    "missing": "to run",
+    "interrupted": "to go on with",
+    "failed": "to try again",
+    "incomplete": "to evaluate",
+    "changed": "refused: holds a run of another config (--overwrite starts afresh)",
+    "running": "to wait for",
+    "waiting": "to paint when a source has finished",
+}
+
+
+def _print_plan(runs: Sequence[Run]) -> None:
+    for run in runs:
+        result = inspect(run)
+        print(f"{run.name}: {_TODO[result.state]}" + (f" ({result.detail})" if result.detail else ""))
+
+
+def _executor(arguments: argparse.Namespace) -> Executor:
+    options = {"jobs": arguments.jobs, "num_gpus": arguments.num_gpus, "overwrite": arguments.overwrite}
+    if arguments.executor == "local":
+        if arguments.slurm:
+            raise ValueError("--slurm is for --executor slurm.")
+        return LocalExecutor(**options)
+    clusters = {"slurm": "slurm", "slurm-local": "local", "slurm-debug": "debug"}
+    parameters = {}
+    for word in arguments.slurm:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"--slurm {word}: expected KEY=VALUE.")
+        parameters[key] = yaml.safe_load(value)
+    folder = Path(arguments.work_dirs) / "slurm"
+    return SubmititExecutor(folder, cluster=clusters[arguments.executor], parameters=parameters, **options)
+
+
+def _results(study: Study, arguments: argparse.Namespace, modes: Sequence[str]) -> list[Result]:
+    """Results of all runs of some modes; smoke runs that are not there are passed over."""
+    found = []
+    for mode in modes:
+        runs = plan(study, arguments.ids, mode=mode, seeds=arguments.seeds, root=arguments.work_dirs)
+        results = [inspect(run) for run in runs]
+        found += [r for r in results if mode == modes[0] or r.state not in ("missing", "waiting")]
+    return found
+
+
+def _report(study: Study, arguments: argparse.Namespace) -> None:
+    from loradet.experiments.report import write_report
+
+    modes = MODES if arguments.mode == "both" else (arguments.mode,)
+    output = Path(arguments.output or Path(arguments.work_dirs) / f"{study.name.replace('/', '_')}_report")
+    for path in write_report(study, _results(study, arguments, modes), output):
+        print(path)
+
+
+def _text(study: Study, arguments: argparse.Namespace) -> str:
+    if arguments.command == "status":
+        return status_table(_results(study, arguments, MODES))
+    if arguments.command == "ledger":
+        results = _results(study, arguments, MODES)
+        return ledger(study, results, num_gpus=arguments.num_gpus, root=arguments.work_dirs)
+    if arguments.command == "zoo":
+        from loradet.experiments.model_zoo import model_zoo
+
+        return model_zoo(study, _results(study, arguments, ("full",)))
+    results = _results(study, arguments, MODES)
+    return json.dumps([_plain(result) for result in results], indent=2)
+
+
+def _plain(result: Result) -> dict:
+    """A result as JSON has it; NaN is null."""
+    metrics = {s: {k: None if v != v else v for k, v in m.items()} for s, m in result.metrics.items()}
+    plain = {"id": result.entry.id, "mode": result.mode, "seed": result.seed, "folder": str(result.folder)}
+    plain |= {"state": result.state, "detail": result.detail, "synthetic": result.synthetic}
+    return plain | {"metrics": metrics, "record": result.record}
+
+
+def _write(text: str, output: str | os.PathLike | None) -> None:
+    if output is None:
+        print(text)
+        return
+    path = Path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_open(path) as file:
+        file.write(text.rstrip() + "\n")
+    print(path)

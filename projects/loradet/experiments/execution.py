@@ -1,0 +1,139 @@
+"""Carries out one run: its command lines, one process after the other, under the lock of its folder."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from loradet.experiments.lock import run_lock, set_holder
+from loradet.experiments.results import Result
+from loradet.experiments.runs import Run
+from loradet.experiments.state import ATTEMPTS, inspect, missing_splits, read_attempts
+from loradet.files import write_json
+
+CONSOLE = "console.txt"
+TAIL = 20  # lines of a failed run's output that are kept with its record
+
+
+class Processes:
+    """The processes that are running now, to be interrupted together."""
+
+    def __init__(self):
+        self._running: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+        self.stopped = False
+
+    def start(self, words: list[str], **options: Any) -> subprocess.Popen:
+        """Start a process. Raises InterruptedError after `interrupt`."""
+        with self._lock:
+            if self.stopped:
+                raise InterruptedError
+            # A session of its own: who interrupts the grid does not reach it twice.
+            process = subprocess.Popen(words, start_new_session=True, **options)
+            self._running.add(process)
+        return process
+
+    def wait(self, process: subprocess.Popen) -> int:
+        """The exit status of a process that has ended by now."""
+        code = process.wait()
+        with self._lock:
+            self._running.discard(process)
+        return code
+
+    def interrupt(self) -> None:
+        """Ask all to save and leave, and start no more."""
+        with self._lock:
+            self.stopped = True
+            for process in self._running:
+                process.send_signal(signal.SIGINT)
+
+    def wait_for_all(self) -> None:
+        """Return when none is running."""
+        for process in list(self._running):
+            process.wait()
+
+
+def execute(
+    run: Run,
+    *,
+    num_gpus: int = 1,
+    overwrite: bool = False,
+    environment: Mapping[str, str] | None = None,
+    processes: Processes | None = None,
+) -> Result:
+    """Bring a run to its end from wherever it is; waits while another process works on it.
+
+    Every try is recorded in the folder's `attempts.json`, what it prints in `console.txt`.
+
+    Args:
+        overwrite: start afresh where the folder holds a run of another config.
+        environment: variables to set besides.
+
+    Returns:
+        What the folder holds afterwards; "failed" with the last words where a process ended badly.
+    """
+    processes = processes or Processes()
+    with run_lock(run.folder) as lock:
+        result = inspect(run, ignore_lock=True)
+        if result.state in ("finished", "waiting") or (result.state == "changed" and not overwrite):
+            return result
+        fresh = result.state == "changed"
+        # A second round evaluates what a finished training of an earlier version of its entry was not evaluated on.
+        for _ in range(2):
+            for words in _commands(run, result, num_gpus, fresh):
+                attempt = _try(words, run.folder, lock, dict(environment or {}), processes)
+                if attempt["exit_code"]:
+                    return _unsuccessful(inspect(run, ignore_lock=True), attempt)
+            result = inspect(run, ignore_lock=True)
+            if result.state != "incomplete":
+                break
+        return result
+
+
+def _commands(run: Run, result: Result, num_gpus: int, fresh: bool) -> list[list[str]]:
+    if run.entry.kind == "pictures":
+        ready = [source for source in run.sources if inspect(source).state == "finished"]
+        return run.commands(sources=ready)
+    evaluate_only = missing_splits(run) if result.state == "incomplete" else []
+    return run.commands(num_gpus, evaluate_only=evaluate_only, overwrite=fresh)
+
+
+def _try(words: list[str], folder: Path, lock: Any, environment: dict[str, str], processes: Processes) -> dict:
+    console = folder / CONSOLE
+    began = time.time()
+    with console.open("ab") as output:
+        start = output.tell()
+        process = processes.start(
+            [sys.executable, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            # The process keeps the lock if this one is killed.
+            pass_fds=(lock.fileno(),),
+        )
+        set_holder(lock, process.pid)
+        code = processes.wait(process)
+    with console.open("rb") as output:
+        output.seek(start)
+        text = output.read().decode("utf-8", "replace")
+    # A progress bar ends its states by carriage returns.
+    lines = [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    attempt = {"command": words, "began": began, "ended": time.time(), "exit_code": code, "log_tail": lines[-TAIL:]}
+    write_json(folder / ATTEMPTS, [*read_attempts(folder), attempt])
+    return attempt
+
+
+def _unsuccessful(result: Result, attempt: dict[str, Any]) -> Result:
+    code = attempt["exit_code"]
+    if code == 130 and result.state == "interrupted":
+        return result
+    last = attempt["log_tail"][-1] if attempt["log_tail"] else f"exit status {code}"
+    reason = f"ended by {signal.Signals(-code).name}" if code < 0 else last
+    return replace(result, state="failed", detail=reason, metrics={})

@@ -1,0 +1,223 @@
+"""Texts about a study: lists of entries and runs, one entry in full, the whole ledger."""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import instantiate
+from omegaconf import DictConfig, OmegaConf
+from tabulate import tabulate
+
+from loradet.adapters import ParameterTable, parameter_table
+from loradet.evaluation.coco_metrics import PREFIX
+from loradet.experiments.planning import plan
+from loradet.experiments.results import Result
+from loradet.experiments.study import MAIN_METRIC, Entry, Study
+from loradet.inference.loading import without_weights
+from loradet.training.command import load_config
+
+ABSENT = "—"
+PARTS = ("model", "data", "dataloader", "optimizer", "lr_multiplier", "train")
+
+
+def entry_table(study: Study) -> str:
+    """The entries of a study in a few columns."""
+    rows = [
+        [e.id, e.kind, ", ".join(map(str, e.seeds)) if e.kind == "training" else "", ", ".join(e.baselines), e.title]
+        for e in study.entries
+    ]
+    return tabulate(rows, headers=["id", "kind", "seeds", "compare with", "title"], disable_numparse=True)
+
+
+def status_table(results: Sequence[Result]) -> str:
+    """How far each run is."""
+    rows = []
+    for result in results:
+        values = [f"{split} {_number(m.get(MAIN_METRIC))}" for split, m in result.metrics.items()]
+        state = result.state + (" (synthetic)" if result.synthetic else "")
+        rows.append([result.folder.name, state, ", ".join(values), result.detail])
+    return tabulate(rows, headers=["run", "state", MAIN_METRIC, ""], disable_numparse=True)
+
+
+def commands(study: Study, entry: Entry, num_gpus: int, *, root: str) -> list[str]:
+    """The shell commands of an entry's full runs, one a seed."""
+    runs = plan(study, [entry.id], root=root)
+    return [shlex.join(["python", *words]) for run in runs for words in run.commands(num_gpus)]
+
+
+def config_differences(config: DictConfig, baseline: DictConfig) -> list[str]:
+    """Lines `key: baseline -> own` for every resolved key that differs."""
+    own, other = flatten(config), flatten(baseline)
+    lines = []
+    for key in [*own, *(key for key in other if key not in own)]:
+        if key != "train.output_dir" and own.get(key, ABSENT) != other.get(key, ABSENT):
+            lines.append(f"{key}: {other.get(key, ABSENT)} -> {own.get(key, ABSENT)}")
+    return lines
+
+
+def flatten(config: DictConfig) -> dict[str, Any]:
+    """The parts of a config that make a run, resolved, as dotted key -> value."""
+
+    def walk(value: Any, key: str) -> dict[str, Any]:
+        if isinstance(value, dict) and value:
+            parts = value.items()
+        elif isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
+            parts = enumerate(value)
+        else:
+            return {key: getattr(value, "__qualname__", value)}
+        return {k: v for name, inner in parts for k, v in walk(inner, f"{key}.{name}".lstrip(".")).items()}
+
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    return walk({part: plain[part] for part in PARTS if part in plain}, "")
+
+
+def describe(study: Study, entry: Entry, *, num_gpus: int, root: str) -> str:
+    """An entry in full: its fields, what its config changes, what trains, and how to run it."""
+    rows = [[name, value] for name, value in ledger_fields(study, entry, [], num_gpus=num_gpus, root=root)]
+    parts = [f"{entry.id}: {entry.title}", "", tabulate(rows, tablefmt="plain", maxcolwidths=[None, 100])]
+    if entry.kind == "training":
+        config = load_config(entry.config, list(entry.overrides))
+        baseline = next((study.entry(b) for b in entry.baselines if study.entry(b).kind == "training"), None)
+        if baseline is not None:
+            lines = config_differences(config, load_config(baseline.config, list(baseline.overrides)))
+            parts += ["", f"Config, {baseline.id} -> {entry.id}:", *(f"  {line}" for line in lines)]
+        parts += ["", "Parameters:", str(count_parameters(config))]
+    return "\n".join(parts)
+
+
+def count_parameters(config: DictConfig) -> ParameterTable:
+    """The parameter table of a config's model, built without its pretrained weights."""
+    return parameter_table(instantiate(without_weights(config.model)))
+
+
+def ledger(study: Study, results: Sequence[Result], *, num_gpus: int, root: str = "work_dirs") -> str:
+    """The whole study as Markdown, one table an entry, filled from its runs."""
+    parts = [f"# {study.title}", ""]
+    for entry in study.entries:
+        own = [result for result in results if result.entry.id == entry.id]
+        fields = ledger_fields(study, entry, own, num_gpus=num_gpus, root=root)
+        parts += [f"## {entry.id}: {entry.title}", "", "| Field | Value |", "|---|---|"]
+        parts += [f"| {name} | {_cell(value)} |" for name, value in fields]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "<br>")
+
+
+def ledger_fields(
+    study: Study, entry: Entry, results: Sequence[Result], *, num_gpus: int, root: str
+) -> list[tuple[str, str]]:
+    """Name and value of everything there is to say about an entry."""
+    fields = [
+        ("Objective", entry.objective),
+        ("Baseline", ", ".join(f"{name} ({study.entry(name).title})" for name in entry.baselines)),
+        ("Model", entry.model),
+        ("Weights", entry.weights),
+        ("Config", entry.config),
+        ("Overrides", " ".join(entry.overrides)),
+        ("Adaptation", _adaptation(entry)),
+    ]
+    if entry.kind == "training":
+        runs = plan(study, [entry.id], root=root)
+        files = [run.folder / f"{split}_metrics.json" for run in runs for split in run.splits]
+        fields += [
+            ("Seeds", ", ".join(map(str, entry.seeds))),
+            ("Splits", ", ".join(entry.splits)),
+            ("Metrics (must save)", f"{', '.join(entry.metrics)} in {', '.join(map(str, files))}"),
+            ("Checks", "; ".join(f"{name} {dict(value)}" for name, value in entry.checks.items())),
+            ("Reported", "; ".join(_reported(entry))),
+        ]
+    else:
+        fields += [("Sources", ", ".join(entry.sources)), ("Images", str(entry.images))]
+    full = [result for result in results if result.mode == "full"]
+    if results:
+        fields += [
+            ("Memory", _spread(full, "peak_memory_mb", 1e-3, "GB")),
+            ("Time an epoch", _time_an_epoch(full)),
+            ("Total time", _spread(full, "wall_time_s", 1 / 3600, "h")),
+            ("Smoke", _states(results, "smoke")),
+            ("Full", _states(results, "full")),
+            ("Logs", ", ".join(str(r.folder / "log.txt") for r in results if (r.folder / "log.txt").is_file())),
+            ("Artifacts", ", ".join(_artifacts(results))),
+            ("Results", "<br>".join(_numbers(results))),
+        ]
+    fields += [
+        (f"{mode.capitalize()} command, {gpus} GPU{'s' if gpus > 1 else ''}", "\n".join(lines))
+        for mode in ("smoke", "full")
+        for gpus in dict.fromkeys((1, num_gpus))
+        if (lines := _commands(study, entry, gpus, mode, root))
+    ]
+    return [(name, value) for name, value in fields if value]
+
+
+def _commands(study: Study, entry: Entry, gpus: int, mode: str, root: str) -> list[str]:
+    """What to type: the training tool itself; what needs other files made first goes through the experiments tool."""
+    if entry.kind == "pictures":
+        return [] if gpus > 1 else [_engine_command(study, entry, 1, mode, root)]
+    if mode == "smoke" or entry.smoke_only:
+        return [_engine_command(study, entry, gpus, mode, root)]
+    return commands(study, entry, gpus, root=root)
+
+
+def _engine_command(study: Study, entry: Entry, gpus: int, mode: str, root: str) -> str:
+    words = ["python", "tools/experiments.py", "--study", study.path or study.name]
+    words += [] if root == "work_dirs" else ["--work-dirs", root]
+    words += ["run", entry.id, f"--{mode}"]
+    return shlex.join([*words, *(["--num-gpus", str(gpus)] if gpus > 1 else [])])
+
+
+def _adaptation(entry: Entry) -> str:
+    words = [entry.method, entry.targets, f"rank {entry.rank}" if entry.rank else ""]
+    return ", ".join([*filter(None, words), *([f"alpha {entry.alpha:g}"] if entry.alpha else [])])
+
+
+def _reported(entry: Entry) -> list[str]:
+    return [
+        f"{r.split}{'' if r.seed is None else f' seed {r.seed}'}: "
+        + ", ".join(f"{name} {value:.3f}" for name, value in r.metrics.items())
+        for r in entry.reported
+    ]
+
+
+def _states(results: Sequence[Result], mode: str) -> str:
+    own = [result for result in results if result.mode == mode]
+    words = [f"{r.folder.name}: {r.state}{' (synthetic)' if r.synthetic else ''}" for r in own]
+    return ("[x] " if own and all(r.state == "finished" for r in own) else "[ ] ") + ", ".join(words)
+
+
+def _numbers(results: Sequence[Result]) -> list[str]:
+    lines = []
+    for result in results:
+        for split, metrics in result.metrics.items():
+            shown = [f"{name} {_number(v)}" for name, v in metrics.items() if "/" not in name.removeprefix(PREFIX)]
+            source = " on synthetic images" if result.synthetic else ""
+            lines.append(f"{result.folder.name}, {split}{source}: {', '.join(shown)}")
+    return lines
+
+
+def _artifacts(results: Sequence[Result]) -> list[str]:
+    names = ("model_best.pth", "adapter.safetensors", "val_metrics.json", "test_metrics.json", "smoke_metrics.json")
+    return [str(r.folder / name) for r in results for name in names if (r.folder / name).is_file()]
+
+
+def _spread(results: Sequence[Result], key: str, factor: float, unit: str) -> str:
+    values = [r.record[key] * factor for r in results if r.state == "finished" and r.record.get(key)]
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    return f"{low:.2f} {unit}" if high - low < 0.005 else f"{low:.2f} to {high:.2f} {unit}"
+
+
+def _time_an_epoch(results: Sequence[Result]) -> str:
+    seconds = [
+        r.record["data"]["train"]["num_images"] / r.record["images_per_s"]
+        for r in results
+        if r.state == "finished" and r.record.get("images_per_s") and "train" in r.record.get("data", {})
+    ]
+    return f"{max(seconds) / 60:.1f} min" if seconds else ""
+
+
+def _number(value: float | None) -> str:
+    return ABSENT if value is None or value != value else f"{value:.3f}"

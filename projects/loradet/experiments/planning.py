@@ -1,0 +1,58 @@
+"""Which runs are asked for."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from loradet.experiments.run_data import run_data
+from loradet.experiments.runs import Run
+from loradet.experiments.study import Entry, Study
+
+
+def plan(
+    study: Study,
+    ids: Sequence[str] = (),
+    *,
+    mode: str = "full",
+    seeds: Sequence[int] | None = None,
+    root: str | os.PathLike = "work_dirs",
+) -> list[Run]:
+    """The runs of some entries (of all, where none is named), in the study's order.
+
+    Args:
+        mode: "full" or "smoke".
+        seeds: instead of each entry's own (a smoke run's own is the first of them).
+
+    Raises:
+        ValueError: an unknown id, or an entry's config or override is wrong; the entry is named.
+    """
+    wanted = {study.entry(name).id for name in ids}
+    runs: list[Run] = []
+    for entry in study.entries:
+        if wanted and entry.id not in wanted:
+            continue
+        if entry.kind == "training":
+            runs += _training_runs(study, entry, mode, seeds, Path(root))
+        else:
+            runs.append(_pictures_run(study, entry, mode, seeds, Path(root)))
+    return runs
+
+
+def _training_runs(study: Study, entry: Entry, mode: str, seeds: Sequence[int] | None, root: Path) -> list[Run]:
+    own = entry.seeds[:1] if mode == "smoke" else entry.seeds
+    first = Run(study=study, entry=entry, mode=mode, seed=own[0], root=root)
+    try:
+        data = run_data(study, entry, short=first.is_short, root=root)
+    except (ValueError, OSError) as error:
+        raise type(error)(f"Entry {entry.id}: {error}") from error
+    runs = [replace(first, seed=seed, data=data) for seed in (own if seeds is None else seeds)]
+    _ = runs[0].config  # what is wrong with it shows before anything is begun
+    return runs
+
+
+def _pictures_run(study: Study, entry: Entry, mode: str, seeds: Sequence[int] | None, root: Path) -> Run:
+    """Paints one run of each source: that of the first seed."""
+    chosen = None if seeds is None else seeds[:1]
+    sources = [_training_runs(study, study.entry(name), mode, chosen, root)[0] for name in entry.sources]
+    return Run(study=study, entry=entry, mode=mode, seed=entry.seeds[0], root=root, sources=tuple(sources))

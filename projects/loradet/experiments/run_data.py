@@ -1,0 +1,107 @@
+"""The data of a run: few images for a smoke run, synthetic ones where a study says so."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from loradet.datasets import make_subset
+from loradet.datasets.boxes import is_usable
+from loradet.datasets.files import expand, read_coco
+from loradet.datasets.synthetic import generate
+from loradet.experiments.lock import run_lock
+from loradet.experiments.study import Entry, Scenes, Study
+from loradet.training.command import load_config
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """Some images of an annotation file."""
+
+    source: Path
+    path: Path
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """What a run needs, and the `KEY=VALUE` words that point its config there.
+
+    Attributes:
+        annotations: files that must be there before subsets are drawn or training begins.
+        scenes: synthetic ones to make.
+    """
+
+    overrides: tuple[str, ...] = ()
+    annotations: tuple[Path, ...] = ()
+    scenes: Scenes | None = None
+    subsets: tuple[Subset, ...] = ()
+
+    def prepare(self, entry: Entry) -> None:
+        """Make what can be made and is not there yet.
+
+        Raises:
+            FileNotFoundError: the entry's data are not on this machine.
+        """
+        if self.scenes is not None:
+            _make(self.scenes)
+        for path in self.annotations:
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"Entry {entry.id}: no annotation file at {path}; datasets/README.md says where data are expected."
+                )
+        for subset in self.subsets:
+            _draw(subset)
+
+
+def run_data(study: Study, entry: Entry, *, short: bool, root: Path) -> RunData:
+    """The data of an entry's runs.
+
+    Args:
+        short: a smoke run.
+        root: folder of the run folders; subsets go into `<root>/smoke_data/<data.name>/`.
+    """
+    data = load_config(entry.config, list(entry.overrides)).data
+    annotations = {split: data[f"{split}_json"] for split in ("train", *(["val"] if short else entry.splits))}
+    if not short:
+        paths = tuple(expand(path) for path in annotations.values())
+        return RunData(annotations=paths, scenes=study.scenes)
+    counts = {"train": study.smoke.train_images, "val": study.smoke.val_images}
+    words, scenes = [], study.scenes
+    if scenes is None and study.stand_in is not None and not expand(data.train_json).is_file():
+        # At least as many as asked for; a larger set begins with the images of a smaller one.
+        larger = {split: max(count, counts.get(split, 0)) for split, count in study.stand_in.counts.items()}
+        scenes = replace(study.stand_in, counts=larger)
+        data.name, data.root = f"{data.name}_synthetic", scenes.root
+        words = [f"data.name={data.name}", f"data.root={data.root}"]
+    subsets = tuple(
+        Subset(
+            source=expand(data[f"{split}_json"]),
+            path=root / "smoke_data" / data.name / f"{split}_{count}.json",
+            count=count,
+        )
+        for split, count in counts.items()
+    )
+    words += [f"data.{split}_json={subset.path}" for split, subset in zip(counts, subsets)]
+    return RunData(
+        overrides=tuple(words), annotations=tuple(subset.source for subset in subsets), scenes=scenes, subsets=subsets
+    )
+
+
+def _make(scenes: Scenes) -> None:
+    root = Path(scenes.root)
+    with run_lock(root.parent / f".{root.name}"):
+        if not (root / "Annotations").is_dir():
+            logger.info("Painting %d synthetic scenes into %s.", sum(scenes.counts.values()), root)
+        generate(root, style=scenes.style, size=scenes.size, counts=scenes.counts, seed=scenes.seed, progress=True)
+
+
+def _draw(subset: Subset) -> None:
+    """Write a subset by seed 0 (of all images with boxes, where there are fewer than wanted)."""
+    with run_lock(subset.path.parent):
+        if subset.path.is_file() and subset.path.stat().st_mtime > subset.source.stat().st_mtime:
+            return
+        boxes = read_coco(subset.source)["annotations"]
+        filled = {b.get("image_id") for b in boxes if is_usable(b.get("bbox")) and not b.get("iscrowd")}
+        make_subset(subset.source, subset.path, min(subset.count, len(filled)), seed=0)

@@ -1,0 +1,118 @@
+"""One run of a study's entry: its folder, config and command lines."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from loradet.experiments.run_data import RunData
+from loradet.experiments.study import Entry, Study
+from loradet.training.command import load_config
+
+TRAIN_TOOL = "tools/lazyconfig_train_net.py"
+PICTURES_TOOL = "tools/visualize.py"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of an entry.
+
+    Attributes:
+        mode: "full" or "smoke".
+        root: folder of the run folders.
+        data: of a training: what it needs.
+        sources: of pictures: the runs to paint.
+    """
+
+    study: Study
+    entry: Entry
+    mode: str
+    seed: int
+    root: Path
+    data: RunData = field(default_factory=RunData)
+    sources: tuple["Run", ...] = ()
+
+    @property
+    def name(self) -> str:
+        """`<id>_<mode>`, and `_seed<N>` where the entry's full runs have other seeds than this one alone."""
+        default = self.entry.seeds[:1] if self.mode == "smoke" else self.entry.seeds
+        return f"{self.entry.id}_{self.mode}" + ("" if default == (self.seed,) else f"_seed{self.seed}")
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.name
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the metrics files that a finished run has: `<split>_metrics.json`."""
+        return ("smoke",) if self.is_short else self.entry.splits
+
+    @property
+    def is_short(self) -> bool:
+        return self.mode == "smoke" or self.entry.smoke_only
+
+    @property
+    def overrides(self) -> list[str]:
+        """All `KEY=VALUE` words of the run's command line."""
+        words = [*self.entry.overrides, *self.data.overrides]
+        if self.is_short:
+            smoke = self.study.smoke
+            words += [f"train.max_iter={smoke.epochs:g} epochs", "train.eval_splits=[val]", "train.smoke=True"]
+            words += smoke.overrides
+        else:
+            words.append(f"train.eval_splits=[{','.join(self.entry.splits)}]")
+        return [*words, f"train.seed={self.seed}", f"train.output_dir={self.folder}"]
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The run's config. Raises ValueError that names the entry, also where one of its overrides changes nothing."""
+        try:
+            own = list(self.entry.overrides)
+            complete = OmegaConf.to_container(load_config(self.entry.config, own))
+            for word in own:
+                without = load_config(self.entry.config, [other for other in own if other != word])
+                if OmegaConf.to_container(without) == complete:
+                    raise ValueError(f"the override {word} changes nothing in {self.entry.config}")
+            return load_config(self.entry.config, self.overrides)
+        except (ValueError, OSError) as error:
+            raise type(error)(f"Entry {self.entry.id}: {error}") from error
+
+    def commands(
+        self,
+        num_gpus: int = 1,
+        *,
+        evaluate_only: Sequence[str] = (),
+        overwrite: bool = False,
+        sources: Sequence["Run"] | None = None,
+    ) -> list[list[str]]:
+        """Command lines (without the interpreter), in their order; what has been begun is gone on with.
+
+        Args:
+            num_gpus: processes of a training.
+            evaluate_only: splits that a finished training is evaluated on.
+            overwrite: start afresh.
+            sources: of pictures: the runs to paint; None: all.
+        """
+        if self.entry.kind == "pictures":
+            return [self._paint(source) for source in (self.sources if sources is None else sources)]
+        train = [TRAIN_TOOL, "--config-file", self.entry.config, "--num-gpus", str(num_gpus)]
+        if not evaluate_only:
+            return [[*train, *([] if overwrite else ["--resume"]), *self._words(overwrite)]]
+        return [[*train, "--eval-only", *self._evaluation(split), *self._words()] for split in evaluate_only]
+
+    def _evaluation(self, split: str) -> list[str]:
+        name = "val" if split == "smoke" else split
+        return ["--split", name, "--output-json", str(self.folder / f"{split}_metrics.json")]
+
+    def _words(self, overwrite: bool = False) -> list[str]:
+        return [*self.overrides, *(["train.overwrite=True"] if overwrite else [])]
+
+    def _paint(self, source: "Run") -> list[str]:
+        return [
+            *(PICTURES_TOOL, "--config-file", str(source.folder / "config.yaml")),
+            *("--checkpoint", str(source.folder / "model_best.pth"), "--split", "val", "--export"),
+            *("--subset", str(self.study.smoke.val_images if self.mode == "smoke" else self.entry.images)),
+            *("--output", str(self.folder / source.name)),
+        ]

@@ -1,0 +1,131 @@
+"""Runs as SLURM jobs, through submitit (`pip install -e '.[slurm]'`); also its executors without SLURM."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from loradet.experiments.execution import Processes, execute
+from loradet.experiments.results import Result
+from loradet.experiments.runner import failure
+from loradet.experiments.runs import Run
+from loradet.experiments.state import inspect
+from loradet.files import write_json
+
+logger = logging.getLogger(__name__)
+
+JOB = "job.json"  # which job works on a run folder
+
+
+class RunJob:
+    """What a job does; submitit pickles it. Preempted or out of time, it saves and is queued again."""
+
+    def __init__(self, run: Run, num_gpus: int, overwrite: bool):
+        self.run, self.num_gpus, self.overwrite = run, num_gpus, overwrite
+        self.folder = Path.cwd()
+
+    def __call__(self) -> Result:
+        os.chdir(self.folder)
+        self._processes = Processes()
+        return execute(self.run, num_gpus=self.num_gpus, overwrite=self.overwrite, processes=self._processes)
+
+    def checkpoint(self) -> Any:
+        """Called by submitit before the job is taken away."""
+        from submitit.helpers import DelayedSubmission
+
+        self._processes.interrupt()
+        self._processes.wait_for_all()
+        return DelayedSubmission(RunJob(self.run, self.num_gpus, overwrite=False))
+
+
+class SubmititExecutor:
+    """Submits every run as a job and waits for them; jobs of an earlier call that are still there are waited for.
+
+    Args:
+        folder: for the jobs' scripts and logs.
+        cluster: "slurm", or submitit's "local" (processes) and "debug" (this process) for trying out.
+        jobs: most jobs at a time; None: SLURM decides.
+        num_gpus: of a job.
+        parameters: submitit's own, such as `slurm_partition` or `timeout_min`.
+        poll_s: seconds between looks.
+
+    Raises:
+        ImportError: submitit is not installed.
+        ValueError: a parameter that submitit does not know.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        *,
+        cluster: str = "slurm",
+        jobs: int | None = None,
+        num_gpus: int = 1,
+        overwrite: bool = False,
+        parameters: Mapping[str, Any] | None = None,
+        poll_s: float = 5.0,
+    ):
+        try:
+            import submitit
+        except ImportError as error:
+            raise ImportError("Jobs need submitit: pip install -e '.[slurm]'.") from error
+        self.cluster, self.num_gpus, self.overwrite, self.poll_s = cluster, num_gpus, overwrite, poll_s
+        self._folder = Path(folder)
+        try:
+            self._submitit = submitit.AutoExecutor(folder=self._folder, cluster=cluster)
+            settings = {"timeout_min": 24 * 60, "tasks_per_node": 1, "nodes": 1, **dict(parameters or {})}
+            if cluster == "slurm":
+                settings = {"gpus_per_node": num_gpus, **settings}
+                if jobs is not None:
+                    settings["slurm_array_parallelism"] = jobs
+            self._submitit.update_parameters(**settings)
+        except (RuntimeError, NameError, TypeError, ValueError) as error:
+            raise ValueError(f"--executor {cluster}: {' '.join(str(error).split())}") from error
+
+    def __call__(self, runs: Sequence[Run]) -> Iterator[tuple[Run, Result]]:
+        waiting = {run.name: (run, self._job_of(run)) for run in runs}
+        new = [run for run, job in waiting.values() if job is None]
+        for run, job in zip(new, self._submit(new)):
+            run.folder.mkdir(parents=True, exist_ok=True)
+            if self.cluster == "slurm":
+                write_json(run.folder / JOB, {"id": job.job_id, "folder": str(self._folder)})
+            logger.info("%s: job %s", run.name, job.job_id)
+            waiting[run.name] = (run, job)
+        while waiting:
+            for name, (run, job) in list(waiting.items()):
+                if job.done():
+                    del waiting[name]
+                    yield run, self._result(run, job)
+            if waiting:
+                time.sleep(self.poll_s)
+
+    def _submit(self, runs: Sequence[Run]) -> list[Any]:
+        jobs = [RunJob(run, self.num_gpus, self.overwrite) for run in runs]
+        if not jobs:
+            return []
+        with self._submitit.batch():
+            return [self._submitit.submit(job) for job in jobs]
+
+    def _job_of(self, run: Run) -> Any | None:
+        """The job of an earlier call that has not ended."""
+        path = run.folder / JOB
+        if self.cluster != "slurm" or not path.is_file():
+            return None
+        import submitit
+
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        job = submitit.SlurmJob(folder=noted["folder"], job_id=noted["id"])
+        return None if job.done(force_check=True) else job
+
+    def _result(self, run: Run, job: Any) -> Result:
+        error = job.exception()
+        if error is None:
+            return job.result()
+        try:
+            found = inspect(run)
+        except ValueError as broken:
+            return failure(run, broken)
+        return found if found.state == "finished" else failure(run, error)

@@ -1,0 +1,95 @@
+"""How far a run is, told from the files in its folder alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from loradet.evaluation.coco_metrics import PREFIX, read_metrics
+from loradet.experiments.checks import CHECKS
+from loradet.experiments.lock import holder
+from loradet.experiments.results import Result
+from loradet.experiments.runs import Run
+from loradet.training import record
+
+ATTEMPTS = "attempts.json"
+MANIFEST = "index.json"  # the last file of an export of pictures
+
+
+def inspect(run: Run, *, ignore_lock: bool = False) -> Result:
+    """What a run's folder holds now.
+
+    Args:
+        ignore_lock: the lock is the caller's own.
+
+    Raises:
+        ValueError: a file cannot be read, for one because it was cut in half; the entry and the file are named.
+    """
+    base = {"entry": run.entry, "mode": run.mode, "seed": run.seed, "folder": run.folder}
+    try:
+        if not ignore_lock and (pid := holder(run.folder)):
+            return Result(**base, state="running", detail=f"process {pid}", record=record.read(run.folder))
+        state, detail = _pictures_state(run) if run.entry.kind == "pictures" else _training_state(run)
+        if state != "finished" or run.entry.kind == "pictures":
+            return Result(**base, state=state, detail=detail, record=record.read(run.folder))
+        metrics = {split: read_metrics(run.folder / f"{split}_metrics.json") for split in run.splits}
+    except (ValueError, OSError) as error:
+        prefix = "" if str(error).startswith("Entry ") else f"Entry {run.entry.id}: "
+        raise ValueError(f"{prefix}{error}") from error
+    numbers = {s: {k: v for k, v in m.items() if k.startswith(PREFIX)} for s, m in metrics.items()}
+    past = record.read(run.folder)
+    synthetic = any(m.get("data") == "synthetic" for m in metrics.values())
+    return Result(**base, state=state, metrics=numbers, record=past, synthetic=synthetic)
+
+
+def _training_state(run: Run) -> tuple[str, str]:
+    past = record.read(run.folder)
+    attempts = read_attempts(run.folder)
+    last_line = attempts[-1]["log_tail"][-1] if attempts and attempts[-1]["log_tail"] else ""
+    if not past:
+        return ("failed", last_line) if attempts else ("missing", "")
+    if past.get("config_sha256") != record.config_hash(run.config):
+        return "changed", f"{run.folder} holds a run of another config"
+    status = past.get("status")
+    if status == "failed":
+        return "failed", str(past.get("error", last_line))
+    if status != "finished":
+        return "interrupted", f"after iteration {past['iteration']}" if "iteration" in past else ""
+    if absent := missing_splits(run):
+        return "incomplete", f"finished, but not evaluated on {', '.join(absent)}"
+    return ("failed", problem) if (problem := failed_check(run)) else ("finished", "")
+
+
+def missing_splits(run: Run) -> list[str]:
+    """Splits whose metrics file a finished run lacks."""
+    return [split for split in run.splits if not (run.folder / f"{split}_metrics.json").is_file()]
+
+
+def failed_check(run: Run) -> str | None:
+    """What keeps a finished run from counting as one: a metric that was not saved, or a check of its entry."""
+    for split in run.splits:
+        path = run.folder / f"{split}_metrics.json"
+        if absent := [name for name in run.entry.metrics if name not in read_metrics(path)]:
+            return f"{path.name} has no {absent[0]}"
+    for name, expected in run.entry.checks.items():
+        if problem := CHECKS[name](run.folder, expected):
+            return f"check {name}: {problem}"
+    return None
+
+
+def _pictures_state(run: Run) -> tuple[str, str]:
+    ready = [source for source in run.sources if _training_state(source)[0] == "finished"]
+    if not ready:
+        return "waiting", f"for a finished run of {' or '.join(s.entry.id for s in run.sources)}"
+    unpainted = [source.name for source in ready if not (run.folder / source.name / MANIFEST).is_file()]
+    if not unpainted:
+        return "finished", ""
+    attempts = read_attempts(run.folder)
+    if attempts and attempts[-1]["exit_code"]:
+        return "failed", attempts[-1]["log_tail"][-1] if attempts[-1]["log_tail"] else ""
+    return "missing", f"to paint: {', '.join(unpainted)}"
+
+
+def read_attempts(folder: Path) -> list[dict[str, Any]]:
+    """What was tried in a run folder: `command`, `began`, `ended`, `exit_code` and `log_tail` (lines) of each try."""
+    path = folder / ATTEMPTS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
