@@ -40,6 +40,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     mode.add_argument("--smoke", action="store_const", dest="mode", const="smoke", help="few images, one epoch")
     run.add_argument("--seeds", nargs="+", type=int, metavar="N", help="instead of each entry's own")
     run.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes a run (%(default)s)")
+    run.add_argument("--max-batch-per-gpu", type=int, metavar="N", help="images a forward pass, for small memories")
     run.add_argument("--jobs", type=int, metavar="K", help="runs at a time (as many as the GPUs allow)")
     run.add_argument("--executor", default="local", choices=("local", "slurm", "slurm-local", "slurm-debug"))
     run.add_argument("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="submitit's parameters of a job")
@@ -48,7 +49,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     show_only = run.add_mutually_exclusive_group()
     show_only.add_argument("--dry-run", action="store_true", help="say what would be done")
     show_only.add_argument("--dump-commands", action="store_true", help="print the command lines and do nothing")
-    run.set_defaults(mode="full")
+    run.set_defaults(mode="full", overwrite=False)
 
     for name, what in (
         ("status", "how far the runs are"),

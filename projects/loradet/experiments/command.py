@@ -17,7 +17,7 @@ from loradet.experiments.ledger import describe, entry_table, ledger, status_tab
 from loradet.experiments.planning import plan
 from loradet.experiments.results import Result
 from loradet.experiments.runner import Executor, LocalExecutor, run_all
-from loradet.experiments.runs import Run
+from loradet.experiments.runs import Launch, Run
 from loradet.experiments.slurm import SubmititExecutor
 from loradet.experiments.state import inspect
 from loradet.experiments.study import Study
@@ -84,7 +84,7 @@ def _run(study: Study, arguments: argparse.Namespace) -> int:
     runs = plan(study, arguments.ids, mode=arguments.mode, seeds=arguments.seeds, root=arguments.work_dirs)
     if arguments.dump_commands:
         for run in runs:
-            for words in run.commands(arguments.num_gpus):
+            for words in run.commands(_launch(arguments)):
                 print(shlex.join(["python", *words]))
         return 0
     if arguments.dry_run:
@@ -114,12 +114,17 @@ def _print_plan(runs: Sequence[Run]) -> None:
         print(f"{run.name}: {_TODO[result.state]}" + (f" ({result.detail})" if result.detail else ""))
 
 
+def _launch(arguments: argparse.Namespace) -> Launch:
+    return Launch(
+        num_gpus=arguments.num_gpus, max_batch_per_gpu=arguments.max_batch_per_gpu, overwrite=arguments.overwrite
+    )
+
+
 def _executor(arguments: argparse.Namespace) -> Executor:
-    options = {"jobs": arguments.jobs, "num_gpus": arguments.num_gpus, "overwrite": arguments.overwrite}
     if arguments.executor == "local":
         if arguments.slurm:
             raise ValueError("--slurm is for --executor slurm.")
-        return LocalExecutor(**options)
+        return LocalExecutor(_launch(arguments), jobs=arguments.jobs)
     clusters = {"slurm": "slurm", "slurm-local": "local", "slurm-debug": "debug"}
     parameters = {}
     for word in arguments.slurm:
@@ -128,7 +133,8 @@ def _executor(arguments: argparse.Namespace) -> Executor:
             raise ValueError(f"--slurm {word}: expected KEY=VALUE.")
         parameters[key] = yaml.safe_load(value)
     folder = Path(arguments.work_dirs) / "slurm"
-    return SubmititExecutor(folder, cluster=clusters[arguments.executor], parameters=parameters, **options)
+    cluster = clusters[arguments.executor]
+    return SubmititExecutor(folder, _launch(arguments), cluster=cluster, jobs=arguments.jobs, parameters=parameters)
 
 
 def _results(study: Study, arguments: argparse.Namespace, modes: Sequence[str]) -> list[Result]:

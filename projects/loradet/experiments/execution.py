@@ -13,7 +13,7 @@ from typing import Any
 
 from loradet.experiments.lock import run_lock, set_holder
 from loradet.experiments.results import Result
-from loradet.experiments.runs import Run
+from loradet.experiments.runs import Launch, Run
 from loradet.experiments.state import ATTEMPTS, inspect, missing_splits, read_attempts
 from loradet.files import write_json
 
@@ -62,8 +62,7 @@ class Processes:
 def execute(
     run: Run,
     *,
-    num_gpus: int = 1,
-    overwrite: bool = False,
+    launch: Launch | None = None,
     environment: Mapping[str, str] | None = None,
     processes: Processes | None = None,
 ) -> Result:
@@ -72,21 +71,21 @@ def execute(
     Every try is recorded in the folder's `attempts.json`, what it prints in `console.txt`.
 
     Args:
-        overwrite: start afresh where the folder holds a run of another config.
+        launch: how.
         environment: variables to set besides.
 
     Returns:
         What the folder holds afterwards; "failed" with the last words where a process ended badly.
     """
-    processes = processes or Processes()
+    processes, launch = processes or Processes(), launch or Launch()
     with run_lock(run.folder) as lock:
         result = inspect(run, ignore_lock=True)
-        if result.state in ("finished", "waiting") or (result.state == "changed" and not overwrite):
+        if result.state in ("finished", "waiting") or (result.state == "changed" and not launch.overwrite):
             return result
-        fresh = result.state == "changed"
+        launch = replace(launch, overwrite=result.state == "changed")
         # A second round evaluates what a finished training of an earlier version of its entry was not evaluated on.
         for _ in range(2):
-            for words in _commands(run, result, num_gpus, fresh):
+            for words in _commands(run, result, launch):
                 attempt = _try(words, run.folder, lock, dict(environment or {}), processes)
                 if attempt["exit_code"]:
                     return _unsuccessful(inspect(run, ignore_lock=True), attempt)
@@ -96,12 +95,12 @@ def execute(
         return result
 
 
-def _commands(run: Run, result: Result, num_gpus: int, fresh: bool) -> list[list[str]]:
+def _commands(run: Run, result: Result, launch: Launch) -> list[list[str]]:
     if run.entry.kind == "pictures":
         ready = [source for source in run.sources if inspect(source).state == "finished"]
         return run.commands(sources=ready)
     evaluate_only = missing_splits(run) if result.state == "incomplete" else []
-    return run.commands(num_gpus, evaluate_only=evaluate_only, overwrite=fresh)
+    return run.commands(launch, evaluate_only=evaluate_only)
 
 
 def _try(words: list[str], folder: Path, lock: Any, environment: dict[str, str], processes: Processes) -> dict:

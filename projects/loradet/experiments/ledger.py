@@ -12,6 +12,7 @@ from loradet.adapters import ParameterTable, parameter_table
 from loradet.evaluation.coco_metrics import PREFIX
 from loradet.experiments.planning import plan
 from loradet.experiments.results import Result
+from loradet.experiments.runs import Launch
 from loradet.experiments.study import MAIN_METRIC, Entry, Study
 from loradet.inference.loading import without_weights
 from loradet.training.command import load_config
@@ -42,7 +43,7 @@ def status_table(results: Sequence[Result]) -> str:
 def commands(study: Study, entry: Entry, num_gpus: int, *, root: str) -> list[str]:
     """The shell commands of an entry's full runs, one a seed."""
     runs = plan(study, [entry.id], root=root)
-    return [shlex.join(["python", *words]) for run in runs for words in run.commands(num_gpus)]
+    return [shlex.join(["python", *words]) for run in runs for words in run.commands(Launch(num_gpus=num_gpus))]
 
 
 def config_differences(config: DictConfig, baseline: DictConfig) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 
 from loradet.experiments.execution import Processes, execute
 from loradet.experiments.results import Result
-from loradet.experiments.runs import Run
+from loradet.experiments.runs import Launch, Run
 from loradet.experiments.state import inspect
 from loradet.experiments.study import MAIN_METRIC
 
@@ -25,23 +25,22 @@ class LocalExecutor:
     """Processes on this machine, `jobs` at a time, each with GPUs of its own.
 
     Args:
+        launch: how each run is carried out.
         jobs: None: as many as there are sets of GPUs; one on a machine without.
-        num_gpus: processes of a run, one a GPU.
-        overwrite: start afresh where a folder holds a run of another config.
 
     Raises:
         ValueError: more GPUs would be used than there are.
     """
 
-    def __init__(self, *, jobs: int | None = None, num_gpus: int = 1, overwrite: bool = False):
-        devices = _devices()
+    def __init__(self, launch: Launch, *, jobs: int | None = None):
+        devices, num_gpus = _devices(), launch.num_gpus
         if jobs is None:
             jobs = max(1, len(devices) // num_gpus)
         if jobs < 1 or num_gpus < 1:
             raise ValueError(f"--jobs {jobs} --num-gpus {num_gpus}: expected at least 1 of each.")
         if devices and jobs * num_gpus > len(devices):
             raise ValueError(f"--jobs {jobs} x --num-gpus {num_gpus}: there are {len(devices)} GPUs.")
-        self.jobs, self.num_gpus, self.overwrite = jobs, num_gpus, overwrite
+        self.jobs, self.launch = jobs, launch
         self._environments = queue.SimpleQueue()
         for job in range(jobs):
             self._environments.put(_environment(devices[job * num_gpus : (job + 1) * num_gpus], jobs * num_gpus))
@@ -65,9 +64,8 @@ class LocalExecutor:
     def _carry_out(self, run: Run) -> Result:
         environment = self._environments.get()
         try:
-            options = {"num_gpus": self.num_gpus, "overwrite": self.overwrite, "environment": environment}
             logger.info("%s: begins (%s)", run.name, run.folder)
-            return execute(run, processes=self._processes, **options)
+            return execute(run, launch=self.launch, environment=environment, processes=self._processes)
         except InterruptedError:
             return inspect(run)
         except (ValueError, OSError) as error:

@@ -16,6 +16,21 @@ PICTURES_TOOL = "tools/visualize.py"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How runs are carried out, which changes none of their results.
+
+    Attributes:
+        num_gpus: processes of a training, one a GPU.
+        max_batch_per_gpu: images in one forward pass; None: as the config says.
+        overwrite: start afresh where a folder holds a run of another config.
+    """
+
+    num_gpus: int = 1
+    max_batch_per_gpu: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One run of an entry.
 
@@ -81,33 +96,32 @@ class Run:
 
     def commands(
         self,
-        num_gpus: int = 1,
+        launch: Launch | None = None,
         *,
         evaluate_only: Sequence[str] = (),
-        overwrite: bool = False,
         sources: Sequence["Run"] | None = None,
     ) -> list[list[str]]:
         """Command lines (without the interpreter), in their order; what has been begun is gone on with.
 
         Args:
-            num_gpus: processes of a training.
+            launch: whose `overwrite` means to start afresh here.
             evaluate_only: splits that a finished training is evaluated on.
-            overwrite: start afresh.
             sources: of pictures: the runs to paint; None: all.
         """
+        launch = launch or Launch()
         if self.entry.kind == "pictures":
             return [self._paint(source) for source in (self.sources if sources is None else sources)]
-        train = [TRAIN_TOOL, "--config-file", self.entry.config, "--num-gpus", str(num_gpus)]
-        if not evaluate_only:
-            return [[*train, *([] if overwrite else ["--resume"]), *self._words(overwrite)]]
-        return [[*train, "--eval-only", *self._evaluation(split), *self._words()] for split in evaluate_only]
+        train = [TRAIN_TOOL, "--config-file", self.entry.config, "--num-gpus", str(launch.num_gpus)]
+        words = list(self.overrides)
+        if launch.max_batch_per_gpu is not None:
+            words.append(f"train.max_batch_per_gpu={launch.max_batch_per_gpu}")
+        if evaluate_only:
+            return [[*train, "--eval-only", *self._evaluation(split), *words] for split in evaluate_only]
+        return [[*train, *words, "train.overwrite=True"] if launch.overwrite else [*train, "--resume", *words]]
 
     def _evaluation(self, split: str) -> list[str]:
         name = "val" if split == "smoke" else split
         return ["--split", name, "--output-json", str(self.folder / f"{split}_metrics.json")]
-
-    def _words(self, overwrite: bool = False) -> list[str]:
-        return [*self.overrides, *(["train.overwrite=True"] if overwrite else [])]
 
     def _paint(self, source: "Run") -> list[str]:
         return [

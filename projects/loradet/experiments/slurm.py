@@ -5,13 +5,14 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from loradet.experiments.execution import Processes, execute
 from loradet.experiments.results import Result
 from loradet.experiments.runner import failure
-from loradet.experiments.runs import Run
+from loradet.experiments.runs import Launch, Run
 from loradet.experiments.state import inspect
 from loradet.files import write_json
 
@@ -23,14 +24,14 @@ JOB = "job.json"  # which job works on a run folder
 class RunJob:
     """What a job does; submitit pickles it. Preempted or out of time, it saves and is queued again."""
 
-    def __init__(self, run: Run, num_gpus: int, overwrite: bool):
-        self.run, self.num_gpus, self.overwrite = run, num_gpus, overwrite
+    def __init__(self, run: Run, launch: Launch):
+        self.run, self.launch = run, launch
         self.folder = Path.cwd()
 
     def __call__(self) -> Result:
         os.chdir(self.folder)
         self._processes = Processes()
-        return execute(self.run, num_gpus=self.num_gpus, overwrite=self.overwrite, processes=self._processes)
+        return execute(self.run, launch=self.launch, processes=self._processes)
 
     def checkpoint(self) -> Any:
         """Called by submitit before the job is taken away."""
@@ -38,7 +39,7 @@ class RunJob:
 
         self._processes.interrupt()
         self._processes.wait_for_all()
-        return DelayedSubmission(RunJob(self.run, self.num_gpus, overwrite=False))
+        return DelayedSubmission(RunJob(self.run, replace(self.launch, overwrite=False)))
 
 
 class SubmititExecutor:
@@ -46,9 +47,9 @@ class SubmititExecutor:
 
     Args:
         folder: for the jobs' scripts and logs.
+        launch: how each run is carried out.
         cluster: "slurm", or submitit's "local" (processes) and "debug" (this process) for trying out.
         jobs: most jobs at a time; None: SLURM decides.
-        num_gpus: of a job.
         parameters: submitit's own, such as `slurm_partition` or `timeout_min`.
         poll_s: seconds between looks.
 
@@ -60,11 +61,10 @@ class SubmititExecutor:
     def __init__(
         self,
         folder: str | os.PathLike,
+        launch: Launch,
         *,
         cluster: str = "slurm",
         jobs: int | None = None,
-        num_gpus: int = 1,
-        overwrite: bool = False,
         parameters: Mapping[str, Any] | None = None,
         poll_s: float = 5.0,
     ):
@@ -72,13 +72,13 @@ class SubmititExecutor:
             import submitit
         except ImportError as error:
             raise ImportError("Jobs need submitit: pip install -e '.[slurm]'.") from error
-        self.cluster, self.num_gpus, self.overwrite, self.poll_s = cluster, num_gpus, overwrite, poll_s
+        self.cluster, self.launch, self.poll_s = cluster, launch, poll_s
         self._folder = Path(folder)
         try:
             self._submitit = submitit.AutoExecutor(folder=self._folder, cluster=cluster)
             settings = {"timeout_min": 24 * 60, "tasks_per_node": 1, "nodes": 1, **dict(parameters or {})}
             if cluster == "slurm":
-                settings = {"gpus_per_node": num_gpus, **settings}
+                settings = {"gpus_per_node": launch.num_gpus, **settings}
                 if jobs is not None:
                     settings["slurm_array_parallelism"] = jobs
             self._submitit.update_parameters(**settings)
@@ -103,7 +103,7 @@ class SubmititExecutor:
                 time.sleep(self.poll_s)
 
     def _submit(self, runs: Sequence[Run]) -> list[Any]:
-        jobs = [RunJob(run, self.num_gpus, self.overwrite) for run in runs]
+        jobs = [RunJob(run, self.launch) for run in runs]
         if not jobs:
             return []
         with self._submitit.batch():
