@@ -2,6 +2,7 @@
 
 import logging
 import math
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def finish_run(
             classes=list(metadata.get("thing_classes") or []),
             class_ids=sorted(ids, key=ids.get),
         )
-    run.update(status="finished")
+    run.update(status="finished", finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
 
 def write_split_metrics(

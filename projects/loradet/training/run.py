@@ -52,6 +52,7 @@ class Schedule:
     max_iter: int
     eval_period: int
     checkpoint_period: int
+    iterations_per_epoch: int | None
 
 
 def train(cfg: DictConfig, *, resume: bool = False) -> str:
@@ -108,6 +109,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
         device,
         config_sha256=identity,
         data=data,
+        iterations_per_epoch=schedule.iterations_per_epoch,
         resumed_at=start_iter or None,
         parameters=parameter_table(trainer.module).to_dict(),
     )
@@ -229,6 +231,7 @@ def _resolve_schedule(cfg: DictConfig, loader: Any, total_batch_size: int) -> Sc
         max_iter,
         iterations(train.eval_period, per_epoch, "train.eval_period"),
         iterations(train.checkpointer.period, per_epoch, "train.checkpointer.period"),
+        per_epoch,
     )
     cfg.train.max_iter = max_iter
     logger.info("%s iterations an epoch, %d in all.", per_epoch or "An unknown number of", max_iter)

@@ -1,0 +1,232 @@
+"""The report of a study: tables and plots of its runs as TSV, Markdown and one HTML file."""
+
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from loradet.experiments.consistency import check_results, is_short
+from loradet.experiments.curves import AP, LOSS, RunLog, curves, read_logs
+from loradet.experiments.document import Document, Section, Table, to_markdown
+from loradet.experiments.figures import Plot, drawing_style
+from loradet.experiments.plots import CLASS_PREFIX, ap_against_parameters, ap_by_rank, class_ap, curve_plot
+from loradet.experiments.report_html import to_html
+from loradet.experiments.results import Result
+from loradet.experiments.seed_statistics import PairedDifference, Summary
+from loradet.experiments.study import Study
+from loradet.experiments.table import PARTS, Comparison, Row, comparisons, metric_names, rows, to_tsv
+from loradet.files import atomic_open
+
+NOTHING = "–"
+_BOX = "coco/bbox_"
+_FEW_SEEDS = (
+    "Differences are taken seed by seed, with Student's 95 % interval of their mean. Three seeds are few: with n = 3 "
+    "the interval reaches 2.5 sample standard deviations to each side, so only large differences show, and one that "
+    "holds 0 does not say that two methods are equal. With one shared seed there is no interval."
+)
+
+
+def write_report(study: Study, results: Sequence[Result], output: Path, *, title: str | None = None) -> list[Path]:
+    """Write `report.tsv`, `report.md`, `report.html` and `plots/*.png` into a folder.
+
+    Everything is read, checked and drawn before the first file is written.
+
+    Args:
+        results: one for each expected run, missing ones too, in the order of the study's entries.
+        output: the folder; made where there is none.
+        title: of the page; by default the study's.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: the runs do not belong into one table (see `check_results`), or a metrics file is cut.
+    """
+    check_results(results)
+    table = rows(results)
+    logs = read_logs(results)
+    with drawing_style():
+        document = _document(study, results, table, logs, title or study.title)
+    plots = [plot for section in document.sections for plot in section.plots]
+    contents: dict[Path, bytes] = {
+        output / "report.tsv": to_tsv(study, table).encode(),
+        output / "report.md": to_markdown(document).encode(),
+        output / "report.html": to_html(document).encode(),
+        **{output / "plots" / f"{plot.name}.png": plot.png for plot in plots},
+    }
+    for path, content in contents.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_open(path, "wb") as file:
+            file.write(content)
+    return list(contents)
+
+
+def _document(
+    study: Study, results: Sequence[Result], table: Sequence[Row], logs: Sequence[RunLog], title: str
+) -> Document:
+    splits = list(dict.fromkeys(row.split for row in table))
+    full = [row for row in table if row.split != "smoke"]
+    sections = [_split_section([row for row in table if row.split == split], split, table) for split in splits]
+    sections += [
+        _comparison_section(comparisons(study, full or table)),
+        _cost_section(table),
+        _curve_section(logs),
+        _run_section(results),
+    ]
+    return Document(title, _introduction(study, results, table), [s for s in sections if s.tables or s.plots])
+
+
+def _introduction(study: Study, results: Sequence[Result], table: Sequence[Row]) -> list[str]:
+    finished = [result for result in results if result.state == "finished"]
+    missing = len(results) - len(finished)
+    texts = [
+        f"{len(finished)} of {len(results)} runs are finished"
+        + (f"; the {missing} others are listed with their state under «Runs»." if missing else "."),
+        "Metrics are fractions of 1: mean ± sample standard deviation over the seeds, their number in brackets; "
+        f"{NOTHING} where there is no number.",
+    ]
+    if any(row.reported for row in table):
+        texts.append(f"Reported: {study.source or 'the source is not named by the study'}.")
+    if any(row.data for row in table):
+        texts.append(
+            "The runs marked «synthetic» were trained and measured on synthetic images. They show that the "
+            "experiments run and how the methods compare there; they are not to be held against numbers on real images."
+        )
+    return texts
+
+
+def _split_section(here: Sequence[Row], split: str, table: Sequence[Row]) -> Section:
+    names = metric_names(here)
+    classes = [name for name in names if name.startswith(CLASS_PREFIX)]
+    recall = [name for name in names if name.startswith(f"{_BOX}AR")]
+    precision = [name for name in names if name.startswith(f"{_BOX}mAP") and name not in classes]
+    others = [name for name in names if name not in (*classes, *recall, *precision)]
+    tables = [_metric_table(here, precision, runs=True)]
+    tables += [_metric_table(here, group, runs=False) for group in (recall, classes, others) if group]
+    return Section(f"Results on {split}", tables=tables, plots=_split_plots(table, split))
+
+
+def _split_plots(table: Sequence[Row], split: str) -> list[Plot]:
+    """Smoke runs are drawn where there is nothing else."""
+    if split == "smoke" and any(row.measured for row in table if row.split != "smoke"):
+        return []
+    drawn = (draw(table, split) for draw in (ap_against_parameters, ap_by_rank, class_ap))
+    return [plot for plot in drawn if plot is not None]
+
+
+def _metric_table(here: Sequence[Row], names: Sequence[str], *, runs: bool) -> Table:
+    """A row for each experiment; beside our column of a metric the reported one, where there is any."""
+    columns: list[tuple[str, Callable[[Row], str]]] = [*_NAMES]
+    if any(row.data for row in here):
+        columns.append(("data", lambda row: row.data or NOTHING))
+    if runs:
+        columns += [("trainable (M)", lambda row: _millions(row.parameters("all"))), ("runs", lambda row: row.states)]
+    for name in names:
+        columns.append((_label(name), lambda row, name=name: row.state or _text(row.metrics.get(name))))
+        if any(name in row.reported for row in here):
+            columns.append((f"{_label(name)} reported", lambda row, name=name: _text(row.reported.get(name))))
+    return Table([header for header, _ in columns], [[cell(row) for _, cell in columns] for row in here])
+
+
+_NAMES = (("id", lambda row: row.entry.id), ("experiment", lambda row: row.entry.title))
+
+
+def _label(name: str) -> str:
+    """Short names in the table: `AP50` for `coco/bbox_mAP_50`, the class for `coco/bbox_mAP/<class>`."""
+    if name.startswith(CLASS_PREFIX):
+        return name.removeprefix(CLASS_PREFIX)
+    return name.removeprefix(_BOX).replace("mAP_", "AP").replace("mAP", "AP")
+
+
+def _comparison_section(compared: Sequence[Comparison]) -> Section:
+    if not compared:
+        return Section("")
+    has_reported = any(one.reported for one in compared)
+    headers = ["id", "experiment", "minus", "split", "AP difference", "95 % interval", "seeds"]
+    headers += ["AP difference reported", "95 % interval reported"] if has_reported else []
+    body = []
+    for one in compared:
+        cells = [one.entry.id, one.entry.title, one.baseline.id, one.split, *_difference(one.ours)]
+        cells.append(", ".join(map(str, one.ours.seeds)) if one.ours else NOTHING)
+        body.append(cells + (_difference(one.reported) if has_reported else []))
+    return Section("Differences from the baselines", [_FEW_SEEDS], [Table(headers, body)])
+
+
+def _difference(found: PairedDifference | None) -> list[str]:
+    if found is None:
+        return [NOTHING, NOTHING]
+    interval = NOTHING if found.low is None else f"{found.low:+.3f} to {found.high:+.3f}"
+    return [f"{found.mean:+.3f}", interval]
+
+
+def _cost_section(table: Sequence[Row]) -> Section:
+    """One row for each experiment, full and smoke runs apart: costs belong to runs and not to splits."""
+    seen, body = set(), []
+    for row in table:
+        place = (row.entry.id, row.split == "smoke")
+        if place in seen or not row.measured:
+            continue
+        seen.add(place)
+        memory, seconds = row.cost("peak_memory_mb"), row.cost("wall_time_s")
+        body.append(
+            [
+                row.entry.id,
+                row.entry.title,
+                "smoke" if place[1] else "full",
+                row.data or NOTHING,
+                *(_millions(row.parameters(part)) for part in PARTS),
+                _millions(row.parameters("all", "total")),
+                _text(row.cost("images_per_s"), 1),
+                NOTHING if memory is None else f"{memory.mean:.0f}",
+                NOTHING if seconds is None else f"{seconds.mean / 60:.1f}",
+                row.recorded("device") or NOTHING,
+                row.recorded("processes") or NOTHING,
+            ]
+        )
+    headers = ["id", "experiment", "mode", "data", *(f"trainable {part} (M)" for part in PARTS), "total (M)"]
+    headers += ["training images/s", "peak memory (MiB)", "wall time (min)", "device", "processes"]
+    return Section("Parameters, speed and memory", tables=[Table(headers, body)] if body else [])
+
+
+def _curve_section(logs: Sequence[RunLog]) -> Section:
+    short = all(is_short(log.result) for log in logs)
+    chosen = [log for log in logs if is_short(log.result) == short]
+    images = " (synthetic images)" if any(log.result.synthetic for log in chosen) else ""
+    drawn = [
+        curve_plot(curves(chosen, LOSS), "curves_loss", f"training loss{images}"),
+        curve_plot(curves(chosen, AP, 0.01), "curves_ap", f"AP at the periodic evaluations{images}"),
+    ]
+    return Section("Training (smoke runs)" if short else "Training", plots=[p for p in drawn if p])
+
+
+def _run_section(results: Sequence[Result]) -> Section:
+    headers = ["id", "mode", "seed", "state", "detail", "data", "folder", "code", "device"]
+    body = [
+        [
+            result.entry.id,
+            result.mode,
+            str(result.seed),
+            result.state,
+            textwrap.shorten(result.detail, 160, placeholder=" …") or NOTHING,
+            "synthetic" if result.synthetic else NOTHING,
+            result.folder.name,
+            _revision(result.record.get("git_revision")),
+            str(result.record.get("device") or NOTHING),
+        ]
+        for result in results
+    ]
+    return Section("Runs", tables=[Table(headers, body)] if body else [])
+
+
+def _revision(revision: str | None) -> str:
+    if not revision:
+        return NOTHING
+    commit, plus, changes = revision.partition("+")
+    return commit[:10] + plus + changes
+
+
+def _text(summary: Summary | None, digits: int = 3) -> str:
+    return NOTHING if summary is None else summary.text(digits)
+
+
+def _millions(count: int | None) -> str:
+    return NOTHING if count is None else f"{count / 1e6:.3f}"
