@@ -6,20 +6,21 @@ import shutil
 import pytest
 import torch
 from detectron2.config import LazyConfig
+from detectron2.data import DatasetCatalog
 from detectron2.engine import default_argument_parser
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_tool import CONFIG, arguments, call, lines, snapshot, succeed, tool
 
 SPLITS = ("val", "test")
+SETTINGS = ["train.eval_splits=[val,test]", "train.checkpointer.max_to_keep=2", "model.test_score_thresh=0.0"]
 
 
 @pytest.fixture(scope="module")
 def run(train_data, tmp_path_factory):
     """Output folder of a finished run; tests that write take a copy."""
     folder = tmp_path_factory.mktemp("run") / "out"
-    settings = ["train.eval_splits=[val,test]", "train.checkpointer.max_to_keep=2", "model.test_score_thresh=0.0"]
-    succeed(*arguments(train_data, folder, *settings, "train.max_iter=9", "train.clip_grad.max_norm=5.0"))
+    succeed(*arguments(train_data, folder, *SETTINGS, "train.max_iter=9", "train.clip_grad.max_norm=5.0"))
     return folder
 
 
@@ -31,6 +32,12 @@ def own_run(run, tmp_path):
 
 def read(path):
     return json.loads(path.read_text())
+
+
+def forget_data():
+    """A user's next command is another process, which has registered nothing."""
+    for name in ("tiny_train", "tiny_val", "tiny_test"):
+        DatasetCatalog.pop(name, None)
 
 
 def best_iteration(run):
@@ -220,3 +227,41 @@ def test_contradicting_arguments_are_refused(words, capsys):
         tool.parse_arguments([*(["--config-file", "x"] if words else []), *words])
     assert stop.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+def test_the_record_says_on_what_data(run, train_data):
+    data = read(run / "run.json")["data"]
+    assert list(data) == ["train", "val", "test"]
+    for split, described in data.items():
+        content = read(train_data / "Annotations" / f"{split}.json")
+        assert described["source"] == str(train_data / "Annotations" / f"{split}.json")
+        assert described["num_images"] == len(content["images"])
+        assert described["synthetic"]
+        assert read(run / f"{split}_metrics.json")["data"] == "synthetic" if split != "train" else True
+    assert len({described["fingerprint"] for described in data.values()}) == 3
+
+
+def test_a_smoke_run_leaves_smoke_metrics(train_data, tmp_path):
+    succeed(*arguments(train_data, tmp_path / "out", "train.max_iter=1", "train.smoke=True"))
+    metrics = read(tmp_path / "out" / "smoke_metrics.json")
+    assert metrics["split"] == "val" and "coco/bbox_mAP" in metrics
+    assert not (tmp_path / "out" / "val_metrics.json").exists()
+    code, text = call(*arguments(train_data, tmp_path / "two", "train.smoke=True", "train.eval_splits=[val,test]"))
+    assert code == 1 and "train.smoke=True: expected one split" in text
+
+
+def test_a_finished_run_on_data_that_have_changed_since_is_not_the_same_run(own_run, train_data, tmp_path):
+    data = shutil.copytree(train_data, tmp_path / "data")
+    words = [*SETTINGS, "train.max_iter=9", "train.clip_grad.max_norm=5.0"]
+    moved = arguments(data, own_run, "--resume", *words)
+    forget_data()
+    assert call(*moved)[0] == 0  # the same data at another place
+    forget_data()
+    file = data / "Annotations" / "train.json"
+    file.write_text(file.read_text().replace('"synthetic"', '"painted"'))
+    before = snapshot(own_run)
+    code, text = call(*moved)
+    assert code == 1 and "made on other data" in text
+    assert {k: v for k, v in snapshot(own_run).items() if "log" not in str(k)} == {
+        k: v for k, v in before.items() if "log" not in str(k)
+    }

@@ -11,6 +11,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from loradet.datasets import coco_dataset, register_coco
+from loradet.datasets.provenance import is_synthetic
 
 _numbers = count()
 
@@ -183,6 +184,29 @@ def test_what_is_left_out_is_logged_with_counts(coco_folder, name, caplog):
 def test_filter_empty_keeps_images_with_boxes_to_train_on(coco_folder, name):
     records = coco_dataset(coco_folder.json, coco_folder.images, ["cat"], name=name, filter_empty=True)
     assert [record["image_id"] for record in records] == [10]  # image 7 has nothing but a crowd of cats
+
+
+def test_small_images_and_empty_ones_are_left_out_with_counts_by_reason(coco_folder, name, caplog):
+    coco_folder.content["images"][0]["height"] = 15
+    coco_folder.write()
+    with caplog.at_level(logging.INFO, "loradet"):
+        records = coco_dataset(coco_folder.json, coco_folder.images, name=name, filter_empty=True, min_size=16)
+    assert [record["image_id"] for record in records] == [7]
+    assert "left out 1 images under 16 pixels" in caplog.text
+    assert "left out 1 images without boxes" in caplog.text
+    assert len(DatasetCatalog.get(name)) == 3  # evaluation sees all
+
+
+@pytest.mark.parametrize("classes", [None, ["dog", "cat"]])
+def test_synthetic_images_stay_marked_in_the_copy_for_evaluation(coco_folder, name, classes):
+    assert not is_synthetic(coco_folder.json)
+    coco_folder.content["info"] = {"synthetic": True}
+    coco_folder.write()
+    coco_dataset(coco_folder.json, coco_folder.images, classes, name=name)
+    metadata = MetadataCatalog.get(name)
+    assert metadata.synthetic
+    assert (metadata.json_file == str(coco_folder.json)) == (classes is None)
+    assert is_synthetic(metadata.json_file)
 
 
 def test_without_a_name_one_is_made_for_each_choice_of_classes(coco_folder):

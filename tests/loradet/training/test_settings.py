@@ -109,6 +109,11 @@ def test_known_keys_pass_and_nothing_is_changed(override):
     assert cfg == OmegaConf.create(CONFIG)
 
 
+def test_a_key_whose_value_hangs_on_a_missing_one_can_be_overridden_beside_it():
+    cfg = OmegaConf.create({"data": {"root": "???", "train_json": "${data.root}/train.json"}})
+    check_overrides(cfg, ["data.root=/here", "data.train_json=/there.json"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
