@@ -1,6 +1,7 @@
 """Small COCO files out of large ones, the same on every machine."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 from loradet.datasets.boxes import is_usable
@@ -44,12 +45,17 @@ def make_subset(
     if not 0 < count <= len(candidates):
         kind = "images" if include_empty else "images with boxes (empty ones are drawn too if asked)"
         raise ValueError(f"count={count}: {json_file} has {len(candidates)} {kind}; expected 1 to {len(candidates)}.")
-    chosen = set(sorted(candidates, key=lambda number: _rank(seed, number))[:count])
+    chosen = choose_ids(candidates, count, seed)
     subset = {key: value for key, value in content.items() if key not in ("images", "annotations")}
     subset["images"] = sorted((images[number] for number in chosen), key=_by_id)
     subset["annotations"] = sorted((ann for ann in content["annotations"] if ann.get("image_id") in chosen), key=_by_id)
     write_coco(output, subset)
     return subset
+
+
+def choose_ids(image_ids: Iterable[Any], count: int, seed: int = 0) -> set[Any]:
+    """The first `count` image ids (all, where there are fewer) by a hash of (seed, id), whatever their order."""
+    return set(sorted(image_ids, key=lambda number: _rank(seed, number))[:count])
 
 
 def _rank(seed: int, image_id: Any) -> bytes:

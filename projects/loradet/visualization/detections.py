@@ -3,25 +3,24 @@
 import copy
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import instantiate
 from detectron2.data import detection_utils
-from detectron2.structures import BoxMode
+from detectron2.structures import BoxMode, Instances
 from omegaconf import DictConfig
 from torch import nn
 
-from loradet.evaluation.splits import dataset_metadata, split_config
-from loradet.training.finish import load_for_evaluation
-from loradet.training.setup import choose_device
-
 from .painting import LabelledBoxes, Panel, contact_sheet, paint_pair, save_png
+from .split import choose_records, evaluation_mode, load_split
 
 logger = logging.getLogger(__name__)
+
+DEFAULT_IMAGES = 8
 
 
 def paint_split(
@@ -30,10 +29,12 @@ def paint_split(
     output: str | os.PathLike,
     *,
     split: str = "val",
-    num_images: int = 8,
+    num_images: int | None = None,
     score_threshold: float = 0.3,
     ground_truth: bool = True,
     sheet: bool = False,
+    subset: int | None = None,
+    subset_seed: int = 0,
 ) -> list[Path]:
     """Build the config's model, load a checkpoint or an adapter file, and paint images of a split.
 
@@ -42,10 +43,12 @@ def paint_split(
         output: a folder, which gets a PNG for each image or `detections.png`; or a PNG file, for one image or
             a sheet.
         split: as in `dataloader.<split>`.
-        num_images: images spread evenly over those that have boxes.
+        num_images: images spread evenly over those that have boxes. None: 8, or all of a subset if it is
+            not for a sheet.
         score_threshold: detections under it are left out.
         ground_truth: paint it beside the detections.
         sheet: one contact sheet instead of a PNG for each image.
+        subset: choose from as many images of the split, the same for every model; see `choose_subset`.
 
     Returns:
         The files written.
@@ -53,27 +56,23 @@ def paint_split(
     Raises:
         ValueError: no such split, a PNG for several images, or a checkpoint of another model.
     """
+    whole_subset = num_images is None and subset is not None and not sheet
+    count = num_images if num_images is not None else subset if whole_subset else DEFAULT_IMAGES
     as_file = Path(output).suffix.lower() == ".png"
-    if as_file and not sheet and num_images != 1:
-        raise ValueError(
-            f"{output} cannot hold {num_images} images: add --contact-sheet, or name a folder as the output."
-        )
-    loader = split_config(cfg, split)
-    records = instantiate(loader.dataset)  # before the model: it registers the class names
-    device = choose_device(cfg.train.get("device", "auto"))
-    model = instantiate(cfg.model).to(device)
-    load_for_evaluation(model, str(checkpoint), cfg.train.get("init_checkpoint") or "")
-    names = class_names(cfg, split)
+    if as_file and not sheet and count != 1:
+        raise ValueError(f"{output} cannot hold {count} images: add --contact-sheet, or name a folder as the output.")
+    loaded = load_split(cfg, checkpoint, split, subset=subset, subset_seed=subset_seed)
+    names = loaded.class_names
     panels = make_panels(
-        model,
-        choose_records(records, num_images),
-        instantiate(loader.mapper),
+        loaded.model,
+        loaded.records if whole_subset else choose_records(loaded.records, count),
+        loaded.mapper,
         score_threshold=score_threshold,
         ground_truth=ground_truth,
     )
     if sheet:
         path = Path(output) if as_file else Path(output) / "detections.png"
-        heading = f"{Path(checkpoint).name} on {split}, detections with score >= {score_threshold:g}"
+        heading = f"{Path(checkpoint).name} on {split}{loaded.origin}, detections with score >= {score_threshold:g}"
         return [save_png(path, contact_sheet(panels, names, heading=heading))]
     if as_file:
         return [save_png(output, paint_pair(panels[0], names))]
@@ -82,25 +81,6 @@ def paint_split(
         save_png(Path(output) / f"{split}_{i:0{width}d}_{Path(panel.title).stem}.png", paint_pair(panel, names))
         for i, panel in enumerate(panels)
     ]
-
-
-def class_names(cfg: DictConfig, split: str) -> list[str]:
-    """Names by contiguous id of a split whose data set has been loaded."""
-    return list(dataset_metadata(cfg, split).thing_classes)
-
-
-def choose_records(records: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """`count` records spread evenly over those with annotations (over all where these are too few).
-
-    Raises:
-        ValueError: there are no records, or `count` is not positive.
-    """
-    if count < 1 or not records:
-        raise ValueError(f"{count} images asked for, of {len(records)}: nothing to paint.")
-    annotated = [record for record in records if record.get("annotations")]
-    pool = annotated if len(annotated) >= count else list(records)
-    positions = np.linspace(0, len(pool) - 1, min(count, len(pool))).round().astype(int)
-    return [pool[position] for position in positions]
 
 
 @torch.no_grad()
@@ -119,25 +99,38 @@ def make_panels(
         records: with `file_name`, and `annotations` where ground truth is painted.
         mapper: turns a record into the model's input, as the split's loader does.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        panels = []
+    panels = []
+    with evaluation_mode(model):
         for record in records:
-            image = detection_utils.read_image(record["file_name"], format="RGB")
-            instances = model([mapper(copy.deepcopy(record))])[0]["instances"].to("cpu")
-            keep = instances.scores >= score_threshold
-            found = LabelledBoxes(
-                instances.pred_boxes.tensor[keep].numpy(),
-                instances.pred_classes[keep].numpy(),
-                instances.scores[keep].numpy(),
-            )
-            truth = annotated_boxes(record) if ground_truth else None
-            panels.append(Panel(image, Path(record["file_name"]).name, found, truth))
-            logger.debug("%s: %d detections", record["file_name"], len(found))
-        return panels
-    finally:
-        model.train(was_training)
+            instances = model([mapper(copy.deepcopy(record))])[0]["instances"]
+            panels.append(make_panel(record, instances, score_threshold=score_threshold, ground_truth=ground_truth))
+    return panels
+
+
+def make_panel(
+    record: dict[str, Any], instances: Instances, *, score_threshold: float = 0.3, ground_truth: bool = True
+) -> Panel:
+    """The image of a record with what was found in it, in pixels of the file."""
+    found = found_boxes(instances, score_threshold)
+    logger.debug("%s: %d detections", record["file_name"], len(found))
+    image = detection_utils.read_image(record["file_name"], format="RGB")
+    return Panel(image, Path(record["file_name"]).name, found, annotated_boxes(record) if ground_truth else None)
+
+
+def picture_name(record: dict[str, Any]) -> str:
+    """A file name for a picture of a record; its id keeps equal names apart, odd letters are replaced."""
+    return re.sub(r"[^\w.-]+", "_", f"{record['image_id']}_{Path(record['file_name']).stem}") + ".png"
+
+
+def found_boxes(instances: Instances, score_threshold: float = 0.0) -> LabelledBoxes:
+    """A model's detections with at least this score."""
+    instances = instances.to("cpu")
+    keep = instances.scores >= score_threshold
+    return LabelledBoxes(
+        instances.pred_boxes.tensor[keep].numpy(),
+        instances.pred_classes[keep].numpy(),
+        instances.scores[keep].numpy(),
+    )
 
 
 def annotated_boxes(record: dict[str, Any]) -> LabelledBoxes:

@@ -111,6 +111,20 @@ def paint_pair(panel: Panel, class_names: Sequence[str], min_side: int = 400) ->
     return painted[0] if len(painted) == 1 else np.hstack([painted[0], gap, painted[1]])
 
 
+def paint_in_frame(
+    image: np.ndarray, labelled: LabelledBoxes | None, class_names: Sequence[str], size: tuple[int, int]
+) -> np.ndarray:
+    """The painted image, fitted into the middle of a grey frame of a size (height, width); None: the frame alone."""
+    height, width = size
+    frame = np.full((height, width, 3), 235, np.uint8)
+    if labelled is not None:
+        factor = min(height / image.shape[0], width / image.shape[1])
+        painted = paint_boxes(*enlarge(image, labelled, factor), class_names)[:height, :width]
+        y, x = (height - painted.shape[0]) // 2, (width - painted.shape[1]) // 2
+        frame[y : y + painted.shape[0], x : x + painted.shape[1]] = painted
+    return frame
+
+
 def contact_sheet(
     panels: Sequence[Panel],
     class_names: Sequence[str],
@@ -137,14 +151,14 @@ def contact_sheet(
     pair_width = halves * tile + (halves - 1) * 2
     width = GAP + columns * (pair_width + 2 * GAP) - GAP
     height = round(tile * min(1.0, max(panel.image.shape[0] / panel.image.shape[1] for panel in panels)))
-    rows = [_line(heading, width, bold=True)] if heading else []
+    rows = [text_line(heading, width, bold=True)] if heading else []
     for start in range(0, len(panels), columns):
         row = np.full((height + LINE + GAP, width, 3), 255, np.uint8)
         for column, panel in enumerate(panels[start : start + columns]):
             left = GAP + column * (pair_width + 2 * GAP)
             row[:-GAP, left : left + pair_width] = _pair_tile(panel, class_names, (height, tile), halves)
         rows.append(row)
-    return np.vstack([*rows, _legend(_present(panels), class_names, width)])
+    return np.vstack([*rows, legend(_present(panels), class_names, width)])
 
 
 def save_png(path: str | os.PathLike, image: np.ndarray) -> Path:
@@ -200,18 +214,12 @@ def _pair_tile(panel: Panel, class_names: Sequence[str], size: tuple[int, int], 
     for position, (labelled, name) in enumerate(parts):
         left = position * (tile + 2)
         title = f"{panel.title}: {name}" if position == 0 else name
-        canvas[:LINE, left : left + tile] = _line(title, tile)
-        frame = np.full((height, tile, 3), 235, np.uint8)
-        if labelled is not None:
-            factor = min(height / panel.image.shape[0], tile / panel.image.shape[1])
-            painted = paint_boxes(*enlarge(panel.image, labelled, factor), class_names)[:height, :tile]
-            y, x = (height - painted.shape[0]) // 2, (tile - painted.shape[1]) // 2
-            frame[y : y + painted.shape[0], x : x + painted.shape[1]] = painted
-        canvas[LINE:, left : left + tile] = frame
+        canvas[:LINE, left : left + tile] = text_line(title, tile)
+        canvas[LINE:, left : left + tile] = paint_in_frame(panel.image, labelled, class_names, (height, tile))
     return canvas
 
 
-def _line(text: str, width: int, *, bold: bool = False) -> np.ndarray:
+def text_line(text: str, width: int, *, bold: bool = False) -> np.ndarray:
     """A strip (LINE, width, 3) with text, cut with dots where it is too long."""
     strip = np.full((LINE, width, 3), 255, np.uint8)
     text, scale = _ascii(text), 0.5 if bold else 0.42
@@ -232,7 +240,8 @@ def _present(panels: Sequence[Panel]) -> list[int]:
     return sorted(found)
 
 
-def _legend(classes: Sequence[int], class_names: Sequence[str], width: int) -> np.ndarray:
+def legend(classes: Sequence[int], class_names: Sequence[str], width: int) -> np.ndarray:
+    """Lines (H, width, 3) with colour and name of each class."""
     colors = class_colors(len(class_names))
     lines, left = [np.full((LINE, width, 3), 255, np.uint8)], GAP
     for index in classes:

@@ -1,78 +1,18 @@
 """Painting what a model finds, from a config and a checkpoint."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from detectron2.config import LazyCall as L
-from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader
-from detectron2.structures import Boxes, BoxMode, Instances
-from omegaconf import OmegaConf
+from detectron2.structures import BoxMode
 from PIL import Image
-from torch import nn
 
-from loradet.datasets import coco_dataset
-from loradet.visualization import detections
+from loradet.visualization import detections, painting
 from loradet.visualization.painting import class_colors
 
 
-class CornerDetector(nn.Module):
-    """Finds a box at a learned place in every image, with a sure and an unsure score."""
-
-    def __init__(self, num_classes: int = 2):
-        super().__init__()
-        self.num_classes = num_classes
-        self.corner = nn.Parameter(torch.zeros(4))
-
-    def forward(self, inputs):
-        assert not self.training
-        outputs = []
-        for record in inputs:
-            instances = Instances((record["height"], record["width"]))
-            instances.pred_boxes = Boxes(self.corner.repeat(2, 1))
-            instances.scores = torch.tensor([0.9, 0.1])
-            instances.pred_classes = torch.tensor([1, 0])
-            outputs.append({"instances": instances})
-        return outputs
-
-
 @pytest.fixture
-def cfg(tmp_path):
-    images = tmp_path / "images"
-    images.mkdir()
-    content = {"images": [], "annotations": [], "categories": [{"id": 5, "name": "ship"}, {"id": 9, "name": "car"}]}
-    for i in range(6):
-        Image.fromarray(np.full((96, 128, 3), 60, np.uint8)).save(images / f"im{i}.png")
-        content["images"].append({"id": 10 + i, "file_name": f"im{i}.png", "height": 96, "width": 128})
-        if i % 2:
-            box = {"id": i, "image_id": 10 + i, "category_id": 5, "bbox": [30, 30, 40, 40], "area": 1600, "iscrowd": 0}
-            content["annotations"].append(box)
-    (tmp_path / "val.json").write_text(json.dumps(content))
-    name = f"painted_{tmp_path.name}"
-    yield OmegaConf.create(
-        {
-            "model": L(CornerDetector)(num_classes=2),
-            "train": {"device": "cpu"},
-            "dataloader": {
-                "val": L(build_detection_test_loader)(
-                    dataset=L(coco_dataset)(
-                        json_file=str(tmp_path / "val.json"), image_root=str(images), classes=None, name=name
-                    ),
-                    mapper=L(DatasetMapper)(is_train=False, augmentations=[], image_format="RGB"),
-                )
-            },
-        },
-        flags={"allow_objects": True},
-    )
-    if name in DatasetCatalog:
-        DatasetCatalog.remove(name)
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    torch.save({"model": {"corner": torch.tensor([10.0, 20.0, 50.0, 60.0])}}, tmp_path / "model_best.pth")
-    return tmp_path / "model_best.pth"
+def checkpoint(checkpoint_of):
+    return checkpoint_of(10.0, 20.0, 50.0, 60.0)
 
 
 def has(image: np.ndarray, color: tuple[int, int, int]) -> bool:
@@ -108,6 +48,24 @@ def test_a_sheet(cfg, checkpoint, tmp_path, name):
     written = detections.paint_split(cfg, checkpoint, tmp_path / name, num_images=8, sheet=True)
     assert written == [tmp_path / name / "detections.png" if name == "folder" else tmp_path / name]
     assert read(written[0]).shape[0] > 3 * 240  # six images, two a row
+
+
+def test_a_subset_is_painted_whole(cfg, checkpoint, tmp_path):
+    names = [
+        [path.name for path in detections.paint_split(cfg, checkpoint, tmp_path / str(n), subset=3, num_images=n)]
+        for n in (None, 2)
+    ]
+    assert len(names[0]) == 3
+    assert len(names[1]) == 2
+    assert {name[6:] for name in names[1]} <= {name[6:] for name in names[0]}
+
+
+@pytest.mark.parametrize("synthetic", [False, True])
+def test_a_sheet_of_synthetic_images_says_so(config_of, checkpoint, tmp_path, monkeypatch, synthetic):
+    lines, original = [], painting.text_line
+    monkeypatch.setattr(painting, "text_line", lambda text, *a, **k: lines.append(text) or original(text, *a, **k))
+    detections.paint_split(config_of("toy", synthetic=synthetic), checkpoint, tmp_path / "a.png", sheet=True)
+    assert ("synthetic images" in lines[0]) == synthetic
 
 
 def test_several_images_do_not_fit_into_one_file(cfg, checkpoint, tmp_path):

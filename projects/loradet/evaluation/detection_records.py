@@ -1,0 +1,131 @@
+"""Ground truth and detections of a data set as arrays, image by image: what the analyses work on."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask
+
+from loradet.datasets.files import read_coco
+from loradet.datasets.provenance import says_synthetic
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image; boxes are XYWH in pixels, classes are indices into the data set's class names.
+
+    Attributes:
+        image_id: as in the annotation file.
+        truth_xywh: (G, 4) annotated boxes.
+        truth_classes: (G,).
+        truth_crowd: (G,) bool: a box around many objects, of which none is to be found by itself.
+        found_xywh: (D, 4) detections by falling score.
+        found_classes: (D,).
+        scores: (D,) in 0..1.
+    """
+
+    image_id: Any
+    truth_xywh: np.ndarray
+    truth_classes: np.ndarray
+    truth_crowd: np.ndarray
+    found_xywh: np.ndarray
+    found_classes: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def from_lists(cls, image_id: Any, truth: list[tuple], found: list[tuple]) -> "ImageRecord":
+        """Make one from (box XYWH, class, crowd) and (box XYWH, class, score); detections get sorted."""
+        found = sorted(found, key=lambda entry: -entry[2])
+        return cls(
+            image_id,
+            np.array([entry[0] for entry in truth], dtype=np.float64).reshape(-1, 4),
+            np.array([entry[1] for entry in truth], dtype=np.int64),
+            np.array([entry[2] for entry in truth], dtype=bool),
+            np.array([entry[0] for entry in found], dtype=np.float64).reshape(-1, 4),
+            np.array([entry[1] for entry in found], dtype=np.int64),
+            np.array([entry[2] for entry in found], dtype=np.float64),
+        )
+
+
+@dataclass(frozen=True)
+class DetectionRecords:
+    """A data set's images in the order of their ids, its class names by ascending category id, and its origin."""
+
+    images: tuple[ImageRecord, ...]
+    class_names: tuple[str, ...]
+    synthetic: bool = False
+
+    def count_truth(self) -> np.ndarray:
+        """(K,) boxes to find of each class; crowds do not count."""
+        classes = [image.truth_classes[~image.truth_crowd] for image in self.images]
+        return np.bincount(np.concatenate([*classes, np.zeros(0, np.int64)]), minlength=len(self.class_names))
+
+
+def box_iou(found_xywh: np.ndarray, truth_xywh: np.ndarray, crowd: np.ndarray | None = None) -> np.ndarray:
+    """IoU (D, G) as COCO computes it: over a crowd box, the share of the detection that lies in it."""
+    if not len(found_xywh) or not len(truth_xywh):
+        return np.zeros((len(found_xywh), len(truth_xywh)))
+    crowd = np.zeros(len(truth_xywh), bool) if crowd is None else crowd
+    return mask.iou(found_xywh, truth_xywh, crowd.astype(np.uint8))
+
+
+def read_records(
+    ground_truth: str | os.PathLike, predictions: str | os.PathLike, image_ids: Iterable[Any] | None = None
+) -> DetectionRecords:
+    """Read a COCO annotation file and a detections file of the same images.
+
+    Args:
+        ground_truth: COCO instances.
+        predictions: `coco_instances_results.json`, boxes XYWH with the annotation file's category ids.
+        image_ids: read these images only.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is broken, or the detections are of images or categories that the annotations lack.
+    """
+    content = read_coco(ground_truth)
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    classes = {category["id"]: place for place, category in enumerate(categories)}
+    truth: dict[Any, list[tuple]] = {image["id"]: [] for image in content["images"]}
+    found: dict[Any, list[tuple]] = {image["id"]: [] for image in content["images"]}
+    for entry in _checked(content["annotations"], truth, classes, str(ground_truth), "annotation"):
+        truth[entry["image_id"]].append((entry["bbox"], classes[entry["category_id"]], bool(entry.get("iscrowd", 0))))
+    for entry in _checked(_read_predictions(predictions), truth, classes, str(predictions), "detection", "score"):
+        found[entry["image_id"]].append((entry["bbox"], classes[entry["category_id"]], entry["score"]))
+    wanted = set(truth) if image_ids is None else set(image_ids)
+    if unknown := wanted - set(truth):
+        raise ValueError(f"{ground_truth} has no images with the ids {sorted(unknown, key=str)[:5]}.")
+    return DetectionRecords(
+        tuple(ImageRecord.from_lists(number, truth[number], found[number]) for number in sorted(wanted)),
+        tuple(str(category["name"]) for category in categories),
+        says_synthetic(content),
+    )
+
+
+def _read_predictions(path: str | os.PathLike) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"No detections file at {path}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no JSON file, or was cut: {error}.") from error
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        raise ValueError(f"{path} is no detections file: expected a JSON list of boxes.")
+    return content
+
+
+def _checked(entries: list[dict], images: dict, classes: dict, file: str, what: str, *more: str) -> list[dict]:
+    for position, entry in enumerate(entries):
+        absent = [key for key in ("image_id", "category_id", "bbox", *more) if entry.get(key) is None]
+        if absent:
+            raise ValueError(f"{file}: {what} {position} lacks {', '.join(absent)}.")
+        for key, known in (("image_id", images), ("category_id", classes)):
+            if entry[key] not in known:
+                raise ValueError(f"{file}: {what} {position} has {key} {entry[key]}, which the annotation file lacks.")
+        if len(entry["bbox"]) != 4:
+            raise ValueError(f"{file}: {what} {position} has bbox {entry['bbox']}; expected [x, y, width, height].")
+    return entries
