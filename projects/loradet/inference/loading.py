@@ -1,5 +1,8 @@
 """From a config and a file of weights to a detector."""
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from detectron2.config import instantiate
@@ -41,7 +44,8 @@ def load_detector(cfg: DictConfig, checkpoint: str | Path, *, merge: bool = Fals
     if path.suffix != ".safetensors" and not any("lora_" in name.rpartition(".")[2] for name in read_state_dict(path)):
         model_cfg = without_lora(model_cfg)
     model = build_model(model_cfg)
-    load_for_evaluation(model, str(path), cfg.train.get("init_checkpoint") or "")
+    with _errors_alone("fvcore.common.checkpoint"):  # an adapter's base need not be whole
+        load_for_evaluation(model, str(path), cfg.train.get("init_checkpoint") or "")
     if merge and any(True for _ in adapter_layers(model)):
         plain = build_model(without_weights(without_lora(model_cfg)))
         plain.load_state_dict(merged_state_dict(model))
@@ -75,3 +79,15 @@ def build_model(model_cfg: DictConfig) -> nn.Module:
         raise FileNotFoundError(f"{error} {_HINT}") from error
     except InterpolationToMissingValueError as error:
         raise ValueError(f"{one_line(error)} {_HINT}") from error
+
+
+@contextlib.contextmanager
+def _errors_alone(name: str) -> Iterator[None]:
+    """Keep a logger's warnings back: what does not fit is an exception here."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

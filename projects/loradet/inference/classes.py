@@ -1,0 +1,87 @@
+"""What a trained detector's class numbers mean."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from loradet.adapters import read_adapter
+from loradet.datasets.files import expand, read_coco
+from loradet.datasets.provenance import says_synthetic
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Classes by number.
+
+    Attributes:
+        names: of the classes.
+        ids: the data set's category ids.
+        synthetic: whether the training images are known to be synthetic.
+    """
+
+    names: list[str]
+    ids: list[int]
+    synthetic: bool = False
+
+    def categories(self) -> list[dict[str, Any]]:
+        """The same as COCO has it."""
+        return [{"id": i, "name": name} for i, name in zip(self.ids, self.names)]
+
+
+def number_of_classes(model: nn.Module) -> int:
+    """`num_classes` of a detector, or of its `roi_heads`; ValueError where there is none."""
+    for owner in (model, getattr(model, "roi_heads", None)):
+        if isinstance(count := getattr(owner, "num_classes", None), int):
+            return count
+    raise ValueError(f"{type(model).__name__} does not say its num_classes.")
+
+
+def find_classes(cfg: DictConfig, checkpoint: str | Path, num_classes: int) -> Classes:
+    """Class names and category ids, from the first of these that tells them.
+
+    The adapter file; the annotation file `data.train_json` (in the order of `data.classes`); `data.classes`, with
+    ids from 1. Without any of them the classes are `class 1`, `class 2` …
+
+    Args:
+        cfg: of the training.
+        checkpoint: of the detector.
+        num_classes: of the detector.
+
+    Raises:
+        ValueError: the names are of another number of classes, or the file does not have them.
+    """
+    truth = _annotations(cfg)
+    wanted = [str(name) for name in (cfg.get("data") or {}).get("classes") or []]
+    ids = list(range(1, num_classes + 1))
+    names, source = [f"class {i}" for i in ids], "the config"
+    info = read_adapter(checkpoint)[0] if Path(checkpoint).suffix == ".safetensors" else {}
+    if info.get("classes"):
+        names, ids, source = info["classes"], info.get("class_ids") or ids, str(checkpoint)
+    elif truth is not None:
+        source = str(cfg.data.train_json)
+        known = {str(c["name"]): int(c["id"]) for c in sorted(truth["categories"], key=lambda c: c["id"])}
+        names = wanted or list(known)
+        if missing := [name for name in names if name not in known]:
+            raise ValueError(f"data.classes has {', '.join(missing)}; {source} has {', '.join(known)}.")
+        ids = [known[name] for name in names]
+    elif wanted:
+        names, source = wanted, "data.classes"
+    if len(names) != num_classes:
+        raise ValueError(f"{source} names {len(names)} classes ({', '.join(names)}), the model has {num_classes}.")
+    return Classes(list(names), list(ids), truth is not None and says_synthetic(truth))
+
+
+def _annotations(cfg: DictConfig) -> dict[str, Any] | None:
+    """The training annotations where they are on this machine."""
+    try:
+        file = (cfg.get("data") or {}).get("train_json")
+    except OmegaConfBaseException:  # data.root has no value
+        return None
+    try:
+        return None if file is None else read_coco(expand(file))
+    except FileNotFoundError:
+        return None

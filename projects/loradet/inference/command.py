@@ -1,0 +1,66 @@
+"""What `tools/predict.py` does once its arguments are parsed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+
+from loradet.training.setup import choose_device
+
+from .classes import find_classes, number_of_classes
+from .exported import ExportedDetector
+from .image_files import find_images
+from .loading import evaluation_mapper, load_detector
+from .predictor import Outcome, predict
+
+
+def predict_checkpoint(cfg: DictConfig, checkpoint: str, inputs: Sequence[str], output: str, **options: Any) -> Outcome:
+    """Run a config's detector with trained weights on images, folders and patterns.
+
+    Args:
+        cfg: of the training.
+        checkpoint: `.pth`, an adapter's `.safetensors`, or a merged `.pth`.
+        inputs: see `find_images`.
+        output: folder.
+        **options: of `predict`.
+    """
+    files = find_images(inputs)
+    device = choose_device(cfg.train.get("device", "auto"))
+    model = load_detector(cfg, checkpoint, merge=True).to(device)
+    return predict(
+        detector=model,
+        mapper=instantiate(evaluation_mapper(cfg)),
+        classes=find_classes(cfg, checkpoint, number_of_classes(model)),
+        files=files,
+        output=output,
+        source=Path(checkpoint).name,
+        **options,
+    )
+
+
+def predict_exported(
+    exported: str, inputs: Sequence[str], output: str, *, trusted: bool, device: str = "auto", **options: Any
+) -> Outcome:
+    """The same with a file that `loradet.inference.export` wrote.
+
+    Args:
+        exported: `.pt2` file.
+        inputs: see `find_images`.
+        output: folder.
+        trusted: see `ExportedDetector.load`.
+        device: as `train.device`.
+        **options: of `predict`.
+    """
+    files = find_images(inputs)
+    detector = ExportedDetector.load(exported, trusted=trusted, device=choose_device(device))
+    return predict(
+        detector=detector,
+        mapper=detector.mapper(),
+        classes=detector.classes,
+        files=files,
+        output=output,
+        source=Path(exported).name,
+        **options,
+    )

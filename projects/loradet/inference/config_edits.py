@@ -1,0 +1,66 @@
+"""Changes to a model's config that leave its structure: without LoRA, without pretrained weights."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from torch import nn
+
+from loradet.adapters import lora
+
+
+def without_lora(cfg: DictConfig) -> DictConfig:
+    """A copy of a model's config whose `lora` calls return the module that they were given, as it was."""
+    cfg = _copy(cfg)
+    for node in _calls(cfg):
+        target = node._target_
+        if (locate(target) if isinstance(target, str) else target) is lora:
+            with open_dict(node):
+                for key in [key for key in node if key not in ("_target_", "module")]:
+                    del node[key]
+                # The node stays, so that interpolations below it still find their way.
+                node._target_ = f"{_unchanged.__module__}.{_unchanged.__qualname__}"
+    return cfg
+
+
+def without_weights(cfg: DictConfig) -> DictConfig:
+    """A copy of a model's config that loads no pretrained weights: `pretrained` is False, `weights` files are None."""
+    cfg = _copy(cfg)
+    for node in _calls(cfg):
+        with open_dict(node):
+            if "pretrained" in node:
+                node.pretrained = False
+            if isinstance(node.get("weights"), str):  # Box2BoxTransform has numbers of that name
+                node.weights = None
+    return cfg
+
+
+def _copy(cfg: DictConfig) -> DictConfig:
+    # A copy of a part alone loses what interpolations point to.
+    root = copy.deepcopy(cfg._get_root())
+    path = cfg._get_full_key(None)
+    return OmegaConf.select(root, path) if path else root
+
+
+def _unchanged(module: nn.Module) -> nn.Module:
+    return module
+
+
+def _calls(node: Any) -> Iterator[DictConfig]:
+    """All nodes with a `_target_`, the outer ones first."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield node
+        children = [key for key in node if not OmegaConf.is_missing(node, key) and not _is_reference(node, key)]
+    elif isinstance(node, ListConfig):
+        children = [i for i in range(len(node)) if not OmegaConf.is_missing(node, i) and not _is_reference(node, i)]
+    else:
+        return
+    for key in children:
+        yield from _calls(node[key])
+
+
+def _is_reference(node: DictConfig | ListConfig, key: str | int) -> bool:
+    return OmegaConf.is_interpolation(node, key)

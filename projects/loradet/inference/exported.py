@@ -1,0 +1,139 @@
+"""Runs an exported detector as Detectron2 runs a model."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.data import DatasetMapper
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from .classes import Classes
+from .metadata import read_metadata
+from .resizing import Resizing
+
+
+class ExportedDetector:
+    """Called with Detectron2's list of dicts, returns what a model returns: a dict with `instances` for each image.
+
+    Attributes:
+        metadata: as `export_detector` wrote them.
+        classes: of the model.
+        device: that it runs on.
+    """
+
+    def __init__(self, *, program: torch.nn.Module, metadata: dict[str, Any], device: torch.device):
+        """
+        Args:
+            program: takes images (N, 3, H, W), returns boxes, scores, classes and counts.
+            metadata: of the program.
+            device: where the program is.
+        """
+        self.program = program
+        self.metadata = metadata
+        self.device = device
+        self.classes = Classes(metadata["classes"], metadata["category_ids"], metadata.get("data") == "synthetic")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, trusted: bool, device: str | torch.device = "cpu") -> "ExportedDetector":
+        """Load a file that `export_detector` wrote.
+
+        `torch.export.load` runs what the file says: it unpickles, and evaluates expressions. So a file may come only
+        from someone who may run programs on this machine.
+
+        Args:
+            path: the `.pt2` file.
+            trusted: say that it is from such a source.
+            device: to run on.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: `trusted` is False, or the file is of another kind.
+        """
+        metadata = read_metadata(path)
+        if not trusted:
+            raise ValueError(
+                f"{path} was not loaded: an exported model can run any code when it is loaded. Say that you trust "
+                "whoever made it (--trust), or take a checkpoint or an adapter, which cannot."
+            )
+        program = torch.export.load(os.fspath(path))
+        device = torch.device(device)
+        if device.type != "cpu":
+            from torch.export.passes import move_to_device_pass  # takes seconds
+
+            program = move_to_device_pass(program, device)
+        return cls(program=program.module(), metadata=metadata, device=device)
+
+    def mapper(self) -> "CheckedMapper":
+        """Reads and resizes images as the training's test images were."""
+        size = self.metadata["input"]["size"]
+        resizing = Resizing.from_dict(self.metadata["resize"])
+        mapper = DatasetMapper(is_train=False, augmentations=resizing.augmentations(), image_format="RGB")
+        return CheckedMapper(mapper=mapper, largest=None if size is None else tuple(size))
+
+    @torch.no_grad()
+    def __call__(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
+        """
+        Args:
+            batched_inputs: a dict per image: `image` (3, h, w) RGB in 0..255; `height` and `width` of the output
+                where they differ from the image's.
+
+        Returns:
+            A dict per image, whose `instances` hold `pred_boxes`, `scores` and `pred_classes` by falling score.
+        """
+        if self.metadata["input"]["batch"] == 1 and len(batched_inputs) > 1:
+            return [result for item in batched_inputs for result in self([item])]
+        sizes = [tuple(item["image"].shape[-2:]) for item in batched_inputs]
+        images = self._batch([item["image"] for item in batched_inputs], sizes)
+        boxes, scores, classes, counts = self.program(images.to(self.device))
+        results = []
+        for i, (item, size, count) in enumerate(zip(batched_inputs, sizes, counts.tolist())):
+            found = Instances(
+                size, pred_boxes=Boxes(boxes[i, :count]), scores=scores[i, :count], pred_classes=classes[i, :count]
+            )
+            height, width = item.get("height", size[0]), item.get("width", size[1])
+            results.append({"instances": detector_postprocess(found, height, width)})
+        return results
+
+    def _batch(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """Images (N, 3, H, W), padded at the right and the bottom with the mean, which is zero once normalised."""
+        height, width = self._padded_size(sizes)
+        mean = torch.tensor(self.metadata["pixel_mean"]).view(3, 1, 1)
+        batch = mean.expand(len(images), 3, height, width).clone()
+        for slot, image, (h, w) in zip(batch, images, sizes):
+            slot[:, :h, :w] = image
+        return batch
+
+    def _padded_size(self, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        about = self.metadata["input"]
+        if about["size"] is not None:
+            return tuple(about["size"])
+        multiple = about["multiple_of"]
+        largest = [max(sides) for sides in zip(*sizes)]
+        return tuple(-(-max(side, low) // multiple) * multiple for side, low in zip(largest, about["smallest"]))
+
+
+class CheckedMapper:
+    """A mapper that refuses images larger than a program of fixed size takes."""
+
+    def __init__(self, *, mapper: DatasetMapper, largest: tuple[int, int] | None):
+        """
+        Args:
+            mapper: reads and resizes.
+            largest: (height, width), None for no limit.
+        """
+        self.mapper = mapper
+        self.largest = largest
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """What the mapper gives; ValueError for an image that is too large."""
+        sample = self.mapper(record)
+        height, width = sample["image"].shape[-2:]
+        if self.largest is not None and (height > self.largest[0] or width > self.largest[1]):
+            raise ValueError(
+                f"{record['file_name']} is {width}x{height} (width x height) after resizing, the exported model takes "
+                f"{self.largest[1]}x{self.largest[0]} at most: export it with --dynamic, or a larger --input-size."
+            )
+        return sample

@@ -1,0 +1,28 @@
+"""Counts what a config's model costs, without its data set and without any weights."""
+
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+
+from loradet.evaluation.efficiency import ModelStatistics, model_statistics
+
+from .config_edits import without_weights
+from .loading import build_model, evaluation_mapper
+from .resizing import Resizing
+
+
+def count_config(cfg: DictConfig, input_size: tuple[int, int] | None = None) -> ModelStatistics:
+    """Build a config's model with random weights and count its parameters and operations.
+
+    Args:
+        cfg: with `model`, and a test mapper where no size is given.
+        input_size: (height, width) in pixels; by default the largest test image of the config.
+
+    Raises:
+        FileNotFoundError: the number of classes is in a file that is not there.
+        ValueError: the config does not tell the input size.
+    """
+    if input_size is None:
+        input_size = Resizing.from_augmentations(instantiate(evaluation_mapper(cfg)).augmentations.augs).largest()
+        if input_size is None:
+            raise ValueError("The test images of this config are not resized: give --input-size HEIGHT WIDTH.")
+    return model_statistics(build_model(without_weights(cfg.model)), input_size)

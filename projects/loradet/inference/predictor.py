@@ -1,0 +1,163 @@
+"""Runs a detector over image files; detections as COCO JSON and as pictures."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.data import detection_utils
+from detectron2.structures import Instances
+from tqdm import tqdm
+
+from loradet import __version__
+from loradet.datasets.files import write_coco
+from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
+
+from .classes import Classes
+from .image_files import common_folder
+
+PREDICTIONS = "predictions.json"
+PICTURES = "pictures"
+
+Detector = Callable[[list[dict[str, Any]]], list[dict[str, Instances]]]
+Mapper = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `predict` did.
+
+    Attributes:
+        output: the COCO file.
+        images: number of images done.
+        boxes: number of detections in the file.
+        failures: a message for each image that could not be read.
+    """
+
+    output: Path
+    images: int
+    boxes: int
+    failures: list[str] = field(default_factory=list)
+
+
+def predict(
+    *,
+    detector: Detector,
+    mapper: Mapper,
+    classes: Classes,
+    files: Sequence[Path],
+    output: str | os.PathLike,
+    score_threshold: float = 0.0,
+    batch_size: int = 1,
+    pictures: bool = True,
+    source: str = "",
+) -> Outcome:
+    """Detect on image files; write `predictions.json`, and painted images in `pictures/`, into a folder.
+
+    The file is COCO's: `images` (`file_name` relative to `info.image_root`), `categories`, and `annotations` with a
+    `score` beside `bbox` (XYWH, pixels of the file as its EXIF tag turns it). An image that cannot be read is reported
+    on standard error and left out.
+
+    Args:
+        detector: takes Detectron2's list of dicts, returns dicts with `instances`.
+        mapper: reads and resizes an image of a record with `file_name`.
+        classes: of the detector.
+        files: images.
+        output: folder, made where it is missing.
+        score_threshold: detections with lower scores are left out.
+        batch_size: images at a time; a batch holds images of one size, so that its size does not change results.
+        pictures: whether to paint.
+        source: what the detections are of, stored as `info.source`.
+    """
+    output, root = Path(output), common_folder(files)
+    names = [path.absolute().relative_to(root) for path in files]
+    picture_names = _picture_names(names)
+    failures: list[str] = []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    progress = tqdm(total=len(files), unit="image", disable=None)
+    with progress:
+        for number, sample, found in _detect(detector, mapper, files, batch_size, failures, progress):
+            found = found[found.scores >= score_threshold]
+            record = {"id": number + 1, "file_name": names[number].as_posix()}
+            images.append({**record, "width": sample["width"], "height": sample["height"]})
+            annotations += _annotations(found, number + 1, classes.ids, len(annotations))
+            if pictures:
+                _paint(files[number], found, classes.names, output / PICTURES / picture_names[number])
+    info = {"description": "Detections, not ground truth", "source": source, "image_root": str(root)}
+    info |= {"score_threshold": score_threshold, "loradet": __version__, "images_failed": len(failures)}
+    images.sort(key=lambda image: image["id"])
+    content = {"info": info | ({"synthetic": True} if classes.synthetic else {}), "images": images}
+    content |= {"categories": classes.categories(), "annotations": annotations}
+    write_coco(output / PREDICTIONS, content)
+    return Outcome(output / PREDICTIONS, len(images), len(annotations), failures)
+
+
+@torch.no_grad()
+def _detect(
+    detector: Detector,
+    mapper: Mapper,
+    files: Sequence[Path],
+    batch_size: int,
+    failures: list[str],
+    progress: tqdm,
+) -> Iterator[tuple[int, dict[str, Any], Instances]]:
+    """Number, model input and detections of each image that can be read."""
+    batch: list[tuple[int, dict[str, Any]]] = []
+
+    def finish() -> Iterator[tuple[int, dict[str, Any], Instances]]:
+        if batch:
+            results = detector([sample for _, sample in batch])
+            for (number, sample), result in zip(batch, results):
+                yield number, sample, result["instances"].to("cpu")
+            progress.update(len(batch))
+            batch.clear()
+
+    for number, path in enumerate(files):
+        try:
+            sample = mapper({"file_name": str(path), "image_id": number + 1})
+        except (OSError, ValueError) as error:
+            failures.append(str(error))
+            progress.write(f"warning: {error}", file=sys.stderr)
+            progress.update()
+            continue
+        if batch and (len(batch) == batch_size or batch[0][1]["image"].shape != sample["image"].shape):
+            yield from finish()
+        batch.append((number, sample))
+    yield from finish()
+
+
+def _annotations(found: Instances, image_id: int, category_ids: Sequence[int], before: int) -> list[dict[str, Any]]:
+    boxes = found.pred_boxes.tensor.double()
+    boxes[:, 2:] -= boxes[:, :2]
+    rows = zip(boxes.tolist(), found.scores.tolist(), found.pred_classes.tolist())
+    return [
+        {
+            "id": number,
+            "image_id": image_id,
+            "category_id": category_ids[class_number],
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+            "score": score,
+        }
+        for number, (box, score, class_number) in enumerate(rows, start=before + 1)
+    ]
+
+
+def _paint(path: Path, found: Instances, names: Sequence[str], output: Path) -> None:
+    image = detection_utils.read_image(str(path), format="RGB")
+    boxes = LabelledBoxes(found.pred_boxes.tensor.numpy(), found.pred_classes.numpy(), found.scores.numpy())
+    save_png(output, paint_pair(Panel(image, path.name, boxes), names))
+
+
+def _picture_names(names: Sequence[Path]) -> list[Path]:
+    """`a/b.png` for `a/b.jpg`, but `a/b.jpg.png` where another image would take that name."""
+    short = [name.with_suffix(".png") for name in names]
+    counts: dict[Path, int] = {}
+    for name in short:
+        counts[name] = counts.get(name, 0) + 1
+    return [s if counts[s] == 1 else name.with_name(f"{name.name}.png") for s, name in zip(short, names)]

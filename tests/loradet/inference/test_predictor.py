@@ -1,0 +1,192 @@
+"""Images in, COCO JSON and pictures out."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import instantiate
+from PIL import Image
+from pycocotools.coco import COCO
+from random_detector import NAMES, config, picture
+
+from loradet.datasets.synthetic import generate
+from loradet.evaluation.splits import PREDICTIONS, evaluate_split
+from loradet.inference.classes import Classes
+from loradet.inference.command import predict_checkpoint, predict_exported
+from loradet.inference.exported import CheckedMapper
+from loradet.inference.image_files import common_folder, find_images
+from loradet.inference.loading import evaluation_mapper, load_detector
+from loradet.inference.predictor import predict
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Images of three sizes in two folders, and a file that is none."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "sub").mkdir()
+    for i, size in enumerate([(100, 120), (100, 120), (120, 100), (80, 170)]):
+        Image.fromarray(picture(*size, seed=i)).save(folder / f"{'sub/' if i % 2 else ''}im{i}.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(weights, images, tmp_path_factory):
+    output = tmp_path_factory.mktemp("done")
+    outcome = predict_checkpoint(config(), str(weights / "model.pth"), [str(images)], str(output))
+    return outcome, json.loads(outcome.output.read_text())
+
+
+def by_image(content):
+    rows = sorted(content["annotations"], key=lambda row: (row["image_id"], -row["score"]))
+    return (
+        [(row["image_id"], row["category_id"]) for row in rows],
+        torch.tensor([[row["score"], *row["bbox"]] for row in rows], dtype=torch.float64),
+    )
+
+
+def assert_same(content, other, tolerance=1e-4):
+    (keys, numbers), (other_keys, other_numbers) = by_image(content), by_image(other)
+    assert keys == other_keys and len(keys) > 100
+    torch.testing.assert_close(numbers, other_numbers, atol=tolerance, rtol=0)
+
+
+def test_the_file_is_coco(done, images):
+    outcome, content = done
+    coco = COCO(str(outcome.output))
+    assert [image["file_name"] for image in content["images"]] == ["im0.png", "im2.png", "sub/im1.png", "sub/im3.png"]
+    assert content["images"][1] == {"id": 2, "file_name": "im2.png", "width": 100, "height": 120}
+    assert content["info"]["image_root"] == str(images) and content["info"]["source"] == "model.pth"
+    assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == NAMES
+    assert len(coco.loadRes(content["annotations"]).anns) == outcome.boxes > 100
+    for row in content["annotations"]:
+        image, (x, y, w, h) = coco.imgs[row["image_id"]], row["bbox"]
+        assert w > 0 and h > 0 and x >= 0 and y >= 0
+        assert x + w <= image["width"] + 1e-3 and y + h <= image["height"] + 1e-3
+
+
+def test_evaluation_finds_the_same(weights, tmp_path):
+    root = generate(tmp_path / "data", size=(80, 100), counts={"train": 1, "val": 3, "test": 0})
+    classes = "[ship,aircraft,car]"
+    cfg = config(f"data.root={root}", f"data.classes={classes}", "data.name=predicted")
+    model = load_detector(cfg, weights / "model.pth")
+    evaluate_split(cfg, model, "val", tmp_path)
+    wanted = json.loads((tmp_path / "predictions" / "val" / PREDICTIONS).read_text())
+    outcome = predict_checkpoint(cfg, str(weights / "model.pth"), [str(root / "JPEGImages/val")], str(tmp_path / "out"))
+    content = json.loads(outcome.output.read_text())
+    truth = {i["file_name"]: i["id"] for i in json.loads((root / "Annotations/val.json").read_text())["images"]}
+    ids = {image["id"]: truth[image["file_name"]] for image in content["images"]}
+    for row in content["annotations"]:
+        row["image_id"] = ids[row["image_id"]]
+    assert_same(content, {"annotations": wanted})
+    assert content["info"]["synthetic"] is True
+
+
+def test_an_exported_model_finds_the_same(exported, images, done, tmp_path):
+    outcome = predict_exported(str(exported), [str(images)], str(tmp_path), trusted=True, batch_size=3, device="cpu")
+    assert_same(json.loads(outcome.output.read_text()), done[1])
+    assert outcome.images == 4
+
+
+def test_batches_do_not_change_results(weights, images, done, tmp_path):
+    options = {"batch_size": 4, "pictures": False}
+    outcome = predict_checkpoint(config(), str(weights / "merged.pth"), [str(images)], str(tmp_path), **options)
+    assert_same(json.loads(outcome.output.read_text()), done[1])
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_pictures_are_painted_beside_the_file(done):
+    pictures = done[0].output.parent / "pictures"
+    assert sorted(str(p.relative_to(pictures)) for p in pictures.rglob("*.png")) == [
+        "im0.png",
+        "im2.png",
+        "sub/im1.png",
+        "sub/im3.png",
+    ]
+    painted = np.asarray(Image.open(pictures / "im2.png"))
+    plain = np.asarray(Image.fromarray(picture(120, 100, seed=2)).resize(painted.shape[1::-1]))
+    assert painted.shape == (400, 333, 3) and np.abs(painted.astype(int) - plain).max() > 100
+
+
+def small(cfg, weights, files, output, **options):
+    model = load_detector(cfg, weights / "merged.pth")
+    return predict(
+        detector=model,
+        mapper=instantiate(evaluation_mapper(cfg)),
+        classes=Classes(NAMES, [1, 2, 3]),
+        files=files,
+        output=output,
+        **options,
+    )
+
+
+def test_broken_images_are_named_and_the_others_done(weights, images, tmp_path, capfd):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes((images / "im0.png").read_bytes()[:300])
+    gone = tmp_path / "gone.png"
+    outcome = small(config(), weights, [broken, images / "im0.png", gone], tmp_path / "out")
+    assert outcome.images == 1 and len(outcome.failures) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == 2 and str(broken) in lines[0] and str(gone) in lines[1]
+    content = json.loads(outcome.output.read_text())
+    assert [image["id"] for image in content["images"]] == [2] and content["info"]["images_failed"] == 2
+
+
+def test_exif_orientation_is_honoured(weights, images, tmp_path):
+    upright = Image.open(images / "im0.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to show
+    upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    turned = small(config(), weights, [tmp_path / "turned.png"], tmp_path / "a")
+    straight = small(config(), weights, [images / "im0.png"], tmp_path / "b")
+    content = [json.loads(outcome.output.read_text()) for outcome in (turned, straight)]
+    assert content[0]["images"][0]["width"] == content[1]["images"][0]["width"] == 120
+    assert [row["bbox"] for row in content[0]["annotations"]] == [row["bbox"] for row in content[1]["annotations"]]
+
+
+def test_the_score_threshold_cuts(weights, images, done, tmp_path):
+    before = sorted(row["score"] for row in done[1]["annotations"] if row["image_id"] == 1)
+    threshold = before[len(before) // 2] + 1e-3
+    outcome = small(config(), weights, [images / "im0.png"], tmp_path, score_threshold=threshold, pictures=False)
+    scores = [row["score"] for row in json.loads(outcome.output.read_text())["annotations"]]
+    assert 0 < len(scores) == sum(score >= threshold for score in before) < len(before)
+
+
+def test_images_too_large_for_a_fixed_model_are_named(weights, images, tmp_path, capfd):
+    cfg = config()
+    mapper = CheckedMapper(mapper=instantiate(evaluation_mapper(cfg)), largest=(192, 256))
+    outcome = predict(
+        detector=load_detector(cfg, weights / "merged.pth"),
+        mapper=mapper,
+        classes=Classes(NAMES, [1, 2, 3]),
+        files=find_images([images]),
+        output=tmp_path,
+    )
+    assert outcome.images == 3 and "im2.png is 192x230" in outcome.failures[0]
+    assert "--dynamic" in capfd.readouterr().err
+
+
+def test_files_folders_and_patterns(images, monkeypatch):
+    monkeypatch.chdir(images)
+    names = lambda *inputs: [path.as_posix() for path in find_images(inputs)]  # noqa: E731
+    assert names("sub") == ["sub/im1.png", "sub/im3.png"]
+    assert names("im2.png", ".", "im2.png") == ["im2.png", "im0.png", "sub/im1.png", "sub/im3.png"]
+    assert names("**/im[13].png") == ["sub/im1.png", "sub/im3.png"]
+    assert names("notes.txt") == ["notes.txt"]  # named by the user: to be read, and to fail aloud
+    for missing in ("none.png", "none/*.png"):
+        with pytest.raises(FileNotFoundError, match="none"):
+            find_images([missing])
+    (images / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no image"):
+        find_images(["empty"])
+    assert common_folder(find_images(["sub/im1.png"])) == images / "sub"
+    assert common_folder(find_images(["sub/im1.png", "im0.png"])) == images
+
+
+def test_pictures_of_like_named_images_do_not_replace_each_other(weights, images, tmp_path):
+    for name in ("a.jpg", "a.png", "b.jpg"):
+        Image.open(images / "im0.png").save(tmp_path / name)
+    small(config(), weights, find_images([tmp_path]), tmp_path / "out")
+    written = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
+    assert written == {"a.jpg.png", "a.png.png", "b.png"}
