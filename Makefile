@@ -1,6 +1,8 @@
-# Needs python3 (3.10 to 3.13) and a package index. VENV=DIR puts the virtual environment elsewhere.
+# Needs python3 (3.10 to 3.13) and a package index. VENV=DIR puts the virtual environment elsewhere, TEST_JOBS=N runs
+# tests in N processes.
 PYTHON ?= python3
 VENV ?= .venv
+TEST_JOBS ?= 2
 RUN := $(VENV)/bin/python
 DATA := datasets/synthetic_sar
 TRAIN := $(RUN) tools/lazyconfig_train_net.py
@@ -38,7 +40,7 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check .
 
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
 
 # Everything, the minutes-long tests included.
 test-slow: $(VENV)/.installed-test

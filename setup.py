@@ -31,6 +31,7 @@ setup(
         "cloudpickle",
         "pycocotools>=2.0.8",
         "numpy>=1.26",
+        "scipy>=1.11",
         "opencv-python-headless>=4.9",
         "pillow>=10",
         "matplotlib>=3.8",
@@ -40,7 +41,8 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "ruff==0.17.5"],
+        "slurm": ["submitit>=1.5"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "pytest-xdist>=3.5", "ruff==0.17.5", "submitit>=1.5"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -44,7 +44,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--jobs", type=int, metavar="K", help="runs at a time (as many as the GPUs allow)")
     run.add_argument("--executor", default="local", choices=("local", "slurm", "slurm-local", "slurm-debug"))
     run.add_argument("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="submitit's parameters of a job")
-    run.add_argument("--overwrite", action="store_true", help="start afresh where a run of another config lies")
+    run.add_argument("--overwrite", action="store_true", help="start afresh runs of another config or failing a check")
     _add_smoke_size(run)
     show_only = run.add_mutually_exclusive_group()
     show_only.add_argument("--dry-run", action="store_true", help="say what would be done")

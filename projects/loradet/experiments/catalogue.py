@@ -1,7 +1,9 @@
 """Finds and loads studies: `study.py` or `study.yaml` in a folder under `configs/`."""
 
 import os
+import re
 import runpy
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import yaml
 
 from loradet.experiments.grid import expand_grid, make_entry
-from loradet.experiments.study import Entry, Reported, Scenes, Smoke, Study
+from loradet.experiments.study import Entry, Scenes, Smoke, Study
 
 FILES = ("study.py", "study.yaml")
 
@@ -31,7 +33,7 @@ def load_study(path: str | os.PathLike) -> Study:
     """
     file = _study_file(Path(path))
     if file.suffix == ".py":
-        study = runpy.run_path(str(file)).get("study")
+        study = _execute(file).get("study")
         if not isinstance(study, Study):
             raise ValueError(f"{file} defines no `study` (a loradet.experiments.study.Study).")
         return replace(study, path=_short(file))
@@ -42,6 +44,15 @@ def load_study(path: str | os.PathLike) -> Study:
     if not isinstance(content, dict) or not isinstance(content.get("entries"), list):
         raise ValueError(f"{file}: expected name, title and a list of entries.")
     return replace(_from_plain(content, file), path=_short(file))
+
+
+def _execute(file: Path) -> dict[str, Any]:
+    try:
+        return runpy.run_path(str(file))
+    except (SyntaxError, NameError, AttributeError, TypeError, LookupError, ImportError) as error:
+        own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        line = f", line {own[-1].lineno}" if own else ""
+        raise ValueError(f"{file}{line}: {type(error).__name__}: {' '.join(str(error).split())}.") from error
 
 
 def _short(file: Path) -> str:
@@ -63,14 +74,29 @@ def _from_plain(content: dict[str, Any], file: Path) -> Study:
     for values in content["entries"]:
         if not isinstance(values, dict):
             raise ValueError(f"{file}: an entry is {values!r}; expected keys and values.")
-        if "grid" in values:
-            entries += expand_grid(**values["grid"])
-        else:
-            reported = tuple(Reported(**number) for number in values.get("reported", ()))
-            entries.append(make_entry({**values, "reported": reported}))
+        entries += _entries(values, file)
     kinds = {"smoke": Smoke, "scenes": Scenes, "stand_in": Scenes}
-    others = {key: kinds[key](**value) if key in kinds else value for key, value in content.items() if key != "entries"}
+    key = ""
     try:
+        others = {}
+        for key, value in content.items():
+            if key != "entries" and value is not None:
+                others[key] = kinds[key](**value) if key in kinds else value
+        key = ""
         return Study(entries=tuple(entries), **others)
     except TypeError as error:
-        raise ValueError(f"{file}: {str(error).removeprefix('Study.__init__() ')}.") from error
+        raise ValueError(f"{file}: {key}{': ' if key else ''}{_problem(error)}.") from error
+
+
+def _entries(values: dict[str, Any], file: Path) -> list[Entry]:
+    """The entry, or those of a grid."""
+    if "grid" not in values:
+        return [make_entry(values)]
+    try:
+        return expand_grid(**values["grid"])
+    except TypeError as error:
+        raise ValueError(f"{file}: grid: {_problem(error)}; expected axes, template and exclude.") from error
+
+
+def _problem(error: TypeError) -> str:
+    return re.sub(r"^[\w.]+\(\) ", "", str(error))

@@ -19,7 +19,7 @@ from loradet.experiments.results import Result
 from loradet.experiments.runner import Executor, LocalExecutor, run_all
 from loradet.experiments.runs import Launch, Run
 from loradet.experiments.slurm import SubmititExecutor
-from loradet.experiments.state import inspect
+from loradet.experiments.state import inspect, needs_overwrite
 from loradet.experiments.study import Study
 from loradet.files import atomic_open
 
@@ -83,12 +83,12 @@ def _with_smoke_size(study: Study, arguments: argparse.Namespace) -> Study:
 def _run(study: Study, arguments: argparse.Namespace) -> int:
     runs = plan(study, arguments.ids, mode=arguments.mode, seeds=arguments.seeds, root=arguments.work_dirs)
     if arguments.dump_commands:
-        for run in runs:
-            for words in run.commands(_launch(arguments)):
-                print(shlex.join(["python", *words]))
+        lines = [words for run in runs for words in (*run.data.commands, *run.commands(_launch(arguments)))]
+        for line in dict.fromkeys(shlex.join(["python", *words]) for words in lines):
+            print(line)
         return 0
     if arguments.dry_run:
-        _print_plan(runs)
+        _print_plan(runs, overwrite=arguments.overwrite)
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     results = run_all(runs, _executor(arguments))
@@ -102,16 +102,19 @@ _TODO = {
     "interrupted": "to go on with",
     "failed": "to try again",
     "incomplete": "to evaluate",
-    "changed": "refused: holds a run of another config (--overwrite starts afresh)",
+    "changed": "refused",
     "running": "to wait for",
     "waiting": "to paint when a source has finished",
 }
 
 
-def _print_plan(runs: Sequence[Run]) -> None:
+def _print_plan(runs: Sequence[Run], *, overwrite: bool) -> None:
     for run in runs:
         result = inspect(run)
-        print(f"{run.name}: {_TODO[result.state]}" + (f" ({result.detail})" if result.detail else ""))
+        what = _TODO[result.state]
+        if needs_overwrite(result):
+            what = "to start afresh" if overwrite else "refused (--overwrite starts afresh)"
+        print(f"{run.name}: {what}" + (f" ({result.detail})" if result.detail else ""))
 
 
 def _launch(arguments: argparse.Namespace) -> Launch:

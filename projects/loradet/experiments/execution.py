@@ -1,5 +1,6 @@
 """Carries out one run: its command lines, one process after the other, under the lock of its folder."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,11 +15,21 @@ from typing import Any
 from loradet.experiments.lock import run_lock, set_holder
 from loradet.experiments.results import Result
 from loradet.experiments.runs import Launch, Run
-from loradet.experiments.state import ATTEMPTS, inspect, missing_splits, read_attempts
+from loradet.experiments.state import (
+    ATTEMPTS,
+    INTERRUPTED,
+    inspect,
+    last_words,
+    missing_splits,
+    needs_overwrite,
+    read_attempts,
+    unpainted_sources,
+)
 from loradet.files import write_json
 
 CONSOLE = "console.txt"
 TAIL = 20  # lines of a failed run's output that are kept with its record
+_GRACE_S = 20.0
 
 
 class Processes:
@@ -26,7 +37,8 @@ class Processes:
 
     def __init__(self):
         self._running: set[subprocess.Popen] = set()
-        self._lock = threading.Lock()
+        # A signal handler may call `interrupt` while its own thread is in here.
+        self._lock = threading.RLock()
         self.stopped = False
 
     def start(self, words: list[str], **options: Any) -> subprocess.Popen:
@@ -54,9 +66,11 @@ class Processes:
                 process.send_signal(signal.SIGINT)
 
     def wait_for_all(self) -> None:
-        """Return when none is running."""
+        """Return when none is running; a signal handler may call it that has interrupted `wait`."""
         for process in list(self._running):
-            process.wait()
+            # `Popen.wait` holds a lock while it waits; this leaves the exit status to it.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
 
 def execute(
@@ -76,14 +90,18 @@ def execute(
 
     Returns:
         What the folder holds afterwards; "failed" with the last words where a process ended badly.
+
+    Raises:
+        InterruptedError: `processes` were interrupted before this run began.
     """
     processes, launch = processes or Processes(), launch or Launch()
-    with run_lock(run.folder) as lock:
+    with run_lock(run.folder, is_stopped=lambda: processes.stopped) as lock:
         result = inspect(run, ignore_lock=True)
-        if result.state in ("finished", "waiting") or (result.state == "changed" and not launch.overwrite):
+        afresh = needs_overwrite(result)
+        if result.state in ("finished", "waiting") or (afresh and not launch.overwrite):
             return result
-        launch = replace(launch, overwrite=result.state == "changed")
-        # A second round evaluates what a finished training of an earlier version of its entry was not evaluated on.
+        launch = replace(launch, overwrite=afresh)
+        # A second round evaluates what a finished training has no metrics file of.
         for _ in range(2):
             for words in _commands(run, result, launch):
                 attempt = _try(words, run.folder, lock, dict(environment or {}), processes)
@@ -97,8 +115,7 @@ def execute(
 
 def _commands(run: Run, result: Result, launch: Launch) -> list[list[str]]:
     if run.entry.kind == "pictures":
-        ready = [source for source in run.sources if inspect(source).state == "finished"]
-        return run.commands(sources=ready)
+        return run.commands(sources=unpainted_sources(run))
     evaluate_only = missing_splits(run) if result.state == "incomplete" else []
     return run.commands(launch, evaluate_only=evaluate_only)
 
@@ -119,6 +136,8 @@ def _try(words: list[str], folder: Path, lock: Any, environment: dict[str, str],
         )
         set_holder(lock, process.pid)
         code = processes.wait(process)
+        if code < 0:
+            _end_group(process.pid)
     with console.open("rb") as output:
         output.seek(start)
         text = output.read().decode("utf-8", "replace")
@@ -129,10 +148,17 @@ def _try(words: list[str], folder: Path, lock: Any, environment: dict[str, str],
     return attempt
 
 
+def _end_group(leader: int) -> None:
+    """What a killed process has started ends by itself, or is ended: it holds no lock."""
+    deadline = time.monotonic() + _GRACE_S
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(leader, 0)
+            time.sleep(0.1)
+        os.killpg(leader, signal.SIGKILL)
+
+
 def _unsuccessful(result: Result, attempt: dict[str, Any]) -> Result:
-    code = attempt["exit_code"]
-    if code == 130 and result.state == "interrupted":
+    if attempt["exit_code"] in INTERRUPTED:
         return result
-    last = attempt["log_tail"][-1] if attempt["log_tail"] else f"exit status {code}"
-    reason = f"ended by {signal.Signals(-code).name}" if code < 0 else last
-    return replace(result, state="failed", detail=reason, metrics={})
+    return replace(result, state="failed", detail=last_words(attempt), metrics={})

@@ -1,12 +1,14 @@
 """Entries from axes: every combination of their values, less the excluded ones."""
 
 import itertools
+import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from loradet.experiments.study import Entry
+from loradet.experiments.study import Entry, Reported
 
+LISTS = {"baselines", "overrides", "seeds", "splits", "metrics", "sources", "reported"}
 # Axis -> its values: a list, or value -> further fields that it brings.
 Axes = Mapping[str, Sequence[Any] | Mapping[Any, Mapping[str, Any]]]
 
@@ -31,7 +33,8 @@ def expand_grid(axes: Axes, template: Mapping[str, Any], exclude: Iterable[Mappi
     Raises:
         ValueError: an unknown field in a text, an axis or value in `exclude` that does not exist, or no entry is left.
     """
-    _check_exclusions(axes, list(exclude))
+    exclude = list(exclude)
+    _check_exclusions(axes, exclude)
     entries = []
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values))
@@ -49,12 +52,17 @@ def expand_grid(axes: Axes, template: Mapping[str, Any], exclude: Iterable[Mappi
 
 def make_entry(values: Mapping[str, Any]) -> Entry:
     """An entry from plain values, as YAML has them. Raises ValueError for a key that entries do not have."""
-    lists = ("baselines", "overrides", "seeds", "splits", "metrics", "sources")
-    plain = {key: tuple(value) if key in lists else value for key, value in values.items()}
+    plain = dict(values)
+    for key in LISTS & plain.keys():
+        if not isinstance(plain[key], list | tuple):
+            raise ValueError(f"Entry {values.get('id', values)}: {key}={plain[key]!r}; expected a list.")
+        plain[key] = tuple(plain[key])
     try:
+        if "reported" in plain:
+            plain["reported"] = tuple(r if isinstance(r, Reported) else Reported(**r) for r in plain["reported"])
         return Entry(**plain)
     except TypeError as error:
-        problem = str(error).removeprefix("Entry.__init__() ")
+        problem = re.sub(r"^(\w+)\.__init__\(\) ", "", str(error))
         raise ValueError(f"Entry {values.get('id', values)}: {problem}.") from error
 
 

@@ -1,24 +1,42 @@
 """One process a run: a lock in its folder that is free again the moment that its holder is gone, killed or not."""
 
 import fcntl
+import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+logger = logging.getLogger(__name__)
+
 FILE = ".lock"
+_POLL_S = 0.2
 
 
 @contextmanager
-def run_lock(folder: Path) -> Iterator[IO]:
+def run_lock(folder: Path, *, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[IO]:
     """Hold the lock of a run folder, waiting for it; gives the open file, which a child process may inherit.
 
     The lock is free when this process and every child that inherited the file are gone.
+
+    Args:
+        is_stopped: asked while waiting.
+
+    Raises:
+        InterruptedError: stopped while waiting.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / FILE).open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        tries = 0
+        while not _try(file, fcntl.LOCK_EX):
+            if is_stopped():
+                raise InterruptedError
+            tries += 1
+            if tries == 2:  # the first time it may be no more than somebody's look
+                logger.info("Waiting for process %s, which works on %s.", _holder_of(file), folder)
+            time.sleep(_POLL_S)
         try:
             set_holder(file, os.getpid())
             yield file
@@ -41,8 +59,17 @@ def holder(folder: Path) -> str | None:
     if not path.is_file():
         return None
     with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read().strip() or "?"
-    return None
+        return None if _try(file, fcntl.LOCK_SH) else _holder_of(file)
+
+
+def _try(file: IO, operation: int) -> bool:
+    try:
+        fcntl.flock(file, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder_of(file: IO) -> str:
+    file.seek(0)
+    return file.read().strip() or "?"

@@ -5,9 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from detectron2.config import LazyConfig
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from loradet.experiments.run_data import run_data
-from loradet.experiments.runs import Run
+from loradet.experiments.runs import Run, named_error
 from loradet.experiments.study import Entry, Study
+from loradet.training.command import load_config
 
 
 def plan(
@@ -25,8 +30,10 @@ def plan(
         seeds: instead of each entry's own (a smoke run's own is the first of them).
 
     Raises:
-        ValueError: an unknown id, or an entry's config or override is wrong; the entry is named.
+        ValueError: an unknown id, a negative seed, or an entry's config or override is wrong; the entry is named.
     """
+    if seeds is not None and any(seed < 0 for seed in seeds):
+        raise ValueError(f"seeds {', '.join(map(str, seeds))}: expected whole numbers from 0 on.")
     wanted = {study.entry(name).id for name in ids}
     runs: list[Run] = []
     for entry in study.entries:
@@ -44,11 +51,26 @@ def _training_runs(study: Study, entry: Entry, mode: str, seeds: Sequence[int] |
     first = Run(study=study, entry=entry, mode=mode, seed=own[0], root=root)
     try:
         data = run_data(study, entry, short=first.is_short, root=root)
-    except (ValueError, OSError) as error:
-        raise type(error)(f"Entry {entry.id}: {error}") from error
-    runs = [replace(first, seed=seed, data=data) for seed in (own if seeds is None else seeds)]
-    _ = runs[0].config  # what is wrong with it shows before anything is begun
+    except (ValueError, OSError, OmegaConfBaseException) as error:
+        raise named_error(entry, error) from error
+    runs = [replace(first, seed=seed, data=data) for seed in dict.fromkeys(own if seeds is None else seeds)]
+    # What is wrong shows before anything is begun.
+    _ = runs[0].config
+    _check_overrides(entry)
     return runs
+
+
+def _check_overrides(entry: Entry) -> None:
+    """Raises ValueError where one of an entry's overrides changes nothing."""
+    if not entry.overrides:
+        return
+    config = load_config(entry.config, [])
+    later = [word.partition("=")[0] for word in entry.overrides]
+    for word in entry.overrides:
+        before = OmegaConf.to_container(config)
+        config = LazyConfig.apply_overrides(config, [word])
+        if OmegaConf.to_container(config) == before or later.pop(0) in later:
+            raise ValueError(f"Entry {entry.id}: the override {word} changes nothing in {entry.config}")
 
 
 def _pictures_run(study: Study, entry: Entry, mode: str, seeds: Sequence[int] | None, root: Path) -> Run:

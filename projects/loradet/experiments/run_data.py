@@ -1,6 +1,7 @@
 """The data of a run: few images for a smoke run, synthetic ones where a study says so."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from loradet.experiments.study import Entry, Scenes, Study
 from loradet.training.command import load_config
 
 logger = logging.getLogger(__name__)
+
+DATA_TOOL = "tools/datasets.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,18 @@ class RunData:
     scenes: Scenes | None = None
     subsets: tuple[Subset, ...] = ()
 
+    @property
+    def commands(self) -> list[list[str]]:
+        """Command lines (without the interpreter) that do the same as `prepare`."""
+        lines = []
+        if self.scenes is not None:
+            words = [f"--{split}={self.scenes.counts.get(split, 0)}" for split in ("train", "val", "test")]
+            words += [f"--style={self.scenes.style}", f"--size={self.scenes.size}", f"--seed={self.scenes.seed}"]
+            lines.append([DATA_TOOL, "synthetic", self.scenes.root, *words])
+        for subset in self.subsets:
+            lines.append([DATA_TOOL, "subset", str(subset.source), str(subset.path), f"--count={_size(subset)}"])
+        return lines
+
     def prepare(self, entry: Entry) -> None:
         """Make what can be made and is not there yet.
 
@@ -62,17 +77,18 @@ def run_data(study: Study, entry: Entry, *, short: bool, root: Path) -> RunData:
         short: a smoke run.
         root: folder of the run folders; subsets go into `<root>/smoke_data/<data.name>/`.
     """
-    data = load_config(entry.config, list(entry.overrides)).data
-    annotations = {split: data[f"{split}_json"] for split in ("train", *(["val"] if short else entry.splits))}
+    data = load_config(entry.config, list(entry.overrides)).get("data") or {}
+    splits = ("train", *(["val"] if short else entry.splits))
+    if absent := [split for split in splits if f"{split}_json" not in data]:
+        raise ValueError(f"{entry.config} has no data.{absent[0]}_json, which says where the split {absent[0]} is.")
+    annotations = {split: data[f"{split}_json"] for split in splits}
     if not short:
         paths = tuple(expand(path) for path in annotations.values())
         return RunData(annotations=paths, scenes=study.scenes)
     counts = {"train": study.smoke.train_images, "val": study.smoke.val_images}
     words, scenes = [], study.scenes
     if scenes is None and study.stand_in is not None and not expand(data.train_json).is_file():
-        # At least as many as asked for; a larger set begins with the images of a smaller one.
-        larger = {split: max(count, counts.get(split, 0)) for split, count in study.stand_in.counts.items()}
-        scenes = replace(study.stand_in, counts=larger)
+        scenes = _at_least(study.stand_in, counts)
         data.name, data.root = f"{data.name}_synthetic", scenes.root
         words = [f"data.name={data.name}", f"data.root={data.root}"]
     subsets = tuple(
@@ -89,6 +105,14 @@ def run_data(study: Study, entry: Entry, *, short: bool, root: Path) -> RunData:
     )
 
 
+def _at_least(scenes: Scenes, counts: Mapping[str, int]) -> Scenes:
+    """The scenes, or, where there are fewer than asked for, larger ones in a folder of their own."""
+    larger = {split: max(count, counts.get(split, 0)) for split, count in scenes.counts.items()}
+    if larger == dict(scenes.counts):
+        return scenes
+    return replace(scenes, counts=larger, root="_".join([scenes.root, *map(str, larger.values())]))
+
+
 def _make(scenes: Scenes) -> None:
     root = Path(scenes.root)
     with run_lock(root.parent / f".{root.name}"):
@@ -102,6 +126,13 @@ def _draw(subset: Subset) -> None:
     with run_lock(subset.path.parent):
         if subset.path.is_file() and subset.path.stat().st_mtime > subset.source.stat().st_mtime:
             return
-        boxes = read_coco(subset.source)["annotations"]
-        filled = {b.get("image_id") for b in boxes if is_usable(b.get("bbox")) and not b.get("iscrowd")}
-        make_subset(subset.source, subset.path, min(subset.count, len(filled)), seed=0)
+        make_subset(subset.source, subset.path, _size(subset), seed=0)
+
+
+def _size(subset: Subset) -> int:
+    """How many images it will have, as far as its source is there to tell."""
+    if not subset.source.is_file():
+        return subset.count
+    boxes = read_coco(subset.source)["annotations"]
+    filled = {b.get("image_id") for b in boxes if is_usable(b.get("bbox")) and not b.get("iscrowd")}
+    return min(subset.count, len(filled))

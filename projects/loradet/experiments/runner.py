@@ -1,10 +1,11 @@
 """Carries out many runs, several at a time, and tells how it goes."""
 
+import contextlib
 import logging
 import os
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
@@ -18,7 +19,7 @@ from loradet.experiments.study import MAIN_METRIC
 logger = logging.getLogger(__name__)
 
 # Something that carries out runs and gives them with their results as they end.
-Executor = Callable[[Sequence[Run]], Iterable[tuple[Run, Result]]]
+Executor = Callable[[Sequence[Run]], Generator[tuple[Run, Result], None, None]]
 
 
 class LocalExecutor:
@@ -46,7 +47,7 @@ class LocalExecutor:
             self._environments.put(_environment(devices[job * num_gpus : (job + 1) * num_gpus], jobs * num_gpus))
         self._processes = Processes()
 
-    def __call__(self, runs: Sequence[Run]) -> Iterator[tuple[Run, Result]]:
+    def __call__(self, runs: Sequence[Run]) -> Generator[tuple[Run, Result], None, None]:
         with ThreadPoolExecutor(self.jobs) as pool:
             pending: dict[Future, Run] = {pool.submit(self._carry_out, run): run for run in runs}
             try:
@@ -109,10 +110,14 @@ def run_all(runs: Sequence[Run], executor: Executor) -> list[Result]:
             if run.entry.kind == kind and run.name in results:
                 _tell(run, results[run.name], f"[{len(results)}/{len(runs)}]", "already ")
         began = time.monotonic()
-        for number, (run, result) in enumerate(executor(todo) if todo else (), start=1):
-            results[run.name] = result
-            left = (time.monotonic() - began) / number * (len(todo) - number)
-            _tell(run, result, f"[{len(results)}/{len(runs)}]", eta=left)
+        if not todo:
+            continue
+        # Closed at once where this loop is interrupted, so that what runs is asked to save.
+        with contextlib.closing(executor(todo)) as ended:
+            for number, (run, result) in enumerate(ended, start=1):
+                results[run.name] = result
+                left = (time.monotonic() - began) / number * (len(todo) - number)
+                _tell(run, result, f"[{len(results)}/{len(runs)}]", eta=left)
     return [results[run.name] for run in runs]
 
 

@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from loradet.experiments.run_data import RunData
 from loradet.experiments.study import Entry, Study
-from loradet.training.command import load_config
+from loradet.training.command import load_config, one_line
 
 TRAIN_TOOL = "tools/lazyconfig_train_net.py"
 PICTURES_TOOL = "tools/visualize.py"
+CHECKPOINT = "model_best.pth"  # what is evaluated and painted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,17 +84,11 @@ class Run:
 
     @cached_property
     def config(self) -> DictConfig:
-        """The run's config. Raises ValueError that names the entry, also where one of its overrides changes nothing."""
+        """The run's config. Raises ValueError that names the entry."""
         try:
-            own = list(self.entry.overrides)
-            complete = OmegaConf.to_container(load_config(self.entry.config, own))
-            for word in own:
-                without = load_config(self.entry.config, [other for other in own if other != word])
-                if OmegaConf.to_container(without) == complete:
-                    raise ValueError(f"the override {word} changes nothing in {self.entry.config}")
             return load_config(self.entry.config, self.overrides)
-        except (ValueError, OSError) as error:
-            raise type(error)(f"Entry {self.entry.id}: {error}") from error
+        except (ValueError, OSError, OmegaConfBaseException) as error:
+            raise named_error(self.entry, error) from error
 
     def commands(
         self,
@@ -126,7 +122,13 @@ class Run:
     def _paint(self, source: "Run") -> list[str]:
         return [
             *(PICTURES_TOOL, "--config-file", str(source.folder / "config.yaml")),
-            *("--checkpoint", str(source.folder / "model_best.pth"), "--split", "val", "--export"),
+            *("--checkpoint", str(source.folder / CHECKPOINT), "--split", "val", "--export"),
             *("--subset", str(self.study.smoke.val_images if self.mode == "smoke" else self.entry.images)),
             *("--output", str(self.folder / source.name)),
         ]
+
+
+def named_error(entry: Entry, error: Exception) -> Exception:
+    """An error of the same kind (a missing file, or else a wrong value) that names the entry."""
+    kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+    return kind(f"Entry {entry.id}: {one_line(error)}")

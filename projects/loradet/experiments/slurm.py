@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from loradet.files import write_json
 logger = logging.getLogger(__name__)
 
 JOB = "job.json"  # which job works on a run folder
+_MOST_TIMEOUTS = 100
+_FORGOTTEN_S = 600.0
 
 
 class RunJob:
@@ -31,14 +33,18 @@ class RunJob:
     def __call__(self) -> Result:
         os.chdir(self.folder)
         self._processes = Processes()
-        return execute(self.run, launch=self.launch, processes=self._processes)
+        try:
+            return execute(self.run, launch=self.launch, processes=self._processes)
+        except (ValueError, OSError) as error:
+            return failure(self.run, error)
 
     def checkpoint(self) -> Any:
         """Called by submitit before the job is taken away."""
         from submitit.helpers import DelayedSubmission
 
-        self._processes.interrupt()
-        self._processes.wait_for_all()
+        if (processes := getattr(self, "_processes", None)) is not None:  # else it has not begun
+            processes.interrupt()
+            processes.wait_for_all()
         return DelayedSubmission(RunJob(self.run, replace(self.launch, overwrite=False)))
 
 
@@ -75,7 +81,9 @@ class SubmititExecutor:
         self.cluster, self.launch, self.poll_s = cluster, launch, poll_s
         self._folder = Path(folder)
         try:
-            self._submitit = submitit.AutoExecutor(folder=self._folder, cluster=cluster)
+            # Every time that it runs out of time a run has come further.
+            again = {"slurm_max_num_timeout": _MOST_TIMEOUTS} if cluster == "slurm" else {}
+            self._submitit = submitit.AutoExecutor(folder=self._folder, cluster=cluster, **again)
             settings = {"timeout_min": 24 * 60, "tasks_per_node": 1, "nodes": 1, **dict(parameters or {})}
             if cluster == "slurm":
                 settings = {"gpus_per_node": launch.num_gpus, **settings}
@@ -85,13 +93,13 @@ class SubmititExecutor:
         except (RuntimeError, NameError, TypeError, ValueError) as error:
             raise ValueError(f"--executor {cluster}: {' '.join(str(error).split())}") from error
 
-    def __call__(self, runs: Sequence[Run]) -> Iterator[tuple[Run, Result]]:
+    def __call__(self, runs: Sequence[Run]) -> Generator[tuple[Run, Result], None, None]:
         waiting = {run.name: (run, self._job_of(run)) for run in runs}
         new = [run for run, job in waiting.values() if job is None]
         for run, job in zip(new, self._submit(new)):
             run.folder.mkdir(parents=True, exist_ok=True)
             if self.cluster == "slurm":
-                write_json(run.folder / JOB, {"id": job.job_id, "folder": str(self._folder)})
+                write_json(run.folder / JOB, {"id": job.job_id, "folder": str(self._folder.absolute())})
             logger.info("%s: job %s", run.name, job.job_id)
             waiting[run.name] = (run, job)
         while waiting:
@@ -118,7 +126,10 @@ class SubmititExecutor:
 
         noted = json.loads(path.read_text(encoding="utf-8"))
         job = submitit.SlurmJob(folder=noted["folder"], job_id=noted["id"])
-        return None if job.done(force_check=True) else job
+        if job.done(force_check=True):
+            return None
+        # SLURM may not know a job yet that was submitted a moment ago; later it has forgotten it.
+        return None if job.state == "UNKNOWN" and time.time() - path.stat().st_mtime > _FORGOTTEN_S else job
 
     def _result(self, run: Run, job: Any) -> Result:
         error = job.exception()

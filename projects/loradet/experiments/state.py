@@ -1,6 +1,7 @@
 """How far a run is, told from the files in its folder alone."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ from loradet.evaluation.coco_metrics import PREFIX, read_metrics
 from loradet.experiments.checks import CHECKS
 from loradet.experiments.lock import holder
 from loradet.experiments.results import Result
-from loradet.experiments.runs import Run
+from loradet.experiments.runs import CHECKPOINT, Run
 from loradet.training import record
+from loradet.visualization.export_folder import MANIFEST
 
 ATTEMPTS = "attempts.json"
-MANIFEST = "index.json"  # the last file of an export of pictures
+INTERRUPTED = (130, -signal.SIGINT)  # exit statuses of a process that was asked to leave
 
 
 def inspect(run: Run, *, ignore_lock: bool = False) -> Result:
@@ -43,20 +45,45 @@ def inspect(run: Run, *, ignore_lock: bool = False) -> Result:
 
 def _training_state(run: Run) -> tuple[str, str]:
     past = record.read(run.folder)
-    attempts = read_attempts(run.folder)
-    last_line = attempts[-1]["log_tail"][-1] if attempts and attempts[-1]["log_tail"] else ""
+    failure = _last_failure(run)
     if not past:
-        return ("failed", last_line) if attempts else ("missing", "")
+        return ("missing", "") if failure is None else ("failed", failure)
     if past.get("config_sha256") != record.config_hash(run.config):
         return "changed", f"{run.folder} holds a run of another config"
     status = past.get("status")
     if status == "failed":
-        return "failed", str(past.get("error", last_line))
+        return "failed", str(past.get("error") or failure or "")
+    if status != "finished" and failure is not None:
+        return "failed", failure
     if status != "finished":
         return "interrupted", f"after iteration {past['iteration']}" if "iteration" in past else ""
     if absent := missing_splits(run):
         return "incomplete", f"finished, but not evaluated on {', '.join(absent)}"
     return ("failed", problem) if (problem := failed_check(run)) else ("finished", "")
+
+
+def _last_failure(run: Run) -> str | None:
+    """The last words of the last try, where it failed and its training has not been begun again since."""
+    attempts = read_attempts(run.folder)
+    if not attempts or attempts[-1]["exit_code"] in (0, *INTERRUPTED):
+        return None
+    file = run.folder / record.FILE
+    if file.is_file() and file.stat().st_mtime > attempts[-1]["ended"]:
+        return None
+    return last_words(attempts[-1])
+
+
+def last_words(attempt: dict[str, Any]) -> str:
+    """Why a try failed: the signal that ended it, or the last line that it printed."""
+    code = attempt["exit_code"]
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    return attempt["log_tail"][-1] if attempt["log_tail"] else f"exit status {code}"
+
+
+def needs_overwrite(result: Result) -> bool:
+    """Whether a run can only be started afresh: one of another config, or one that finished and fails a check."""
+    return result.state == "changed" or (result.state == "failed" and result.record.get("status") == "finished")
 
 
 def missing_splits(run: Run) -> list[str]:
@@ -77,19 +104,30 @@ def failed_check(run: Run) -> str | None:
 
 
 def _pictures_state(run: Run) -> tuple[str, str]:
-    ready = [source for source in run.sources if _training_state(source)[0] == "finished"]
-    if not ready:
+    if not any(_training_state(source)[0] == "finished" for source in run.sources):
         return "waiting", f"for a finished run of {' or '.join(s.entry.id for s in run.sources)}"
-    unpainted = [source.name for source in ready if not (run.folder / source.name / MANIFEST).is_file()]
+    unpainted = unpainted_sources(run)
     if not unpainted:
         return "finished", ""
-    attempts = read_attempts(run.folder)
-    if attempts and attempts[-1]["exit_code"]:
-        return "failed", attempts[-1]["log_tail"][-1] if attempts[-1]["log_tail"] else ""
-    return "missing", f"to paint: {', '.join(unpainted)}"
+    failure = _last_failure(run)
+    return ("missing", f"to paint: {', '.join(s.name for s in unpainted)}") if failure is None else ("failed", failure)
+
+
+def unpainted_sources(run: Run) -> list[Run]:
+    """Finished sources whose pictures are not there, or are of weights that have been replaced since."""
+    ready = [source for source in run.sources if _training_state(source)[0] == "finished"]
+    return [source for source in ready if not _is_painted(run.folder / source.name / MANIFEST, source)]
+
+
+def _is_painted(manifest: Path, source: Run) -> bool:
+    weights = source.folder / CHECKPOINT
+    return manifest.is_file() and not (weights.is_file() and weights.stat().st_mtime > manifest.stat().st_mtime)
 
 
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
     """What was tried in a run folder: `command`, `began`, `ended`, `exit_code` and `log_tail` (lines) of each try."""
     path = folder / ATTEMPTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); delete it if its record does not matter.") from error

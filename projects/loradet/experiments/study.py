@@ -12,6 +12,8 @@ from loradet.experiments.checks import CHECKS
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 KINDS = ("training", "pictures")
 MAIN_METRIC = "coco/bbox_mAP"
+# Keys that every run's command line sets itself.
+_OURS = {"train.seed": "`seeds`", "train.eval_splits": "`splits`", "train.output_dir": "the run's name"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +150,21 @@ def _check_entry(entry: Entry, known: set[str], study: Study) -> None:
             raise ValueError(f"{where}: {key} names {absent[0]}, which is no entry of the study.")
     if absent := [name for name in entry.checks if name not in CHECKS]:
         raise ValueError(f"{where}: there is no check {absent[0]!r}; there are: {', '.join(CHECKS)}.")
+    for name in entry.checks.get("metric_at_least", ()):
+        if name.partition(" ")[0] not in (*entry.splits, "smoke"):
+            raise ValueError(
+                f"{where}: the check of {name!r} begins with no split; expected one of "
+                f"{', '.join([*entry.splits, 'smoke'])}."
+            )
     if entry.kind == "pictures":
         if not entry.sources:
             raise ValueError(f"{where}: pictures need `sources`: the entries whose runs are painted.")
         return
     if not Path(entry.config).is_file():
         raise FileNotFoundError(f"{where}: its config {entry.config or '(none)'} does not exist.")
-    if not entry.seeds or len(set(entry.seeds)) < len(entry.seeds):
-        raise ValueError(f"{where}: seeds={list(entry.seeds)}; expected one or more, each once.")
+    seeds = entry.seeds
+    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise ValueError(f"{where}: seeds={list(seeds)}; expected one or more whole numbers from 0 on, each once.")
+    for word in entry.overrides:
+        if (key := word.partition("=")[0]) in _OURS:
+            raise ValueError(f"{where}: the override {word} has no effect; {key} is set by {_OURS[key]}.")
