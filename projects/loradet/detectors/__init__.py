@@ -1,0 +1,1 @@
+"""Detectors that Detectron2 does not have."""

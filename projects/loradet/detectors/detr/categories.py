@@ -1,0 +1,80 @@
+"""Which column of the class head stands for which category."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+
+
+@dataclass(frozen=True)
+class CategoryIds:
+    """One mapping between a data set's category ids, contiguous ids and logits.
+
+    Contiguous ids 0 … K - 1 are what Detectron2 has in `gt_classes` and `pred_classes`. A model whose logits are the
+    contiguous ids needs no mapping.
+
+    Args:
+        dataset_ids: category id in the annotation file of each contiguous id.
+        logits: column of the class head of each contiguous id.
+        num_logits: columns of the class head, without "no object", which follows them.
+
+    Raises:
+        ValueError: lengths differ, an id or a column occurs twice, or a column does not exist.
+    """
+
+    dataset_ids: Sequence[int]
+    logits: Sequence[int]
+    num_logits: int
+
+    def __post_init__(self) -> None:
+        for name in ("dataset_ids", "logits"):
+            values = tuple(int(value) for value in getattr(self, name))
+            object.__setattr__(self, name, values)
+            if twice := sorted({value for value in values if values.count(value) > 1}):
+                raise ValueError(f"{name} has {', '.join(map(str, twice))} twice; each category has its own.")
+        if len(self.dataset_ids) != len(self.logits):
+            raise ValueError(f"{len(self.dataset_ids)} dataset_ids, but {len(self.logits)} logits: one each is needed.")
+        if outside := [column for column in self.logits if not 0 <= column < self.num_logits]:
+            raise ValueError(f"logits {outside} are not in 0..{self.num_logits - 1} (num_logits={self.num_logits}).")
+
+    def __len__(self) -> int:
+        return len(self.dataset_ids)
+
+    @property
+    def head_rows(self) -> tuple[int, ...]:
+        """Rows of the class head to keep for a head of contiguous ids: each category's, then "no object"."""
+        return (*self.logits, self.num_logits)
+
+    def contiguous_of_dataset(self, dataset_id: int) -> int:
+        """Contiguous id of a category of the annotation file; ValueError where there is none."""
+        return _place(self.dataset_ids, dataset_id, "category id")
+
+    def contiguous_of_logit(self, column: int) -> int:
+        """Contiguous id that a column of the class head stands for; ValueError where it stands for none."""
+        return _place(self.logits, column, "logit")
+
+    def dataset_of_contiguous(self, contiguous: int) -> int:
+        """Category id in the annotation file; ValueError where there is no such contiguous id."""
+        return self.dataset_ids[self._checked(contiguous)]
+
+    def logit_of_contiguous(self, contiguous: int) -> int:
+        """Column of the class head; ValueError where there is no such contiguous id."""
+        return self.logits[self._checked(contiguous)]
+
+    def _checked(self, contiguous: int) -> int:
+        if not 0 <= contiguous < len(self):
+            raise ValueError(f"Contiguous id {contiguous}: expected 0..{len(self) - 1}.")
+        return contiguous
+
+
+def coco_categories() -> CategoryIds:
+    """The published DETR models: logit = COCO's category id (1 … 90 with gaps), 91 columns before "no object"."""
+    # An installed Detectron2 lists the categories of panoptic segmentation too.
+    ids = [category["id"] for category in COCO_CATEGORIES if category["isthing"]]
+    return CategoryIds(dataset_ids=ids, logits=ids, num_logits=max(ids) + 1)
+
+
+def _place(values: Sequence[int], value: int, kind: str) -> int:
+    if value not in values:
+        raise ValueError(f"{kind} {value} is no category; there are {', '.join(map(str, values))}.")
+    return values.index(value)
