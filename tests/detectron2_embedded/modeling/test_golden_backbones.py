@@ -1,5 +1,6 @@
-"""FPN and ResNet, against numbers recorded from Detectron2."""
+"""FPN, the simple feature pyramid and ResNet, against numbers recorded from Detectron2."""
 
+import builtins
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
-from detectron2.modeling import FPN, Backbone, ResNet
+from detectron2.modeling import FPN, Backbone, ResNet, SimpleFeaturePyramid
 from detectron2.modeling.backbone import BasicStem
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from golden_files import load
@@ -72,6 +73,51 @@ def test_fpn_errors(golden_d2: Path):
         assert meta["errors"][name][0] == "AssertionError"
         with pytest.raises(AssertionError):
             FPN(bottom_up, in_features, 8, fuse_type=fuse_type)
+
+
+def build_pyramid(spec: dict) -> SimpleFeaturePyramid:
+    name = spec["in_feature"]
+    return SimpleFeaturePyramid(
+        PassThrough({name: spec["dim"]}, {name: spec["stride"]}),
+        name,
+        spec["out_channels"],
+        spec["scale_factors"],
+        top_block=LastLevelMaxPool() if spec["top"] == "maxpool" else None,
+        norm=spec["norm"],
+        square_pad=spec["square_pad"],
+    )
+
+
+def test_simple_feature_pyramid(golden_d2: Path):
+    meta, arrays = load(golden_d2 / "simple_feature_pyramid.npz")
+    for case, spec in meta["cases"].items():
+        pyramid = build_pyramid(spec)
+        prefix = f"{case}/w/"
+        weights = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        pyramid.load_state_dict(weights, strict=True)
+
+        assert pyramid.size_divisibility == spec["size_divisibility"]
+        assert pyramid.padding_constraints == spec["padding_constraints"]
+        assert as_dict(pyramid.output_shape()) == spec["output_shape"]
+        with torch.no_grad():
+            outputs = pyramid({spec["in_feature"]: arrays[f"feature/{spec['in_feature']}"]})
+        assert list(outputs) == spec["out_features"]
+        for name, value in outputs.items():
+            torch.testing.assert_close(value, arrays[f"{case}/out/{name}"], rtol=1e-5, atol=1e-5)
+
+
+def test_simple_feature_pyramid_errors(golden_d2: Path):
+    meta, _ = load(golden_d2 / "simple_feature_pyramid.npz")
+    spec = meta["cases"]["vitdet"]
+    changes = {
+        "scale factor 3": {"scale_factors": [3.0]},
+        "scale factor 4 with norm '' (forward)": {"norm": ""},
+        "scale factors 4 and 1": {"scale_factors": [4.0, 1.0]},
+    }
+    assert set(changes) == set(meta["errors"])
+    for name, change in changes.items():
+        with pytest.raises(getattr(builtins, meta["errors"][name][0])):
+            build_pyramid({**spec, **change})
 
 
 def build_resnet(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from detectron2.layers import get_norm
+from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 from detectron2.solver import get_default_optimizer_params
 from torch import nn
 
@@ -69,9 +70,8 @@ def test_errors(golden: dict[str, Any]) -> None:
 
 @pytest.mark.golden
 def test_vit_lr_decay(golden: dict[str, Any]) -> None:
-    vit = pytest.importorskip("detectron2.modeling.backbone.vit", reason="ViT backbones are not in scope yet")
     for case in golden["vit_lr_decay"]:
-        rate = vit.get_vit_lr_decay_rate(case["name"], case["lr_decay_rate"], case["num_layers"])
+        rate = get_vit_lr_decay_rate(case["name"], case["lr_decay_rate"], case["num_layers"])
         assert rate == pytest.approx(case["rate"], rel=1e-9)
 
 

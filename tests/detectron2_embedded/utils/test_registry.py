@@ -22,7 +22,7 @@ def test_locate_finds_modules_classes_methods_and_builtins():
         ("torch.nn.Linear.nothing", "'torch.nn.Linear' has no attribute 'nothing'"),
         ("torch..nn", "dotted path"),
         ("", "dotted path"),
-        ("detectron2.modeling.GeneralizedRCNN", "installed Detectron2"),
+        ("detectron2.modeling.GeneralizedRCNNWithTTA", "installed Detectron2"),
     ],
 )
 def test_locate_says_what_is_missing(name, message):

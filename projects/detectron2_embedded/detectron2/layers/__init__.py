@@ -5,6 +5,7 @@ from detectron2.layers.batch_norm import CycleBatchNormList, FrozenBatchNorm2d, 
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.losses import ciou_loss, diou_loss
 from detectron2.layers.nms import batched_nms
+from detectron2.layers.roi_align import ROIAlign, roi_align
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import (
     BatchNorm2d,
@@ -29,6 +30,7 @@ __all__ = [
     "FrozenBatchNorm2d",
     "LayerNorm",
     "Linear",
+    "ROIAlign",
     "ShapeSpec",
     "batched_nms",
     "cat",
@@ -40,6 +42,7 @@ __all__ = [
     "interpolate",
     "move_device_like",
     "nonzero_tuple",
+    "roi_align",
     "shapes_to_tensor",
 ]
 
@@ -51,11 +54,9 @@ __getattr__ = missing_names(
         "DepthwiseSeparableConv2d",
         "ModulatedDeformConv",
         "NaiveSyncBatchNorm",
-        "ROIAlign",
         "ROIAlignRotated",
         "batched_nms_rotated",
         "nms_rotated",
         "paste_masks_in_image",
-        "roi_align",
     ],
 )

@@ -9,46 +9,56 @@ from detectron2.modeling.backbone import (
     Backbone,
     ResNet,
     ResNetBlockBase,
+    SimpleFeaturePyramid,
+    ViT,
+    get_vit_lr_decay_rate,
     make_stage,
 )
-from detectron2.modeling.meta_arch import META_ARCH_REGISTRY, RetinaNet
+from detectron2.modeling.meta_arch import META_ARCH_REGISTRY, GeneralizedRCNN, ProposalNetwork, RetinaNet
 from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, RPN_HEAD_REGISTRY
+from detectron2.modeling.roi_heads import (
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    FastRCNNOutputLayers,
+    ROIHeads,
+    StandardROIHeads,
+)
 
 __all__ = [
     "ANCHOR_GENERATOR_REGISTRY",
     "BACKBONE_REGISTRY",
     "FPN",
     "META_ARCH_REGISTRY",
+    "PROPOSAL_GENERATOR_REGISTRY",
+    "ROI_BOX_HEAD_REGISTRY",
+    "ROI_HEADS_REGISTRY",
+    "RPN_HEAD_REGISTRY",
     "Backbone",
+    "FastRCNNOutputLayers",
+    "GeneralizedRCNN",
+    "ProposalNetwork",
+    "ROIHeads",
     "ResNet",
     "ResNetBlockBase",
     "RetinaNet",
     "ShapeSpec",
+    "SimpleFeaturePyramid",
+    "StandardROIHeads",
+    "ViT",
     "detector_postprocess",
+    "get_vit_lr_decay_rate",
     "make_stage",
 ]
 
 __getattr__ = missing_names(
     __name__,
     [
-        # Two-stage detectors
-        "GeneralizedRCNN",
-        "ProposalNetwork",
-        "PROPOSAL_GENERATOR_REGISTRY",
-        "RPN_HEAD_REGISTRY",
-        "ROI_BOX_HEAD_REGISTRY",
-        "ROI_HEADS_REGISTRY",
+        # Masks and keypoints of two-stage detectors
         "ROI_KEYPOINT_HEAD_REGISTRY",
         "ROI_MASK_HEAD_REGISTRY",
         "BaseKeypointRCNNHead",
         "BaseMaskRCNNHead",
-        "FastRCNNOutputLayers",
-        "ROIHeads",
-        "StandardROIHeads",
-        "poolers",
-        "proposal_generator",
-        "roi_heads",
-        "sampling",
         # Other detectors and segmentation
         "FCOS",
         "PanopticFPN",
@@ -62,10 +72,7 @@ __getattr__ = missing_names(
         "test_time_augmentation",
         # Other backbones
         "MViT",
-        "SimpleFeaturePyramid",
         "SwinTransformer",
-        "ViT",
-        "get_vit_lr_decay_rate",
         # Built from yacs configs
         "build_anchor_generator",
         "build_backbone",

@@ -12,6 +12,7 @@ from detectron2.modeling.backbone.resnet import (
     ResNetBlockBase,
     make_stage,
 )
+from detectron2.modeling.backbone.vit import SimpleFeaturePyramid, ViT, get_vit_lr_decay_rate
 
 __all__ = [
     "BACKBONE_REGISTRY",
@@ -22,6 +23,9 @@ __all__ = [
     "BottleneckBlock",
     "ResNet",
     "ResNetBlockBase",
+    "SimpleFeaturePyramid",
+    "ViT",
+    "get_vit_lr_decay_rate",
     "make_stage",
 ]
 
@@ -31,15 +35,11 @@ __getattr__ = missing_names(
         "DeformBottleneckBlock",
         "MViT",
         "RegNet",
-        "SimpleFeaturePyramid",
         "SwinTransformer",
-        "ViT",
         "build_backbone",
         "build_resnet_backbone",
-        "get_vit_lr_decay_rate",
         "mvit",
         "regnet",
         "swin",
-        "vit",
     ],
 )

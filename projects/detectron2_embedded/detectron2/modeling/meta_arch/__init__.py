@@ -3,24 +3,22 @@
 from detectron2._subset import missing_names
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN, ProposalNetwork
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
 
-__all__ = ["META_ARCH_REGISTRY", "DenseDetector", "RetinaNet"]
+__all__ = ["META_ARCH_REGISTRY", "DenseDetector", "GeneralizedRCNN", "ProposalNetwork", "RetinaNet"]
 
 __getattr__ = missing_names(
     __name__,
     [
         "FCOS",
-        "GeneralizedRCNN",
         "PanopticFPN",
-        "ProposalNetwork",
         "SEM_SEG_HEADS_REGISTRY",
         "SemanticSegmentor",
         "build_model",
         "build_sem_seg_head",
         "fcos",
         "panoptic_fpn",
-        "rcnn",
         "semantic_seg",
     ],
 )

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.layers import cat, move_device_like
+from detectron2.layers import cat
 from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.meta_arch.image_detector import ImageDetector
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
@@ -18,7 +19,7 @@ def permute_to_N_HWA_K(tensor: torch.Tensor, K: int) -> torch.Tensor:  # noqa: N
     return tensor.unflatten(1, (-1, K)).permute(0, 3, 4, 1, 2).flatten(1, 3)
 
 
-class DenseDetector(nn.Module, metaclass=ABCMeta):
+class DenseDetector(ImageDetector, metaclass=ABCMeta):
     """A backbone and a head that predicts at every position of its maps."""
 
     def __init__(
@@ -37,20 +38,12 @@ class DenseDetector(nn.Module, metaclass=ABCMeta):
             pixel_mean: per channel, in the channel order and range of the input images.
             pixel_std: likewise.
         """
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone=backbone, pixel_mean=pixel_mean, pixel_std=pixel_std)
         self.head = head
         if head_in_features is None:
             shapes = backbone.output_shape()
             head_in_features = sorted(shapes, key=lambda name: shapes[name].stride)
         self.head_in_features = list(head_in_features)
-        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
-            self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is, and its inputs are moved to."""
-        return self.pixel_mean.device
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, torch.Tensor] | list[dict[str, Instances]]:
         """
@@ -92,24 +85,6 @@ class DenseDetector(nn.Module, metaclass=ABCMeta):
         self, images: ImageList, features: list[torch.Tensor], predictions: list[list[torch.Tensor]]
     ) -> list[Instances]:
         """Detections of each image, in the coordinates of the input image."""
-
-    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalise the images and pad them to one batch."""
-        images = [move_device_like(item["image"], self.pixel_mean) for item in batched_inputs]
-        return ImageList.from_tensors(
-            [(image - self.pixel_mean) / self.pixel_std for image in images],
-            self.backbone.size_divisibility,
-            padding_constraints=self.backbone.padding_constraints,
-        )
-
-    def _ground_truth(self, batched_inputs: list[dict[str, Any]]) -> list[Instances]:
-        for item in batched_inputs:
-            if "instances" not in item:
-                raise ValueError(
-                    f"Training needs `instances` with every image; the input {item.get('file_name', '')} has "
-                    f"only {', '.join(item)}. Use DatasetMapper(is_train=True), or call model.eval()."
-                )
-        return [item["instances"].to(self.device) for item in batched_inputs]
 
     def _transpose_dense_predictions(
         self, predictions: list[list[torch.Tensor]], dims_per_anchor: list[int]

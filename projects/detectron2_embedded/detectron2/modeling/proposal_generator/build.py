@@ -1,0 +1,5 @@
+"""The registry of proposal generators."""
+
+from detectron2.utils.registry import Registry
+
+PROPOSAL_GENERATOR_REGISTRY = Registry("PROPOSAL_GENERATOR")
