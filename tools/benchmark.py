@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Measure training steps, inference, the loader or the evaluation of any config.
 
+`throughput` splits inference over a split into waiting for data, forward pass and post-processing.
 `train --bare` interleaves our step with the same modules in a bare PyTorch loop and prints the median ratio.
 """
 
@@ -11,7 +12,7 @@ from pathlib import Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("train", "infer", "loader", "eval"))
+    parser.add_argument("part", choices=("train", "infer", "throughput", "loader", "eval"))
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("--steps", type=int, help="measured steps (default: 50; 1 for eval)")
     parser.add_argument("--warmup", type=int, help="steps before those (default: 5; 0 for eval)")

@@ -41,12 +41,38 @@ def coco_metrics(
 
     Returns:
         `coco/bbox_mAP`, `_50`, `_75`, `_s`, `_m`, `_l`, `coco/bbox_AR@1`, `@10`, `@100`,
-        `coco/bbox_AR_s@100`, `_m`, `_l` and `coco/bbox_mAP/<class>`, in 0..1; NaN where there is no
-        ground truth to find, zero where nothing was detected.
+        `coco/bbox_AR_s@100`, `_m`, `_l`, and for each class `coco/bbox_mAP/<class>` and `coco/bbox_AR@100/<class>`,
+        in 0..1; NaN where there is no ground truth to find, zero where nothing was detected.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: a file is no JSON of its kind, or predictions are of other images or categories.
+    """
+    evaluation = match_detections(ground_truth, predictions, image_ids)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+        evaluation.summarize()
+    truth = evaluation.cocoGt
+    if not any(not annotation["iscrowd"] for annotation in truth.dataset["annotations"]):
+        logger.warning("%s has no boxes: every metric is NaN.", ground_truth)
+    elif not evaluation.cocoDt.dataset["annotations"]:
+        logger.warning("%s has no detections: every metric is zero.", predictions)
+
+    metrics = {PREFIX + name: _or_nan(value) for name, value in zip(SUMMARY, evaluation.stats)}
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class), all areas, 100 detections
+    recall = evaluation.eval["recall"][:, :, 0, -1]  # (IoU, class)
+    names = [truth.cats[category_id]["name"] for category_id in evaluation.params.catIds]
+    metrics |= {f"{PREFIX}mAP/{name}": _mean_known(precision[:, :, index]) for index, name in enumerate(names)}
+    metrics |= {f"{PREFIX}AR@100/{name}": _mean_known(recall[:, index]) for index, name in enumerate(names)}
+    return metrics
+
+
+def match_detections(
+    ground_truth: str | os.PathLike, predictions: str | os.PathLike, image_ids: Iterable[int] | None = None
+) -> COCOeval:
+    """pycocotools' evaluation of two files after its matching (`evaluate`) and before `accumulate`.
+
+    Arguments and errors are those of `coco_metrics`.
     """
     truth = _index(_read_truth(ground_truth))
     detections = _read_detections(predictions, truth, ground_truth)
@@ -55,20 +81,7 @@ def coco_metrics(
         evaluation.params.imgIds = sorted(image_ids)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    if not any(not annotation["iscrowd"] for annotation in truth.dataset["annotations"]):
-        logger.warning("%s has no boxes: every metric is NaN.", ground_truth)
-    elif not detections:
-        logger.warning("%s has no detections: every metric is zero.", predictions)
-
-    metrics = {PREFIX + name: _or_nan(value) for name, value in zip(SUMMARY, evaluation.stats)}
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class), all areas, 100 detections
-    for index, category_id in enumerate(evaluation.params.catIds):
-        known = precision[:, :, index][precision[:, :, index] > -1]
-        value = float(np.mean(known)) if known.size else math.nan
-        metrics[f"{PREFIX}mAP/{truth.cats[category_id]['name']}"] = value
-    return metrics
+    return evaluation
 
 
 def from_evaluator(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -146,6 +159,12 @@ def _index(dataset: dict[str, Any]) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
+
+
+def _mean_known(values: np.ndarray) -> float:
+    """Mean of what is not -1."""
+    known = values[values > -1]
+    return float(np.mean(known)) if known.size else math.nan
 
 
 def _or_nan(value: float) -> float:

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,23 +87,66 @@ def read_records(
         FileNotFoundError: a file is missing.
         ValueError: a file is broken, or the detections are of images or categories that the annotations lack.
     """
-    content = read_coco(ground_truth)
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    classes = {category["id"]: place for place, category in enumerate(categories)}
-    truth: dict[Any, list[tuple]] = {image["id"]: [] for image in content["images"]}
-    found: dict[Any, list[tuple]] = {image["id"]: [] for image in content["images"]}
-    for entry in _checked(content["annotations"], truth, classes, str(ground_truth), "annotation"):
-        truth[entry["image_id"]].append((entry["bbox"], classes[entry["category_id"]], bool(entry.get("iscrowd", 0))))
+    truth, classes, content = _read_truth(ground_truth)
+    found: dict[Any, list[tuple]] = {number: [] for number in truth}
     for entry in _checked(_read_predictions(predictions), truth, classes, str(predictions), "detection", "score"):
         found[entry["image_id"]].append((entry["bbox"], classes[entry["category_id"]], entry["score"]))
     wanted = set(truth) if image_ids is None else set(image_ids)
     if unknown := wanted - set(truth):
         raise ValueError(f"{ground_truth} has no images with the ids {sorted(unknown, key=str)[:5]}.")
-    return DetectionRecords(
-        tuple(ImageRecord.from_lists(number, truth[number], found[number]) for number in sorted(wanted)),
-        tuple(str(category["name"]) for category in categories),
-        says_synthetic(content),
-    )
+    images = (ImageRecord.from_lists(number, truth[number], found[number]) for number in sorted(wanted))
+    return DetectionRecords(tuple(images), _names(content), says_synthetic(content))
+
+
+def join_records(
+    ground_truth: str | os.PathLike, found: Mapping[Any, tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> DetectionRecords:
+    """Put detections that are arrays beside their annotation file.
+
+    Args:
+        ground_truth: COCO instances.
+        found: by image id, boxes XYWH (D, 4), category ids of the file (D,) and scores (D,); an image that is not
+            there has no detections.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is broken, or the detections are of images or categories that it lacks.
+    """
+    truth, classes, content = _read_truth(ground_truth)
+    if unknown := found.keys() - truth.keys():
+        raise ValueError(f"{ground_truth} has no images with the ids {sorted(unknown, key=str)[:5]}.")
+    images = []
+    for number in sorted(truth):
+        image = ImageRecord.from_lists(number, truth[number], [])
+        xywh, categories, scores = found.get(number, (image.found_xywh, image.found_classes, image.scores))
+        if foreign := set(categories.tolist()) - classes.keys():
+            raise ValueError(
+                f"Image {number} has detections of the categories {sorted(foreign)[:5]}, which {ground_truth} lacks."
+            )
+        order = np.argsort(-scores, kind="stable")
+        indices = np.array([classes[category] for category in categories.tolist()], np.int64)
+        images.append(
+            replace(image, found_xywh=xywh[order].reshape(-1, 4), found_classes=indices[order], scores=scores[order])
+        )
+    return DetectionRecords(tuple(images), _names(content), says_synthetic(content))
+
+
+def _read_truth(path: str | os.PathLike) -> tuple[dict[Any, list[tuple]], dict[Any, int], dict[str, Any]]:
+    """Annotated boxes by image id, class indices by category id, and the whole content of the file."""
+    content = read_coco(path)
+    classes = {category["id"]: place for place, category in enumerate(_categories(content))}
+    truth: dict[Any, list[tuple]] = {image["id"]: [] for image in content["images"]}
+    for entry in _checked(content["annotations"], truth, classes, str(path), "annotation"):
+        truth[entry["image_id"]].append((entry["bbox"], classes[entry["category_id"]], bool(entry.get("iscrowd", 0))))
+    return truth, classes, content
+
+
+def _categories(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return sorted(content["categories"], key=lambda category: category["id"])
+
+
+def _names(content: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(category["name"]) for category in _categories(content))
 
 
 def _read_predictions(path: str | os.PathLike) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Measures the parts of a config's run: training step, inference, loader, evaluation."""
+"""Measures the parts of a config's run: training step, inference and where its time goes, loader, evaluation."""
 
 import itertools
 import statistics
@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from loradet.evaluation.splits import evaluate_split, evaluation_splits, split_config
+from loradet.evaluation.throughput import measure_inference
 from loradet.training.hooks import peak_memory_mb
 from loradet.training.run import build_loader, build_model, build_trainer
 from loradet.training.settings import plan_batch
@@ -28,9 +29,9 @@ def benchmark(cfg: DictConfig, part: str, *, steps: int = 50, warmup: int = 5, b
     """Measure one part of what `cfg` describes, in this process.
 
     Args:
-        part: "train", "infer", "loader" or "eval".
+        part: "train", "infer", "throughput", "loader" or "eval".
         steps: measured steps (pairs of steps with `bare`); for "eval" one pass over the split is one step.
-        warmup: steps before those.
+        warmup: steps before those; at least 1 for "throughput".
         bare: "train" only: also the same modules in a bare PyTorch loop, interleaved step by step.
 
     Returns:
@@ -144,6 +145,13 @@ def _infer(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
     return _result(seconds, sum(map(len, batches)) / len(batches))
 
 
+def _throughput(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
+    instantiate(cfg.dataloader.train.dataset)
+    model: nn.Module = build_model(cfg, choose_device(cfg.train.device))
+    loader = instantiate(split_config(cfg, evaluation_splits(cfg)[0]))
+    return measure_inference(model, loader, steps=steps, warmup=warmup).to_dict()
+
+
 def _loader(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
     total = cfg.dataloader.train.total_batch_size
     stream = iter(build_loader(cfg, plan_batch(total, 1)))
@@ -160,4 +168,4 @@ def _eval(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
     return _result(seconds, images)
 
 
-_PARTS = {"train": _train, "infer": _infer, "loader": _loader, "eval": _eval}
+_PARTS = {"train": _train, "infer": _infer, "throughput": _throughput, "loader": _loader, "eval": _eval}

@@ -18,6 +18,7 @@ from loradet.files import atomic_open
 
 NOTHING = "–"
 _BOX = "coco/bbox_"
+_CLASS_RECALL = f"{_BOX}AR@100/"
 _FEW_SEEDS = (
     "Differences are taken seed by seed, with Student's 95 % interval of their mean. Three seeds are few: with n = 3 "
     "the interval reaches 2.5 sample standard deviations to each side, so only large differences show, and one that "
@@ -97,11 +98,12 @@ def _introduction(study: Study, results: Sequence[Result], table: Sequence[Row])
 def _split_section(here: Sequence[Row], split: str, table: Sequence[Row]) -> Section:
     names = metric_names(here)
     classes = [name for name in names if name.startswith(CLASS_PREFIX)]
-    recall = [name for name in names if name.startswith(f"{_BOX}AR")]
+    class_recall = [name for name in names if name.startswith(_CLASS_RECALL)]
+    recall = [name for name in names if name.startswith(f"{_BOX}AR") and name not in class_recall]
     precision = [name for name in names if name.startswith(f"{_BOX}mAP") and name not in classes]
-    others = [name for name in names if name not in (*classes, *recall, *precision)]
+    others = [name for name in names if name not in (*classes, *class_recall, *recall, *precision)]
     tables = [_metric_table(here, precision, runs=True)]
-    tables += [_metric_table(here, group, runs=False) for group in (recall, classes, others) if group]
+    tables += [_metric_table(here, group, runs=False) for group in (recall, classes, class_recall, others) if group]
     return Section(f"Results on {split}", tables=tables, plots=_split_plots(table, split))
 
 

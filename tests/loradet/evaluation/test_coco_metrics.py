@@ -64,6 +64,7 @@ def test_names_are_complete(tmp_path):
         *(f"coco/bbox_AR@{n}" for n in (1, 10, 100)),
         *(f"coco/bbox_AR_{area}@100" for area in "sml"),
         "coco/bbox_mAP/ship",
+        "coco/bbox_AR@100/ship",
     ]
 
 
@@ -84,6 +85,10 @@ def test_by_hand(tmp_path):
     assert metrics["coco/bbox_mAP/ship"] == pytest.approx(half)
     assert metrics["coco/bbox_mAP/car"] == pytest.approx(0.3)  # IoU thresholds 0.50, 0.55, 0.60
     assert math.isnan(metrics["coco/bbox_mAP/tank"])
+    assert metrics["coco/bbox_AR@100/ship"] == pytest.approx(0.5)  # one of two at all ten thresholds
+    assert metrics["coco/bbox_AR@100/car"] == pytest.approx(0.3)  # found at three of ten
+    assert math.isnan(metrics["coco/bbox_AR@100/tank"])
+    assert metrics["coco/bbox_AR@100"] == pytest.approx((0.5 + 0.3) / 2)
     assert metrics["coco/bbox_mAP"] == pytest.approx((half + 0.3) / 2)
     assert metrics["coco/bbox_mAP_50"] == pytest.approx((half + 1) / 2)
     assert metrics["coco/bbox_mAP_75"] == pytest.approx(half / 2)

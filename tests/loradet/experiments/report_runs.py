@@ -27,7 +27,8 @@ def metrics(ap: float) -> dict[str, float]:
     found = {f"coco/bbox_mAP{name}": value for name, value in values.items()}
     found["coco/bbox_AR@100"] = 1.2 * ap
     shares = (0.5, 0.8, 1.0, 1.1, 1.2, 1.4)
-    return found | {f"coco/bbox_mAP/{name}": share * ap for name, share in zip(CLASSES, shares)}
+    found |= {f"coco/bbox_mAP/{name}": share * ap for name, share in zip(CLASSES, shares)}
+    return found | {f"coco/bbox_AR@100/{name}": share * ap for name, share in zip(CLASSES, shares)}
 
 
 def reported(split: str, *values: float) -> tuple[Reported, ...]:
