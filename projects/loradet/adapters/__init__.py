@@ -6,6 +6,7 @@ from loradet.adapters.description import AdapterSizes, adapter_sizes, describe_a
 from loradet.adapters.freezing import freeze
 from loradet.adapters.injection import lora
 from loradet.adapters.layer import AdapterLayer, adapter_layers
+from loradet.adapters.lora_attention import LoRAMultiheadAttention
 from loradet.adapters.lora_layers import LoRAConv2d, LoRALinear
 from loradet.adapters.merging import merge, merged_state_dict, unmerge
 from loradet.adapters.parameters import ParameterTable, parameter_table
@@ -20,6 +21,7 @@ __all__ = [
     "AdapterSizes",
     "LoRAConv2d",
     "LoRALinear",
+    "LoRAMultiheadAttention",
     "ParameterTable",
     "PeftFolder",
     "adapter_layers",

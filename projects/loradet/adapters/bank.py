@@ -20,7 +20,7 @@ from loradet.adapters.adapter_file import (
 )
 from loradet.adapters.comparison import differences
 from loradet.adapters.layer import adapter_layers, join, unwrap
-from loradet.adapters.lora_layers import check_hyperparameters
+from loradet.adapters.lora_layer import check_hyperparameters
 from loradet.adapters.recipe import adapter_state, lora_sizes, recipes
 
 _SETTINGS = ("rank", "alpha", "dropout", "freeze_base")

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from loradet.adapters.layer import join
+from loradet.adapters.layer import is_under, join
 from loradet.adapters.matching import shorten
 from loradet.adapters.recipe import lora_sizes, unfrozen_names
 
@@ -32,14 +32,18 @@ def differences(
     if recipes:
         # What is wrong with the LoRA layers has been said; their tensors would drown the rest.
         layers = _lora_layers(info["recipes"]) | _lora_layers(own_info["recipes"])
-        tensors = {name: t for name, t in tensors.items() if name.rpartition(".")[0] not in layers}
-        own_tensors = {name: t for name, t in own_tensors.items() if name.rpartition(".")[0] not in layers}
+        tensors = {name: t for name, t in tensors.items() if not _is_under_any(name, layers)}
+        own_tensors = {name: t for name, t in own_tensors.items() if not _is_under_any(name, layers)}
     return [
         *recipes,
         *bases,
         *_tensor_differences(info, tensors, own_tensors),
         *_pixel_differences(info, own_info),
     ]
+
+
+def _is_under_any(name: str, layers: set[str]) -> bool:
+    return any(is_under(name, layer) for layer in layers)
 
 
 def _lora_layers(recipes: Mapping[str, Any]) -> set[str]:

@@ -33,7 +33,7 @@ def _sizes(path: str | os.PathLike, tensors: Mapping[str, Tensor]) -> AdapterSiz
 
 
 def _is_lora(name: str) -> bool:
-    return name.rpartition(".")[2] in ("lora_a", "lora_b")
+    return name.endswith(("lora_a", "lora_b"))
 
 
 def describe_adapter(path: str | os.PathLike) -> str:

@@ -67,7 +67,7 @@ class FrozenMixin:
             for path in getattr(self, RECIPE)["freeze"]["modules"]:
                 self.get_submodule(path).train()
             for _, layer in adapter_layers(self):
-                layer.training = True
+                layer.train_adapter()
             for module in self._branching_modules():
                 module.training = True
         return self

@@ -6,15 +6,18 @@ from torch import nn
 
 from loradet.adapters.freezing import FrozenMixin, refresh_mode
 from loradet.adapters.layer import AdapterLayer
-from loradet.adapters.lora_layers import LoRAConv2d, LoRALinear, check_hyperparameters
+from loradet.adapters.lora_attention import LoRAMultiheadAttention
+from loradet.adapters.lora_layer import check_hyperparameters
+from loradet.adapters.lora_layers import LoRAConv2d, LoRALinear
 from loradet.adapters.matching import match_names, nearest, shorten
 from loradet.adapters.recipe import ensure_recipe, logger
 
 # Which adapter layer wraps which kind of module; a further kind is one more entry.
-ADAPTER_KINDS: dict[type[nn.Module], type[AdapterLayer]] = {nn.Linear: LoRALinear, nn.Conv2d: LoRAConv2d}
-
-# Their forward pass hands its children's weights to fused code and never calls the children.
-_FUSED_PARENTS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+ADAPTER_KINDS: dict[type[nn.Module], type[AdapterLayer]] = {
+    nn.Linear: LoRALinear,
+    nn.Conv2d: LoRAConv2d,
+    nn.MultiheadAttention: LoRAMultiheadAttention,
+}
 
 
 def lora(
@@ -27,17 +30,18 @@ def lora(
 ) -> nn.Module:
     """Add a trainable low-rank delta to the layers that `targets` name, in place.
 
-    At first the delta is zero: outputs are those of the base, bit for bit. Layers keep their state-dict keys and get
-    `lora_a` and `lora_b` besides.
+    At first the delta is zero: outputs are those of the base, bit for bit. Layers keep their state-dict keys; keys
+    that end in `lora_a` and `lora_b` come besides.
 
     Args:
         module: frozen by `freeze` or not.
         targets: `mlp.fc1` (whole dotted components at the end of a path), or `re:` and a regular expression that
-            matches a whole path. They name Linear layers and Conv2d with groups=1 or depthwise.
+            matches a whole path. They name Linear layers, Conv2d with groups=1 or depthwise, and MultiheadAttention as
+            a whole.
         rank: inner size of the delta.
         alpha: the delta is scaled by alpha / rank.
         dropout: probability of dropping an element of the low-rank path's input while training.
-        freeze_base: the wrapped layers' own weight and bias stop training, even inside an unfrozen stage. With False
+        freeze_base: the wrapped layers' own parameters stop training, even inside an unfrozen stage. With False
             they stay as they are.
 
     Returns:
@@ -64,11 +68,19 @@ def lora(
 
 
 def _find(targets: Sequence[str], modules: dict[str, nn.Module]) -> dict[str, list[str]]:
-    wrappable = [path for path, m in modules.items() if isinstance(m, tuple(ADAPTER_KINDS))]
+    wrappable = _wrappable(modules)
     found = match_names(targets, list(modules), argument="lora: targets", listed=wrappable)
     if not found:
         raise ValueError(f"lora: targets is empty; name at least one layer. {nearest('', wrappable)}")
     return found
+
+
+def _wrappable(modules: dict[str, nn.Module]) -> list[str]:
+    return [
+        path
+        for path, module in modules.items()
+        if isinstance(module, tuple(ADAPTER_KINDS)) and not isinstance(_parent(path, modules), nn.MultiheadAttention)
+    ]
 
 
 def _kind_for(path: str, modules: dict[str, nn.Module], root: nn.Module) -> type[AdapterLayer]:
@@ -78,21 +90,40 @@ def _kind_for(path: str, modules: dict[str, nn.Module], root: nn.Module) -> type
         raise ValueError(f"lora: {path!r} is a {type(module).__name__} already; name each layer in one `lora` only.")
     kind = next((adapter for base, adapter in ADAPTER_KINDS.items() if isinstance(module, base)), None)
     if kind is None:
-        names = " and ".join(base.__name__ for base in ADAPTER_KINDS)
-        inner = [p for p, m in modules.items() if p.startswith(f"{path}.") and isinstance(m, tuple(ADAPTER_KINDS))]
+        *names, last = (base.__name__ for base in ADAPTER_KINDS)
+        inner = [p for p in _wrappable(modules) if p.startswith(f"{path}.")]
         hint = f" In it there is: {shorten(inner)}." if inner else ""
-        raise ValueError(f"lora: {path!r} is a {type(module).__name__}; LoRA wraps {names}.{hint}")
-    parent = modules.get(path.rpartition(".")[0], root)
-    if isinstance(parent, _FUSED_PARENTS):
         raise ValueError(
-            f"lora: {path!r} belongs to {type(parent).__name__}, whose fused code reads its weight without calling it, "
-            "so the delta would be bypassed. LoRA cannot wrap it."
+            f"lora: {path!r} is a {type(module).__name__}; LoRA wraps {', '.join(names)} and {last}.{hint}"
         )
+    _refuse_fused_parent(path, module, _parent(path, modules, root))
     if isinstance(module, FrozenMixin):
         raise ValueError(f"lora: {path!r} is frozen by a call of its own; call `freeze` on a module that holds it.")
     if reason := kind.objection(module):
         raise ValueError(f"lora: {path!r} ({type(module).__name__}) cannot be wrapped: {reason}.")
-    users = [p for p, m in modules.items() if m is not module and m._parameters.get("weight") is module.weight]
+    weights = {id(p) for p in module.parameters() if p.dim() > 1}
+    inside = set(module.modules())
+    users = [p for p, m in modules.items() if m not in inside and any(id(w) in weights for w in m._parameters.values())]
     if users:
         raise ValueError(f"lora: {path!r} shares its weight with {shorten(users)}; merging would change both.")
     return kind
+
+
+def _parent(path: str, modules: dict[str, nn.Module], root: nn.Module | None = None) -> nn.Module | None:
+    return modules.get(path.rpartition(".")[0], root)
+
+
+def _refuse_fused_parent(path: str, module: nn.Module, parent: nn.Module | None) -> None:
+    """Raise ValueError where the parent reads its child's weight and does not call the child."""
+    if isinstance(parent, nn.MultiheadAttention):
+        attention = path.rpartition(".")[0] or "the attention"
+        raise ValueError(
+            f"lora: {path!r} belongs to a MultiheadAttention, which reads its weight without calling it: name "
+            f"{attention!r} itself, whose LoRA is of q, k, v and the output."
+        )
+    # Of an attention in it, what the fused code reads has the delta; see LoRAMultiheadAttention.
+    if isinstance(parent, nn.TransformerEncoderLayer) and not isinstance(module, nn.MultiheadAttention):
+        raise ValueError(
+            f"lora: {path!r} belongs to TransformerEncoderLayer, whose fused code reads its weight without calling it, "
+            "so the delta would be bypassed. LoRA cannot wrap it."
+        )

@@ -54,6 +54,10 @@ class AdapterLayer(nn.Module):
         """What shapes of tensors do not tell of how the delta is applied, as JSON-able values; empty where usual."""
         return {}
 
+    def train_adapter(self) -> None:
+        """Set train mode for the delta alone, as in a part that `freeze` keeps in eval mode."""
+        self.training = True
+
     @property
     def merged(self) -> bool:
         """Whether the delta is part of the weights at present."""

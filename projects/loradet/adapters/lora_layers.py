@@ -1,71 +1,41 @@
 """LoRA layers: y = W x + b + (alpha / rank) B A x (Hu et al., "LoRA", arXiv:2106.09685, section 4.1)."""
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loradet.adapters.layer import AdapterLayer
-from loradet.adapters.lowrank_dropout import dropout_conv2d, dropout_linear
+from loradet.adapters.lora_layer import (
+    LoRALayer,
+    cast_for_autocast,
+    check_hyperparameters,
+    low_rank,
+    low_rank_product,
+    new_factors,
+    refuse_training_while_merged,
+)
+from loradet.adapters.lowrank_dropout import dropout_conv2d
 
 
-class LoRALayer(AdapterLayer):
-    """What the LoRA layers share: factors `lora_a` and `lora_b` beside one `weight`, and merging."""
+class OneWeightLoRA(LoRALayer):
+    """A LoRA layer with one `weight`, and the factors `lora_a` and `lora_b` beside it."""
 
+    dropout: float
     lora_a: nn.Parameter
     lora_b: nn.Parameter
     weight: nn.Parameter
 
-    @classmethod
-    def from_base(
-        cls, module: nn.Module, *, rank: int, alpha: float, dropout: float = 0.0, freeze_base: bool = True
-    ) -> "LoRALayer":
-        """Turn `module` into a LoRA layer in place: same object, same parameters, hooks and mode.
-
-        Args:
-            module: of exactly the wrapped kind; see `objection`.
-            rank: inner size of the delta.
-            alpha: the delta is scaled by alpha / rank.
-            dropout: probability of dropping an element of the low-rank path's input, in train mode.
-            freeze_base: whether the module's own weight and bias stop training.
-
-        Raises:
-            ValueError: rank, alpha or dropout is out of range, or the module cannot be wrapped.
-        """
-        check_hyperparameters(rank, alpha, dropout)
-        if reason := cls.objection(module):
-            raise ValueError(f"LoRA cannot wrap this {type(module).__name__}: {reason}.")
-        module.__class__ = cls
-        module._add_factors(rank, alpha, dropout, freeze_base)
-        return module
-
     def _add_factors(self, rank: int, alpha: float, dropout: float, freeze_base: bool) -> None:
-        self.rank, self.alpha, self.dropout, self.freeze_base = (
-            rank,
-            float(alpha),
-            float(dropout),
-            freeze_base,
-        )
+        self._set_hyperparameters(rank, alpha, dropout, freeze_base)
         if freeze_base:
             self.requires_grad_(False)
-        dtype = self.weight.dtype if self.weight.is_floating_point() else torch.float32
-        shape_a, shape_b = self._factor_shapes(rank)
-        self.lora_a = nn.Parameter(torch.empty(shape_a, dtype=dtype, device=self.weight.device))
-        self.lora_b = nn.Parameter(torch.zeros(shape_b, dtype=dtype, device=self.weight.device))
-        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        self.lora_a, self.lora_b = new_factors(self.weight, *self._factor_shapes(rank))
         # The exact weight while merged; a buffer, so that it follows .to(), but in no state dict.
         self.register_buffer("_base_weight", None, persistent=False)
 
     def _factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         raise NotImplementedError
-
-    @property
-    def scaling(self) -> float:
-        """alpha / rank."""
-        return self.alpha / self.rank
 
     def adapter_tensors(self) -> dict[str, nn.Parameter]:
         return {"lora_a": self.lora_a, "lora_b": self.lora_b}
@@ -74,27 +44,10 @@ class LoRALayer(AdapterLayer):
         shape_a, shape_b = self._factor_shapes(rank)
         return {"lora_a": shape_a, "lora_b": shape_b}
 
-    def replace_adapter(
-        self, tensors: Mapping[str, Tensor], *, rank: int, alpha: float, dropout: float, freeze_base: bool
-    ) -> None:
-        self.rank, self.alpha, self.dropout, self.freeze_base = rank, float(alpha), float(dropout), freeze_base
-        for name, parameter in self.adapter_tensors().items():
-            if tensors[name].shape == parameter.shape:
-                parameter.data.copy_(tensors[name])
-            else:  # the parameter stays the same object, whoever holds it
-                parameter.grad = None
-                parameter.data = tensors[name].to(parameter.data, copy=True)
-
-    @property
-    def is_base(self) -> bool:
-        return not self.lora_b.any()
-
     def delta_weight(self) -> Tensor:
         """(alpha / rank) B A in the shape of `weight`; at least float32, without gradient."""
-        dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        with torch.no_grad(), torch.autocast(self.weight.device.type, enabled=False):
-            delta = self.lora_b.to(dtype).flatten(1) @ self.lora_a.to(dtype).flatten(1)
-            return (delta * self.scaling).view(self.weight.shape)
+        with torch.no_grad():
+            return low_rank_product(self.lora_a, self.lora_b, self.scaling).view(self.weight.shape)
 
     @property
     def merged(self) -> bool:
@@ -119,13 +72,6 @@ class LoRALayer(AdapterLayer):
             self.weight.data = self._base_weight
             self._base_weight = None
 
-    def _refuse_training_while_merged(self) -> None:
-        if self.training and torch.is_grad_enabled():
-            raise RuntimeError(
-                "This model is merged: its LoRA tensors take no part in the forward pass and would not train. "
-                "Call loradet.adapters.unmerge(model) before training, or model.eval() for inference."
-            )
-
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.merged:
@@ -140,12 +86,10 @@ class LoRALayer(AdapterLayer):
             self.merge()
 
     def extra_repr(self) -> str:
-        lora = f"rank={self.rank}, alpha={self.alpha:g}"
-        lora += f", dropout={self.dropout:g}" if self.dropout else ""
-        return f"{super().extra_repr()}, {lora}" + (", merged" if self.merged else "")
+        return self._extra_repr(self.dropout)
 
 
-class LoRALinear(LoRALayer, nn.Linear):
+class LoRALinear(OneWeightLoRA, nn.Linear):
     """`nn.Linear` with a low-rank delta; state-dict keys `weight`, `bias`, `lora_a` (R, C), `lora_b` (O, R).
 
     Args:
@@ -189,15 +133,12 @@ class LoRALinear(LoRALayer, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) → (..., O)."""
         if self.merged:
-            self._refuse_training_while_merged()
+            refuse_training_while_merged(self.training)
             return super().forward(x)
-        x = _cast_for_autocast(x)
+        x = cast_for_autocast(x)
         x, y = self._base_forward(x)
-        if self.dropout and self.training:
-            hidden = dropout_linear(x, self.lora_a, self.dropout)
-        else:
-            hidden = F.linear(x, self.lora_a)
-        return y + F.linear(hidden * self.scaling, self.lora_b)
+        dropout = self.dropout if self.training else 0.0
+        return y + low_rank(x, self.lora_a, self.lora_b, scaling=self.scaling, dropout=dropout)
 
     def _base_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The input to go on with, and W x + b."""
@@ -210,7 +151,7 @@ class LoRALinear(LoRALayer, nn.Linear):
         return x, y if self.bias is None else y + self.bias.to(y.dtype)
 
 
-class LoRAConv2d(LoRALayer, nn.Conv2d):
+class LoRAConv2d(OneWeightLoRA, nn.Conv2d):
     """`nn.Conv2d` with a low-rank delta; state-dict keys `weight`, `bias`, `lora_a`, `lora_b`.
 
     `lora_a` has the base's kernel, stride, padding and dilation and maps to R channels, (R, C, KH, KW); `lora_b`
@@ -287,10 +228,10 @@ class LoRAConv2d(LoRALayer, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, O, H', W')."""
         if self.merged:
-            self._refuse_training_while_merged()
+            refuse_training_while_merged(self.training)
             return super().forward(x)
         x, padding = self._explicit_padding(x)
-        x = _cast_for_autocast(x)
+        x = cast_for_autocast(x)
         geometry = (self.stride, padding, self.dilation, self.groups)
         y = F.conv2d(x, self.weight, self.bias, *geometry)
         if self.depthwise:
@@ -314,16 +255,6 @@ class LoRAConv2d(LoRALayer, nn.Conv2d):
         return x, (top, left)
 
 
-def check_hyperparameters(rank: int, alpha: float, dropout: float) -> None:
-    """Raise ValueError for a rank that is no whole number ≥ 1, an alpha ≤ 0 or a dropout outside [0, 1)."""
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise ValueError(f"LoRA: rank={rank!r}; expected a whole number of at least 1, for example rank=16.")
-    if not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
-        raise ValueError(f"LoRA: alpha={alpha!r}; expected a number above 0, for example alpha={2.0 * rank}.")
-    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise ValueError(f"LoRA: dropout={dropout!r}; expected a probability in [0, 1), 0.0 for none.")
-
-
 def _foreign_code(module: nn.Module, kind: type[nn.Module], methods: tuple[str, ...]) -> str | None:
     if any(getattr(type(module), name) is not getattr(kind, name) for name in methods):
         return f"it is a subclass of {kind.__name__} with a forward pass of its own, which wrapping would skip"
@@ -336,12 +267,3 @@ def _grouping_objection(in_channels: int, groups: int) -> str | None:
     if groups in (1, in_channels):
         return None
     return f"groups={groups} with {in_channels} input channels; LoRA takes groups=1 or depthwise ({in_channels})"
-
-
-def _cast_for_autocast(x: Tensor) -> Tensor:
-    # Autocast would cast the input once for the base and once more for lora_a, and backward would keep both.
-    device = x.device.type
-    eligible = x.is_floating_point() and x.dtype != torch.float64
-    if eligible and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return x.to(torch.get_autocast_dtype(device))
-    return x

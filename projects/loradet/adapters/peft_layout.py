@@ -98,6 +98,11 @@ def _backbone_part(info: Mapping[str, Any], tensors: Iterable[str]) -> tuple[str
 
 def _check_kind(path: str | os.PathLike, layer: str, info: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Raise AdapterError unless PEFT's Linear or Conv2d computes the layer's delta as ours does."""
+    if f"{layer}.q_lora_a" in tensors:
+        raise AdapterError(
+            f"{path}: {layer} is an attention with LoRA of its own for q, k and v, which PEFT's layout does not have "
+            "(it gives the fused projection one delta). Merge the adapter into a plain checkpoint instead."
+        )
     shapes = [tuple(tensors[f"{layer}.{n}"].shape) for n in ("lora_a", "lora_b") if f"{layer}.{n}" in tensors]
     if len(shapes) < 2 or len(shapes[0]) not in (2, 4):
         raise AdapterError(

@@ -101,3 +101,24 @@ def state_copy(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def same_state(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def saved_bytes(layer: nn.Module, x: torch.Tensor, autocast: bool) -> int:
+    """Bytes of distinct storages saved for backward, without those of the parameters themselves."""
+    own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
+    storages = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
+        y = layer(x)
+    total = sum(storage.nbytes() for storage in storages.values())
+    y.float().sum().backward()
+    return total

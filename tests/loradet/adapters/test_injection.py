@@ -102,6 +102,11 @@ class WithActivation(nn.Conv2d):
         return super().forward(x).relu()
 
 
+class OwnAttention(nn.MultiheadAttention):
+    def forward(self, query, key, value):
+        return 2 * super().forward(query, key, value)[0], None
+
+
 class Odd(nn.Module):
     def __init__(self):
         super().__init__()
@@ -114,6 +119,12 @@ class Odd(nn.Module):
         self.grouped = nn.Conv2d(4, 4, 1, groups=2)
         self.conv1d = nn.Conv1d(4, 4, 1)
         self.attention = nn.MultiheadAttention(4, 2)
+        self.own_attention = OwnAttention(4, 2)
+        self.decorated_attention = nn.utils.parametrizations.weight_norm(nn.MultiheadAttention(4, 2), "in_proj_weight")
+        self.other_output = nn.MultiheadAttention(4, 2)
+        self.other_output.out_proj = Doubled(4, 4)
+        self.tied_attention, self.tied_attention2 = nn.MultiheadAttention(4, 2), nn.MultiheadAttention(4, 2)
+        self.tied_attention2.out_proj.weight = self.tied_attention.out_proj.weight
         self.encoder = nn.TransformerEncoderLayer(4, 2, 8)
         self.decorated = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
         self.mlp = Mlp(4)
@@ -126,15 +137,19 @@ class Odd(nn.Module):
         ("doubled", "'doubled' .Doubled. .*forward pass of its own"),
         ("activated", "'activated' .WithActivation. .*forward pass of its own"),
         ("grouped", "'grouped' .Conv2d. .*groups=2"),
-        ("conv1d", "'conv1d' is a Conv1d; LoRA wraps Linear and Conv2d"),
-        ("attention", "'attention' is a MultiheadAttention"),
-        ("attention.out_proj", "belongs to MultiheadAttention, whose fused code"),
+        ("conv1d", "'conv1d' is a Conv1d; LoRA wraps Linear, Conv2d and MultiheadAttention"),
+        ("attention.out_proj", "belongs to a MultiheadAttention, .*: name 'attention' itself"),
+        ("own_attention", "'own_attention' .OwnAttention. .*forward pass of its own"),
+        ("decorated_attention", "parametrization"),
+        ("other_output", "its out_proj is a Doubled"),
+        ("tied_attention", "shares its weight with tied_attention2"),
+        ("encoder", "'encoder' is a TransformerEncoderLayer; .*encoder.self_attn, encoder.linear1, encoder.linear2"),
         ("linear1", "belongs to TransformerEncoderLayer, whose fused code"),
         ("decorated", "parametrization"),
         ("tied", "shares its weight with tied2"),
         ("mlp", "'mlp' is a Mlp; .*mlp.fc1, mlp.fc10"),
         ("frozen", "'frozen' is frozen by a call of its own"),
-        ("re:m.p", "'mlp' is a Mlp; LoRA wraps Linear and Conv2d"),
+        ("re:m.p", "'mlp' is a Mlp; LoRA wraps Linear, Conv2d and MultiheadAttention"),
     ],
 )
 def test_what_cannot_be_wrapped_is_an_error_that_names_it_and_changes_nothing(target, message):

@@ -4,32 +4,12 @@ import copy
 
 import pytest
 import torch
+from adapter_nets import saved_bytes
 from torch import nn
 
 from loradet.adapters import LoRAConv2d, LoRALinear
 
 RANK = 4
-
-
-def saved_bytes(layer: nn.Module, x: torch.Tensor, autocast: bool) -> int:
-    """Bytes of distinct storages saved for backward, without those of the parameters themselves."""
-    own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
-    storages = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage
-        return tensor
-
-    with (
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
-    ):
-        y = layer(x)
-    total = sum(storage.nbytes() for storage in storages.values())
-    y.float().sum().backward()
-    return total
 
 
 def channels_first(*shape: int) -> torch.Tensor:
