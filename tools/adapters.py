@@ -216,14 +216,20 @@ def _write(path: Path, content: dict) -> None:
 def main() -> None:
     arguments = parse_arguments()
     command = {"inspect": inspect, "export": export, "merge": merge, "apply": apply}[arguments.command]
-    from omegaconf.errors import OmegaConfBaseException
 
     import loradet  # noqa: F401  (before anything of detectron2)
+    from loradet.adapters import AdapterError
 
     try:
         command(arguments)
-    except (ValueError, OSError, ImportError, OmegaConfBaseException) as error:
+    except AdapterError as error:  # several lines where much differs
         sys.exit(f"error: {error}")
+    except Exception as error:
+        from loradet.training.command import is_user_error, one_line  # takes seconds
+
+        if not is_user_error(error):
+            raise
+        sys.exit(f"error: {one_line(error)}")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         command = commands.add_parser(name, parents=[common], help=what)
         command.add_argument("ids", nargs="*", metavar="ID", help="entries; none: all of the study")
         command.add_argument("--seeds", nargs="+", type=int, metavar="N", help="instead of each entry's own")
-        _add_smoke_size(command)
+        if name != "zoo":  # which is of full runs
+            _add_smoke_size(command)
         if name != "report":
             command.add_argument("--output", metavar="FILE", help="write it there")
         if name == "ledger":

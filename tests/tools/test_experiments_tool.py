@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -71,6 +72,8 @@ def test_pictures_show_all_sources_on_the_same_images(grid):
     assert painted[0] == painted[1]
     assert len(painted[0]) == 3
     assert all(json.loads((export / "manifest.json").read_text())["data"] == "synthetic" for export in exports)
+    printed, _ = call(study, "status", "seen")
+    assert "finished (synthetic)" in printed
 
 
 def test_a_finished_grid_is_left_as_it_is(grid):
@@ -109,7 +112,13 @@ def test_the_study_is_told_in_words(grid):
     assert "[x] long_full_seed0: finished (synthetic)" in ledger
     assert "--num-gpus 3" in ledger
     assert f"{study}/runs/r3_full_seed1/adapter.safetensors" in ledger
-    assert "Memory" in ledger
+    assert "Memory" in ledger and "Time an epoch" in ledger
+    chosen = ask(study, "ledger", "r3")
+    assert "## r3: " in chosen and "## r2: " not in chosen
+    ask(study, "zoo", "r3", "--output", study / "pages" / "zoo.md")
+    zoo = (study / "pages" / "zoo.md").read_text()
+    (link,) = re.findall(r"\[r3\]\((.*?)\)", zoo)
+    assert (study / "pages" / link).is_file()
 
     shown = ask(study, "show", "r3")
     assert f"{RANK}: 2 -> 3" in shown

@@ -24,7 +24,6 @@ SUMMARY = (
     *("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l"),
     *("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100"),
 )
-_EVALUATOR_NAMES = dict(zip(("AP", "AP50", "AP75", "APs", "APm", "APl"), SUMMARY))
 
 
 def coco_metrics(
@@ -82,15 +81,6 @@ def match_detections(
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
     return evaluation
-
-
-def from_evaluator(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """`COCOEvaluator`'s results, in percent, under the studies' names; its table has no average recall."""
-    metrics = {}
-    for name, value in results.get("bbox", {}).items():
-        known = _EVALUATOR_NAMES.get(name) or f"mAP/{name.removeprefix('AP-')}"
-        metrics[PREFIX + known] = value / 100.0
-    return metrics
 
 
 def write_metrics(path: str | os.PathLike, metrics: Mapping[str, Any], **provenance: Any) -> None:

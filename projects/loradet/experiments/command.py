@@ -164,11 +164,12 @@ def _text(study: Study, arguments: argparse.Namespace) -> str:
         return status_table(_results(study, arguments, MODES))
     if arguments.command == "ledger":
         results = _results(study, arguments, MODES)
-        return ledger(study, results, num_gpus=arguments.num_gpus, root=arguments.work_dirs)
+        return ledger(study, results, ids=arguments.ids, num_gpus=arguments.num_gpus, root=arguments.work_dirs)
     if arguments.command == "zoo":
         from loradet.experiments.model_zoo import model_zoo
 
-        return model_zoo(study, _results(study, arguments, ("full",)))
+        page = Path(arguments.output or "page.md")
+        return model_zoo(study, _results(study, arguments, ("full",)), root=os.path.relpath(".", page.parent))
     results = _results(study, arguments, MODES)
     return json.dumps([_plain(result) for result in results], indent=2)
 

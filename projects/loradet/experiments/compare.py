@@ -7,9 +7,8 @@ from typing import Any
 from tabulate import tabulate
 
 from loradet.evaluation.coco_metrics import read_metrics
+from loradet.experiments.table import PARTS
 from loradet.training.record import read
-
-PARTS = ("backbone", "neck", "head", "all")
 
 
 def comparison(folders: Sequence[Path], split: str = "val") -> str:

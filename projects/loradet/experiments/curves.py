@@ -17,7 +17,7 @@ class Curve:
     """One quantity of an experiment's runs over training.
 
     Attributes:
-        x: epochs (images seen over images of the training file) or iterations, rising.
+        x: epochs (iterations over those that one pass over the training images takes) or iterations, rising.
         mean, low, high: over the seeds at each x: mean, least and greatest.
         seeds: number of runs.
         in_epochs: what `x` counts.
@@ -86,7 +86,8 @@ def curves(logs: Sequence[RunLog], key: str, scale: float = 1.0) -> list[Curve]:
         scale: factor of the values; 0.01 for what is logged in percent.
     """
     found: dict[str, list[tuple[Result, dict[int, float]]]] = {}
-    for log in logs:
+    # The smoke run of an entry whose full run is the same one counts once.
+    for log in {(log.result.entry.id, log.result.seed): log for log in logs}.values():
         if series := _series(log.lines, key):
             found.setdefault(log.result.entry.id, []).append((log.result, series))
     passes = {name: _passes_per_iteration(runs[0][0]) for name, runs in found.items()}

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from loradet.adapters import ParameterTable, parameter_table
 from loradet.evaluation.coco_metrics import PREFIX
+from loradet.experiments.consistency import read_config
 from loradet.experiments.planning import plan
 from loradet.experiments.results import Result
 from loradet.experiments.runs import Launch
@@ -18,7 +19,7 @@ from loradet.inference.loading import without_weights
 from loradet.training.command import load_config
 
 ABSENT = "—"
-PARTS = ("model", "data", "dataloader", "optimizer", "lr_multiplier", "train")
+CONFIG_PARTS = ("model", "data", "dataloader", "optimizer", "lr_multiplier", "train")
 
 
 def entry_table(study: Study) -> str:
@@ -46,9 +47,9 @@ def commands(study: Study, entry: Entry, num_gpus: int, *, root: str) -> list[st
     return [shlex.join(["python", *words]) for run in runs for words in run.commands(Launch(num_gpus=num_gpus))]
 
 
-def config_differences(config: DictConfig, baseline: DictConfig) -> list[str]:
+def config_changes(config: DictConfig, baseline: DictConfig) -> list[str]:
     """Lines `key: baseline -> own` for every resolved key that differs."""
-    own, other = flatten(config), flatten(baseline)
+    own, other = _flatten(config), _flatten(baseline)
     lines = []
     for key in [*own, *(key for key in other if key not in own)]:
         if key != "train.output_dir" and own.get(key, ABSENT) != other.get(key, ABSENT):
@@ -56,7 +57,7 @@ def config_differences(config: DictConfig, baseline: DictConfig) -> list[str]:
     return lines
 
 
-def flatten(config: DictConfig) -> dict[str, Any]:
+def _flatten(config: DictConfig) -> dict[str, Any]:
     """The parts of a config that make a run, resolved, as dotted key -> value."""
 
     def walk(value: Any, key: str) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def flatten(config: DictConfig) -> dict[str, Any]:
         return {k: v for name, inner in parts for k, v in walk(inner, f"{key}.{name}".lstrip(".")).items()}
 
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    return walk({part: plain[part] for part in PARTS if part in plain}, "")
+    return walk({part: plain[part] for part in CONFIG_PARTS if part in plain}, "")
 
 
 def describe(study: Study, entry: Entry, *, num_gpus: int, root: str) -> str:
@@ -80,7 +81,7 @@ def describe(study: Study, entry: Entry, *, num_gpus: int, root: str) -> str:
         config = load_config(entry.config, list(entry.overrides))
         baseline = next((study.entry(b) for b in entry.baselines if study.entry(b).kind == "training"), None)
         if baseline is not None:
-            lines = config_differences(config, load_config(baseline.config, list(baseline.overrides)))
+            lines = config_changes(config, load_config(baseline.config, list(baseline.overrides)))
             parts += ["", f"Config, {baseline.id} -> {entry.id}:", *(f"  {line}" for line in lines)]
         parts += ["", "Parameters:", str(count_parameters(config))]
     return "\n".join(parts)
@@ -91,10 +92,19 @@ def count_parameters(config: DictConfig) -> ParameterTable:
     return parameter_table(instantiate(without_weights(config.model)))
 
 
-def ledger(study: Study, results: Sequence[Result], *, num_gpus: int, root: str = "work_dirs") -> str:
-    """The whole study as Markdown, one table an entry, filled from its runs."""
+def ledger(
+    study: Study, results: Sequence[Result], *, ids: Sequence[str] = (), num_gpus: int, root: str = "work_dirs"
+) -> str:
+    """The study as Markdown, one table an entry, filled from its runs.
+
+    Args:
+        results: of the runs.
+        ids: of the entries to tell of; none: all.
+        num_gpus: of the second command of each entry.
+        root: folder of the runs.
+    """
     parts = [f"# {study.title}", ""]
-    for entry in study.entries:
+    for entry in [entry for entry in study.entries if not ids or entry.id in ids]:
         own = [result for result in results if result.entry.id == entry.id]
         fields = ledger_fields(study, entry, own, num_gpus=num_gpus, root=root)
         parts += [f"## {entry.id}: {entry.title}", "", "| Field | Value |", "|---|---|"]
@@ -135,7 +145,7 @@ def ledger_fields(
     full = [result for result in results if result.mode == "full"]
     if results:
         fields += [
-            ("Memory", _spread(full, "peak_memory_mb", 1e-3, "GB")),
+            ("Memory", _spread(full, "peak_memory_mb", 1 / 1024, "GiB")),
             ("Time an epoch", _time_an_epoch(full)),
             ("Total time", _spread(full, "wall_time_s", 1 / 3600, "h")),
             ("Smoke", _states(results, "smoke")),
@@ -212,11 +222,13 @@ def _spread(results: Sequence[Result], key: str, factor: float, unit: str) -> st
 
 
 def _time_an_epoch(results: Sequence[Result]) -> str:
-    seconds = [
-        r.record["data"]["train"]["num_images"] / r.record["images_per_s"]
-        for r in results
-        if r.state == "finished" and r.record.get("images_per_s") and "train" in r.record.get("data", {})
-    ]
+    """Of its training steps; the images that are left out of training take no time."""
+    seconds = []
+    for result in results:
+        iterations, speed = (result.record.get(key) for key in ("iterations_per_epoch", "images_per_s"))
+        if result.state == "finished" and iterations and speed:
+            batch = read_config(result).get("dataloader", {}).get("train", {}).get("total_batch_size")
+            seconds += [iterations * batch / speed] if batch else []
     return f"{max(seconds) / 60:.1f} min" if seconds else ""
 
 

@@ -1,8 +1,7 @@
 """The model zoo page: what has been trained, and where its files are."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from timm.models import get_pretrained_cfg
@@ -12,6 +11,7 @@ from loradet.experiments.document import Table, markdown_table, plain_text
 from loradet.experiments.results import Result
 from loradet.experiments.study import MAIN_METRIC, Study
 from loradet.experiments.table import Row, rows
+from loradet.visualization.archive import sha256
 
 ADAPTER = "adapter.safetensors"
 NOTHING = "–"
@@ -31,11 +31,7 @@ def model_zoo(study: Study, results: Sequence[Result], root: str = "..") -> str:
     check_results(full)
     table = [row for row in rows(full) if row.measured]
     trained = list(dict.fromkeys(row.entry.id for row in table))
-    untrained = [
-        entry.id
-        for entry in study.entries
-        if entry.kind == "training" and not entry.smoke_only and entry.id not in trained
-    ]
+    untrained = [name for name in dict.fromkeys(result.entry.id for result in full) if name not in trained]
     parts = [f"# Model zoo: {plain_text(study.title)}"]
     if table:
         parts += [_PREFACE, _entry_table(table, trained, root), _FILES, _file_table(full)]
@@ -66,7 +62,7 @@ def _entry_table(table: Sequence[Row], trained: Sequence[str], root: str) -> str
         count = first.parameters("all")
         body.append(
             [
-                f"[{plain_text(entry.id)}]({root}/{PurePath(entry.config).as_posix()}) {plain_text(entry.title)}",
+                f"[{plain_text(entry.id)}]({PurePath(root, entry.config).as_posix()}) {plain_text(entry.title)}",
                 plain_text(entry.weights) or NOTHING,
                 plain_text(licences(read_config(first.measured[0]))),
                 first.data or NOTHING,
@@ -87,19 +83,13 @@ def _file_table(results: Sequence[Result]) -> str:
         if result.state != "finished":
             continue
         adapter = result.folder / ADAPTER
-        size, digest = _size_and_sum(adapter) if adapter.is_file() else (NOTHING, NOTHING)
+        size = digest = NOTHING
+        if adapter.is_file():
+            size, digest = f"{adapter.stat().st_size / 1e6:.2f}", sha256(adapter)[:12]
         cells = [result.entry.id, str(result.seed), f"{result.folder.name}/{ADAPTER}", size, digest]
         known = [str(result.record.get(key) or NOTHING) for key in ("device", "finished_at")]
         body.append([*cells, known[0], known[1].partition("T")[0]])
     return markdown_table(Table(["id", "seed", "file", "MB", "sha256", "device", "date"], body))
-
-
-def _size_and_sum(path: Path) -> tuple[str, str]:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return f"{path.stat().st_size / 1e6:.2f}", digest.hexdigest()[:12]
 
 
 def licences(config: dict[str, Any]) -> str:

@@ -171,7 +171,7 @@ def curve_plot(curves: Sequence[Curve], name: str, label: str) -> Plot | None:
         figure.supxlabel(unit, fontsize=9)
         figure.supylabel(label, fontsize=9)
     spread = " Bands: least to greatest of the seeds; lines: their mean." if any(c.seeds > 1 for c in curves) else ""
-    meaning = " An epoch is as many images as the training file lists." if curves[0].in_epochs else ""
+    meaning = " An epoch is one pass over the images that are trained on." if curves[0].in_epochs else ""
     return finish(figure, name, f"{label[:1].upper()}{label[1:]} over training.{spread}{meaning}")
 
 

@@ -16,7 +16,8 @@ class Result:
         mode: "full" or "smoke".
         seed: of the run.
         folder: of its files.
-        state: "finished", or why there are no numbers: "missing", "running", "interrupted", "failed", "changed".
+        state: "finished", or why there are no numbers: "missing", "running", "interrupted", "failed", "changed" (a run
+            of another config is there), "incomplete" (trained, not evaluated), "waiting" (pictures without a source).
         detail: more about the state in a few words.
         metrics: split ("val", "test", "smoke") -> metric name -> fraction; empty unless finished.
         record: contents of its `run.json` (see `loradet.training.record`), with `parameters`

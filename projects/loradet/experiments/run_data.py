@@ -1,5 +1,6 @@
 """The data of a run: few images for a smoke run, synthetic ones where a study says so."""
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from loradet.datasets.files import expand, read_coco
 from loradet.datasets.synthetic import generate
 from loradet.experiments.lock import run_lock
 from loradet.experiments.study import Entry, Scenes, Study
+from loradet.files import write_json
 from loradet.training.command import load_config
 
 logger = logging.getLogger(__name__)
@@ -123,10 +125,15 @@ def _make(scenes: Scenes) -> None:
 
 def _draw(subset: Subset) -> None:
     """Write a subset by seed 0 (of all images with boxes, where there are fewer than wanted)."""
+    found = subset.source.stat()
+    # Reading the whole source again to compare its content would take as long as drawing.
+    origin = {"source": str(subset.source.resolve()), "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
+    note = subset.path.with_suffix(".source.json")
     with run_lock(subset.path.parent):
-        if subset.path.is_file() and subset.path.stat().st_mtime > subset.source.stat().st_mtime:
+        if subset.path.is_file() and note.is_file() and json.loads(note.read_text(encoding="utf-8")) == origin:
             return
         make_subset(subset.source, subset.path, _size(subset), seed=0)
+        write_json(note, origin)
 
 
 def _size(subset: Subset) -> int:

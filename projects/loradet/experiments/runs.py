@@ -59,6 +59,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
+        """Of the run's files."""
         return self.root / self.name
 
     @property
@@ -68,6 +69,7 @@ class Run:
 
     @property
     def is_short(self) -> bool:
+        """Whether it is a smoke run; the full run of some entries is one."""
         return self.mode == "smoke" or self.entry.smoke_only
 
     @property
@@ -120,9 +122,10 @@ class Run:
         return ["--split", name, "--output-json", str(self.folder / f"{split}_metrics.json")]
 
     def _paint(self, source: "Run") -> list[str]:
+        split = "val" if self.mode == "smoke" else self.entry.splits[0]
         return [
             *(PICTURES_TOOL, "--config-file", str(source.folder / "config.yaml")),
-            *("--checkpoint", str(source.folder / CHECKPOINT), "--split", "val", "--export"),
+            *("--checkpoint", str(source.folder / CHECKPOINT), "--split", split, "--export"),
             *("--subset", str(self.study.smoke.val_images if self.mode == "smoke" else self.entry.images)),
             *("--output", str(self.folder / source.name)),
         ]

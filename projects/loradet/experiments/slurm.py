@@ -35,6 +35,8 @@ class RunJob:
         self._processes = Processes()
         try:
             return execute(self.run, launch=self.launch, processes=self._processes)
+        except InterruptedError:
+            return inspect(self.run)
         except (ValueError, OSError) as error:
             return failure(self.run, error)
 
@@ -55,13 +57,13 @@ class SubmititExecutor:
         folder: for the jobs' scripts and logs.
         launch: how each run is carried out.
         cluster: "slurm", or submitit's "local" (processes) and "debug" (this process) for trying out.
-        jobs: most jobs at a time; None: SLURM decides.
+        jobs: most jobs at a time, for "slurm"; None: SLURM decides.
         parameters: submitit's own, such as `slurm_partition` or `timeout_min`.
         poll_s: seconds between looks.
 
     Raises:
         ImportError: submitit is not installed.
-        ValueError: a parameter that submitit does not know.
+        ValueError: a parameter that submitit does not know, or `jobs` where nothing keeps to it.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class SubmititExecutor:
         parameters: Mapping[str, Any] | None = None,
         poll_s: float = 5.0,
     ):
+        if jobs is not None and (cluster != "slurm" or jobs < 1):
+            raise ValueError(f"--jobs {jobs}: expected 1 or more, with --executor local or slurm.")
         try:
             import submitit
         except ImportError as error:
@@ -124,7 +128,13 @@ class SubmititExecutor:
             return None
         import submitit
 
-        noted = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            noted = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"Entry {run.entry.id}: {path} is no JSON file ({error}). It names the job that works on the run; "
+                "delete it when there is none."
+            ) from error
         job = submitit.SlurmJob(folder=noted["folder"], job_id=noted["id"])
         if job.done(force_check=True):
             return None

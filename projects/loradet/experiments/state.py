@@ -32,7 +32,9 @@ def inspect(run: Run, *, ignore_lock: bool = False) -> Result:
             return Result(**base, state="running", detail=f"process {pid}", record=record.read(run.folder))
         state, detail = _pictures_state(run) if run.entry.kind == "pictures" else _training_state(run)
         if state != "finished" or run.entry.kind == "pictures":
-            return Result(**base, state=state, detail=detail, record=record.read(run.folder))
+            return Result(
+                **base, state=state, detail=detail, record=record.read(run.folder), synthetic=_paints_synthetic(run)
+            )
         metrics = {split: read_metrics(run.folder / f"{split}_metrics.json") for split in run.splits}
     except (ValueError, OSError) as error:
         prefix = "" if str(error).startswith("Entry ") else f"Entry {run.entry.id}: "
@@ -41,6 +43,11 @@ def inspect(run: Run, *, ignore_lock: bool = False) -> Result:
     past = record.read(run.folder)
     synthetic = any(m.get("data") == "synthetic" for m in metrics.values())
     return Result(**base, state=state, metrics=numbers, record=past, synthetic=synthetic)
+
+
+def _paints_synthetic(run: Run) -> bool:
+    splits = [split for source in run.sources for split in record.read(source.folder).get("data", {}).values()]
+    return any(split.get("synthetic") for split in splits)
 
 
 def _training_state(run: Run) -> tuple[str, str]:

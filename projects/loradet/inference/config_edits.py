@@ -1,7 +1,8 @@
 """Changes to a model's config that leave its structure: without LoRA, without pretrained weights."""
 
 import copy
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from detectron2.utils.registry import locate
@@ -15,8 +16,7 @@ def without_lora(cfg: DictConfig) -> DictConfig:
     """A copy of a model's config whose `lora` calls return the module that they were given, as it was."""
     cfg = _copy(cfg)
     for node in _calls(cfg):
-        target = node._target_
-        if (locate(target) if isinstance(target, str) else target) is lora:
+        if _callable(node) is lora:
             with open_dict(node):
                 for key in [key for key in node if key not in ("_target_", "module")]:
                     del node[key]
@@ -26,7 +26,10 @@ def without_lora(cfg: DictConfig) -> DictConfig:
 
 
 def without_weights(cfg: DictConfig) -> DictConfig:
-    """A copy of a model's config that loads no pretrained weights: `pretrained` is False, `weights` files are None."""
+    """A copy of a model's config that loads no pretrained weights: `pretrained` is False, `weights` files are None.
+
+    What wants to be told that it shall start from random weights is told.
+    """
     cfg = _copy(cfg)
     for node in _calls(cfg):
         with open_dict(node):
@@ -34,6 +37,8 @@ def without_weights(cfg: DictConfig) -> DictConfig:
                 node.pretrained = False
             if isinstance(node.get("weights"), str):  # Box2BoxTransform has numbers of that name
                 node.weights = None
+                if "random_weights" in inspect.signature(_callable(node)).parameters:
+                    node.random_weights = True
     return cfg
 
 
@@ -42,6 +47,11 @@ def _copy(cfg: DictConfig) -> DictConfig:
     root = copy.deepcopy(cfg._get_root())
     path = cfg._get_full_key(None)
     return OmegaConf.select(root, path) if path else root
+
+
+def _callable(node: DictConfig) -> Callable:
+    target = node._target_
+    return locate(target) if isinstance(target, str) else target
 
 
 def _unchanged(module: nn.Module) -> nn.Module:

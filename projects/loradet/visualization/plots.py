@@ -99,7 +99,7 @@ def plot_errors(errors: ErrorBreakdown, title: str) -> Figure:
     left.set(xlabel="number of errors", title="how many")
     gains = [0.0 if np.isnan(gain) else gain for gain in errors.gains.values()]
     bars = right.barh(kinds, gains, color=colors)
-    texts = ["not defined" if np.isnan(gain) else f"+{gain:.3f}" for gain in errors.gains.values()]
+    texts = ["not defined" if np.isnan(gain) else f"{gain:+.3f}" for gain in errors.gains.values()]
     right.bar_label(bars, texts, padding=3, fontsize=9)
     right.set(xlabel=f"{name} gained if mended", title="what they cost")
     left.invert_yaxis()

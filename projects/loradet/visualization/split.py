@@ -16,7 +16,7 @@ from torch import nn
 from loradet.datasets.loader import NamedFailures
 from loradet.datasets.subset import choose_ids
 from loradet.evaluation.splits import dataset_metadata, split_config
-from loradet.training.finish import load_for_evaluation
+from loradet.inference.loading import load_detector
 from loradet.training.setup import choose_device
 
 logger = logging.getLogger(__name__)
@@ -78,11 +78,12 @@ def load_split(
     """Load the data of a split, then build the config's model and load a checkpoint or an adapter file.
 
     Args:
-        checkpoint: `.pth`, or an adapter's `.safetensors`.
+        checkpoint: `.pth`, merged or not, or an adapter's `.safetensors`.
         split: as in `dataloader.<split>`.
         subset: as many images, see `choose_subset`; None for all.
 
     Raises:
+        FileNotFoundError: no such checkpoint.
         ValueError: no such split, or a checkpoint of another model.
     """
     loader = split_config(cfg, split)
@@ -90,8 +91,7 @@ def load_split(
     if subset is not None:
         records = choose_subset(records, subset, subset_seed)
     metadata = dataset_metadata(cfg, split)
-    model = instantiate(cfg.model).to(choose_device(cfg.train.get("device", "auto")))
-    load_for_evaluation(model, str(checkpoint), cfg.train.get("init_checkpoint") or "")
+    model = load_detector(cfg, checkpoint).to(choose_device(cfg.train.get("device", "auto")))
     mapper = NamedFailures(instantiate(loader.mapper))
     return LoadedSplit(model, list(records), mapper, metadata, bool(metadata.get("synthetic")), loader)
 

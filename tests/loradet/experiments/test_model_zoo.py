@@ -1,6 +1,7 @@
 """The model zoo page."""
 
 import hashlib
+import os
 
 import pytest
 import yaml
@@ -8,7 +9,14 @@ from report_runs import CONFIG, absent, entry, finished, study
 
 from loradet.experiments.model_zoo import licences, model_zoo
 
-LORA = entry("E1", title="LoRA_4", seeds=(0, 1), splits=("val", "test"), weights="convnext_small.dinov3")
+LORA = entry(
+    "E1",
+    config=os.path.relpath(CONFIG),
+    title="LoRA_4",
+    seeds=(0, 1),
+    splits=("val", "test"),
+    weights="convnext_small.dinov3",
+)
 LATER, SHORT = entry("E2"), entry("E3", smoke_only=True)
 PICTURES = entry("E4", kind="pictures", sources=("E1",))
 STUDY = study(LORA, LATER, SHORT, PICTURES)
@@ -29,7 +37,7 @@ def test_page_of_what_is_trained(tmp_path):
     page = model_zoo(STUDY, [*runs, absent(tmp_path, LATER), smoke])
     (first,) = (line for line in page.splitlines() if line.startswith("| [E1]"))
     second, _ = (line for line in page.splitlines() if line.startswith("| E1 "))
-    assert f"[E1](../{CONFIG}) LoRA\\_4" in first
+    assert f"[E1](../{LORA.config}) LoRA\\_4" in first
     for cell in ("dinov3-license", "9.944", "0.550 ± 0.071 (2)", "0.520 ± 0.071 (2)"):
         assert f"| {cell}" in first
     digest = hashlib.sha256((runs[0].folder / "adapter.safetensors").read_bytes()).hexdigest()
@@ -41,6 +49,7 @@ def test_page_of_what_is_trained(tmp_path):
 def test_nothing_trained(tmp_path):
     page = model_zoo(STUDY, [absent(tmp_path, LORA, 0), absent(tmp_path, LATER)])
     assert page == "# Model zoo: A trial\n\nNot trained yet: E1, E2.\n"
+    assert "E1" not in model_zoo(STUDY, [absent(tmp_path, LATER)])  # not asked for
 
 
 def test_runs_of_different_data_make_no_page(tmp_path):

@@ -1,6 +1,7 @@
 """Which runs are asked for, in which folders, with which configs and command lines."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,6 +142,12 @@ def test_a_smoke_subset_is_the_same_again_and_follows_its_source(tmp_path):
     subset.unlink()
     run.data.prepare(run.entry)
     assert subset.read_bytes() == content
+    # Other data take the place of the first; being older does not hide that.
+    source = tmp_path / "data" / "Annotations" / "train.json"
+    source.write_text(source.read_text().replace('"synthetic":true', '"synthetic":true,"version":"other"'))
+    os.utime(source, (1, 1))
+    run.data.prepare(run.entry)
+    assert json.loads(subset.read_text())["info"]["version"] == "other"
 
 
 def test_the_full_run_of_a_smoke_only_entry_is_short(tmp_path):
@@ -189,6 +196,9 @@ def test_pictures_come_from_one_run_of_each_source(tmp_path, data):
     assert first[first.index("--checkpoint") + 1] == str(tmp_path / "b_full" / "model_best.pth")
     assert first[first.index("--subset") + 1] == second[second.index("--subset") + 1] == "7"
     assert second[second.index("--output") + 1] == str(tmp_path / "p_full" / "a_full_seed0")
+    elsewhere = study(*sources, replace(pictures, splits=("test",)))
+    paint = plan(elsewhere, ["p"], root=tmp_path)[0].commands()[0]
+    assert (first[first.index("--split") + 1], paint[paint.index("--split") + 1]) == ("val", "test")
     (smoke,) = plan(whole, ["p"], mode="smoke", root=tmp_path)[0].sources[:1]
     assert smoke.name == "b_smoke"
     assert names(plan(whole, ["p"], seeds=[1], root=tmp_path)[0].sources) == ["b_full_seed1", "a_full_seed1"]

@@ -131,6 +131,8 @@ def test_a_job_that_fails_gives_the_last_words(data, tmp_path):
 def test_a_parameter_that_submitit_does_not_know_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"--executor local: .*slurm_partitoin"):
         SubmititExecutor(tmp_path, Launch(), cluster="local", parameters={"slurm_partitoin": "a"})
+    with pytest.raises(ValueError, match=r"--jobs 2: .*--executor local or slurm"):
+        SubmititExecutor(tmp_path, Launch(), cluster="local", jobs=2)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match=r"--executor slurm: .*srun"):
         SubmititExecutor(tmp_path, Launch())
@@ -184,3 +186,13 @@ def test_slurm_preempts_requeues_and_is_not_asked_twice(data, whole, tmp_path, c
     with contextlib.suppress(FileNotFoundError):
         (runs[1].folder / "run.json").unlink()
     assert executor()._job_of(runs[1]) is None
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_broken_note_of_a_job_is_named(data, tmp_path):
+    (run,) = runs_in(tmp_path / "runs", data)
+    run.folder.mkdir(parents=True)
+    (run.folder / JOB).write_text('{"id": ')
+    executor = SubmititExecutor(tmp_path / "slurm", Launch(), poll_s=0.1)
+    with pytest.raises(ValueError, match=rf"Entry {run.entry.id}: .*{JOB} is no JSON file"):
+        run_all([run], executor)

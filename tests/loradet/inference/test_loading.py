@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 from omegaconf import OmegaConf
 from random_detector import NAMES, assert_same_detections, config, tensor
 
@@ -12,6 +13,7 @@ from loradet.inference.classes import find_classes, number_of_classes
 from loradet.inference.config_edits import without_lora, without_weights
 from loradet.inference.loading import build_model, evaluation_mapper, load_detector
 from loradet.inference.resizing import Resizing
+from loradet.visualization.split import evaluation_mode, load_split
 
 
 def detections(model):
@@ -31,6 +33,20 @@ def test_every_kind_of_file_finds_the_same(weights, reference, file, merge, capl
     assert_same_detections(detections(model), reference)
     assert not model.training and not caplog.records
     assert bool(list(adapter_layers(model))) == (not merge and file != "merged.pth")
+
+
+@pytest.mark.parametrize("file", ["model.pth", "merged.pth"])
+def test_pictures_take_merged_weights_too(weights, reference, file, tmp_path):
+    image = {"id": 1, "file_name": "a.png", "width": 64, "height": 64}
+    categories = [{"id": i, "name": name} for i, name in enumerate(NAMES)]
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps({"images": [image], "annotations": [], "categories": categories}))
+    (tmp_path / "a.png").touch()
+    files = [f"data.train_json={data}", f"data.val_json={data}", f"data.val_images={tmp_path}"]
+    loaded = load_split(config(f"data.name=pictures_{file}", *files), weights / file, "val")
+    with evaluation_mode(loaded.model):
+        assert_same_detections(detections(loaded.model), reference)
+    DatasetCatalog.remove(f"pictures_{file}_val")
 
 
 def test_without_lora_keeps_everything_else():
