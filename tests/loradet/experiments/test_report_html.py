@@ -122,8 +122,8 @@ def test_a_browser_draws_it(page, tmp_path):
         assert image["width"] > 300
         assert image["height"] > 200
         assert image["colors"] > 20
-    # Precision, recall, classes; one difference; costs of two; four runs.
-    assert found["tables"] == [3, 3, 3, 1, 2, 4]
+    # Precision, recall, both by class; one difference; costs of two; four runs.
+    assert found["tables"] == [3, 3, 3, 3, 1, 2, 4]
     assert found["rising"] == ["E1", "E2", "E3"]  # what has no number is last either way
     assert found["falling"] == ["E2", "E1", "E3"]
     assert found["filtered"] == ["E2"]
