@@ -99,7 +99,7 @@ def test_the_study_is_told_in_words(grid):
     study, _ = grid
     status = ask(study, "status")
     assert all(f"{name} " in status for name in [*RUNS, "seen_full"])
-    assert status.count("finished (synthetic)") == 6
+    assert status.count("finished (synthetic)") == 7  # the pictures too
 
     collected = json.loads(ask(study, "collect", "r3"))
     assert [(run["seed"], run["state"]) for run in collected] == [(0, "finished"), (1, "finished")]
