@@ -32,8 +32,12 @@ class PretrainedWeightsError(RuntimeError):
     """Published weights cannot be had or do not fit; the message names the model and says what to do."""
 
 
-def describe(model_name: str, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
+def describe(
+    model_name: str, kwargs: dict[str, Any], *, out_indices: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
     """timm's `feature_info`, one entry per feature map, without building the weights.
+
+    The entries are the same for any `out_indices`, but timm's default asks for more maps than a shallow ViT has.
 
     Raises:
         ValueError: unknown model or tag, or a model that cannot give feature maps.
@@ -43,9 +47,10 @@ def describe(model_name: str, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
     for name, instead in RESERVED.items():
         if name in kwargs:
             raise TypeError(f"TimmBackbone does not take {name}: {instead}.")
+    chosen = {} if out_indices is None else {"out_indices": tuple(out_indices)}
     try:
         with torch.device("meta"):
-            net = timm.create_model(model_name, pretrained=False, features_only=True, **kwargs)
+            net = timm.create_model(model_name, pretrained=False, features_only=True, **chosen, **kwargs)
     except TypeError as error:
         raise _explained(error, model_name) from None
     except Exception as error:
@@ -185,13 +190,13 @@ def _how_to_get_weights(model_name: str, error: Exception, kwargs: dict[str, Any
             f"https://huggingface.co/{config.hf_hub_id}.",
             "To place them by hand: copy that folder from a machine that has it "
             f"('hf download {config.hf_hub_id}' makes it), or download model.safetensors from that page "
-            "and give TimmBackbone weights='/path/to/model.safetensors', pretrained=False.",
+            "and give the backbone weights='/path/to/model.safetensors', pretrained=False.",
         ]
     elif config is not None and config.url:
         folder = Path(kwargs.get("cache_dir") or Path(torch.hub.get_dir()) / "checkpoints")
         lines += [
             f"They were looked for in {folder} and at {config.url} (HF_HUB_OFFLINE is {offline}).",
-            f"To place them by hand: put {Path(config.url).name} into that folder, or give TimmBackbone "
+            f"To place them by hand: put {Path(config.url).name} into that folder, or give the backbone "
             "weights='/path/to/the/file', pretrained=False.",
         ]
     elif config is not None:
