@@ -2,6 +2,7 @@
 """Makes, checks, cuts and describes detection data sets. `tools/datasets.py COMMAND --help` says more."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,12 +11,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    synthetic = commands.add_parser("synthetic", help="write a synthetic set in the layout of SARDet-100K")
+    synthetic = commands.add_parser("synthetic", help="write a synthetic set")
     synthetic.add_argument("root", help="folder to fill")
-    synthetic.add_argument("--style", choices=["sar", "optical"], default="sar")
+    synthetic.add_argument("--style", choices=["sar", "optical", "shapes"], default="sar")
+    synthetic.add_argument(
+        "--layout", choices=["sardet", "coco2017"], help="of the folder (default coco2017 for shapes, else sardet)"
+    )
+    synthetic.add_argument("--max-objects", type=int, default=8, metavar="N", help="in an image (default 8)")
     synthetic.add_argument("--size", type=int, nargs="+", default=[256], metavar="N", help="side, or H W (default 256)")
-    for split, count in (("train", 600), ("val", 100), ("test", 100)):
-        synthetic.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"images (default {count})")
+    for split, count in (("train", "600"), ("val", "100"), ("test", "100, none in coco2017")):
+        synthetic.add_argument(f"--{split}", type=int, metavar="N", help=f"images (default {count})")
     synthetic.add_argument("--seed", type=int, default=0)
     synthetic.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     synthetic.set_defaults(run=run_synthetic)
@@ -46,6 +51,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     yolo.add_argument("--splits", nargs="+", default=["train", "val"], help="default: train val")
     yolo.set_defaults(run=run_yolo2coco)
 
+    coco = commands.add_parser("coco2017", help="download COCO 2017, or go on with an interrupted download")
+    coco.add_argument("root", nargs="?", help="folder to fill (default $DETECTRON2_DATASETS/coco, else datasets/coco)")
+    coco.add_argument("--splits", nargs="+", choices=["train", "val"], default=["train", "val"], help="default: both")
+    coco.add_argument("--url", metavar="BASE", help="mirror that has zips/ and annotations/ (default COCO's own)")
+    coco.add_argument("--remove-archives", action="store_true", help="delete each archive once it is unpacked")
+    coco.add_argument("--retries", type=int, default=5, metavar="N", help="attempts without progress (default 5)")
+    coco.set_defaults(run=run_coco2017)
+
     options = parser.parse_args(arguments)
     if options.command == "synthetic" and len(options.size) > 2:
         parser.error("--size takes one number or two (H W)")
@@ -54,22 +67,29 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             parser.error("--fix repairs one file at a time")
         if len(options.images) not in (1, len(options.json)):
             parser.error(f"--images: expected 1 folder or {len(options.json)}, one for each file")
+    if options.command == "coco2017" and options.retries < 0:
+        parser.error("--retries takes 0 or more")
     return options
 
 
 def run_synthetic(options: argparse.Namespace) -> int:
     from loradet.datasets import synthetic
 
+    layout = options.layout or synthetic.default_layout(options.style)
+    given = {split: getattr(options, split) for split in ("train", "val", "test")}
+    counts = synthetic.default_counts(layout) | {split: n for split, n in given.items() if n is not None}
     root = synthetic.generate(
         options.root,
         style=options.style,
         size=options.size[0] if len(options.size) == 1 else tuple(options.size),
-        counts={split: getattr(options, split) for split in ("train", "val", "test")},
+        counts=counts,
         seed=options.seed,
+        layout=layout,
+        max_objects=options.max_objects,
         workers=options.workers,
         progress=True,
     )
-    print(f"{root}: Annotations/{{train,val,test}}.json and JPEGImages/{{train,val,test}}/")
+    print(f"{root}: {synthetic.LAYOUTS[layout].describe(list(counts))}")
     return 0
 
 
@@ -113,6 +133,27 @@ def run_yolo2coco(options: argparse.Namespace) -> int:
     for split in options.splits:
         target, image_root = yolo_to_coco(options.data, split, Path(options.output) / f"{split}.json", progress=True)
         print(f"{target}: image_root is {image_root}")
+    return 0
+
+
+def run_coco2017(options: argparse.Namespace) -> int:
+    from loradet.datasets.coco2017 import BASE_URL, coco2017, default_root
+
+    try:
+        keys = coco2017(
+            options.root or default_root(),
+            splits=options.splits,
+            url=options.url or BASE_URL,
+            remove_archives=options.remove_archives,
+            retries=options.retries,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
+    print("COCO 2017 is complete. For a config, or behind the command line of tools/lazyconfig_train_net.py:")
+    for key, value in keys.items():
+        print(f"    {shlex.quote(f'{key}={value}')}")
     return 0
 
 

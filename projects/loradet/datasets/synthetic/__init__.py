@@ -1,7 +1,19 @@
-"""Synthetic scenes with six classes, SAR-like or optical-like, fully determined by a seed."""
+"""Synthetic scenes, fully determined by a seed: SAR-like or optical-like with six classes, or ten plain shapes."""
 
-from loradet.datasets.synthetic.compose import scene
+from loradet.datasets.synthetic.compose import MAX_OBJECTS, STYLE_CLASSES, scene
+from loradet.datasets.synthetic.geometric import SHAPE_CLASSES
+from loradet.datasets.synthetic.layouts import LAYOUTS
 from loradet.datasets.synthetic.shapes import CLASSES
-from loradet.datasets.synthetic.writer import generate
+from loradet.datasets.synthetic.writer import default_counts, default_layout, generate
 
-__all__ = ["CLASSES", "generate", "scene"]
+__all__ = [
+    "CLASSES",
+    "LAYOUTS",
+    "MAX_OBJECTS",
+    "SHAPE_CLASSES",
+    "STYLE_CLASSES",
+    "default_counts",
+    "default_layout",
+    "generate",
+    "scene",
+]

@@ -1,42 +1,50 @@
 """One scene: scenery, then objects with their boxes and classes."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 
 from loradet.datasets.synthetic.canvas import Canvas
+from loradet.datasets.synthetic.geometric import SHAPE_CLASSES, shapes_scene
+from loradet.datasets.synthetic.placement import TRIES, fits
 from loradet.datasets.synthetic.scenery import CLASS_SHARE, Scenery, paint_scenery
 from loradet.datasets.synthetic.shapes import CLASSES, LENGTHS, SHAPES, Part, Shape, rotation
 from loradet.datasets.synthetic.styles import SAR, STYLES, Optical
 
+STYLE_CLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {**dict.fromkeys(STYLES, CLASSES), "shapes": SHAPE_CLASSES}
+)
 MAX_OBJECTS = 8
 _EMPTY_SHARE = 0.04
-_TRIES = 25
-_VISIBLE = 0.75  # of a box, at least, lies inside the image
-_OVERLAP = 0.12  # of the smaller box, at most, is covered by another
 
 
 def scene(
-    style: str, size: int | tuple[int, int], rng: np.random.Generator
+    style: str, size: int | tuple[int, int], rng: np.random.Generator, *, max_objects: int = MAX_OBJECTS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Paint a scene.
+    """Paint a scene. One in 25 is empty; the others have 1 to `max_objects` objects, all numbers alike often.
 
     Args:
-        style: "sar" or "optical".
+        style: "sar", "optical" or "shapes".
         size: side in pixels, or (H, W).
         rng: the only source of randomness.
+        max_objects: objects at most; there are fewer than drawn where no room is left.
 
     Returns:
-        image (H, W, 3) uint8 RGB, boxes (N, 4) XYXY in pixels, classes (N,): indices into `CLASSES`.
+        image (H, W, 3) uint8 RGB, boxes (N, 4) XYXY in pixels, classes (N,): indices into `STYLE_CLASSES[style]`.
 
     Raises:
-        ValueError: unknown style, or a side under 32 pixels.
+        ValueError: unknown style, a side under 32 pixels, or `max_objects` not in 1 to 100.
     """
     height, width = parse_size(size)
-    if style not in STYLES:
-        raise ValueError(f"style={style!r}: expected one of {', '.join(STYLES)}.")
+    check_style(style)
+    check_max_objects(max_objects)
+    if style == "shapes":
+        return shapes_scene((height, width), rng, wanted=_wanted(rng, max_objects))
     look = STYLES[style](rng)
     canvas = Canvas((height, width), look.channels)
     scenery = paint_scenery(canvas, look, rng)
-    placed = _place_objects(scenery, rng)
+    placed = _place_objects(scenery, max_objects, rng)
     for name, shape, angle, center in placed:
         if name == "ship" and rng.random() < 0.5:
             _paint_wake(canvas, shape, angle, center, rng)
@@ -55,16 +63,32 @@ def parse_size(size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
+def check_style(style: str) -> None:
+    """Raises ValueError where there is no such style."""
+    if style not in STYLE_CLASSES:
+        raise ValueError(f"style={style!r}: expected one of {', '.join(STYLE_CLASSES)}.")
+
+
+def check_max_objects(max_objects: int) -> None:
+    """Raises ValueError outside 1 to 100, the number of detections that COCO's evaluation looks at."""
+    if not 1 <= max_objects <= 100:
+        raise ValueError(f"max_objects={max_objects}: expected 1 to 100.")
+
+
+def _wanted(rng: np.random.Generator, max_objects: int) -> int:
+    return 0 if rng.random() < _EMPTY_SHARE else int(rng.integers(1, max_objects + 1))
+
+
 Placed = tuple[str, Shape, float, np.ndarray]
 
 
-def _place_objects(scenery: Scenery, rng: np.random.Generator) -> list[Placed]:
-    wanted = 0 if rng.random() < _EMPTY_SHARE else int(rng.integers(1, MAX_OBJECTS + 1))
+def _place_objects(scenery: Scenery, max_objects: int, rng: np.random.Generator) -> list[Placed]:
+    wanted = _wanted(rng, max_objects)
     names, shares = zip(*CLASS_SHARE[scenery.kind].items())
     zoom = rng.uniform(0.75, 1.3)
     placed: list[Placed] = []
     boxes: list[np.ndarray] = []
-    for attempt in range(wanted * _TRIES):
+    for attempt in range(wanted * TRIES):
         if len(placed) == wanted:
             break
         if attempt == 0 and scenery.kind in ("coast", "river") and rng.random() < 0.7:
@@ -75,7 +99,7 @@ def _place_objects(scenery: Scenery, rng: np.random.Generator) -> list[Placed]:
         if candidate is None or (name == "harbor" and sum(kind == "harbor" for kind, *_ in placed) > 1):
             continue
         box = _box(*candidate[1:])
-        if _fits(box, boxes, scenery.distance.shape):
+        if fits(box, boxes, scenery.distance.shape):
             placed.append(candidate)
             boxes.append(box)
     return placed
@@ -138,20 +162,6 @@ def _on_line(line: np.ndarray | None, rng: np.random.Generator) -> tuple[np.ndar
 
 def _box(shape: Shape, angle: float, center: np.ndarray) -> np.ndarray:
     return shape.extent(angle) + np.concatenate([center, center])
-
-
-def _fits(box: np.ndarray, others: list[np.ndarray], size: tuple[int, int]) -> bool:
-    height, width = size
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    inside = box.clip(0, (width, height, width, height))
-    if (inside[2] - inside[0]) * (inside[3] - inside[1]) < _VISIBLE * area:
-        return False
-    for other in others:
-        overlap = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
-        smaller = min(area, (other[2] - other[0]) * (other[3] - other[1]))
-        if overlap.min() > 0 and overlap.prod() > _OVERLAP * smaller:
-            return False
-    return True
 
 
 def _paint_object(

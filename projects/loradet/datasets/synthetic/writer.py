@@ -1,4 +1,4 @@
-"""Writes synthetic sets to disk in the layout of SARDet-100K."""
+"""Writes synthetic sets to disk, in the layout of SARDet-100K or of COCO 2017."""
 
 import json
 import zlib
@@ -11,13 +11,20 @@ import cv2
 import numpy as np
 
 from loradet.datasets.files import expand, write_coco
-from loradet.datasets.synthetic.compose import parse_size, scene
-from loradet.datasets.synthetic.shapes import CLASSES
-from loradet.datasets.synthetic.styles import STYLES
+from loradet.datasets.synthetic.compose import (
+    MAX_OBJECTS,
+    STYLE_CLASSES,
+    check_max_objects,
+    check_style,
+    parse_size,
+    scene,
+)
+from loradet.datasets.synthetic.layouts import LAYOUTS
 from loradet.files import write_json
 
 MANIFEST = "synthetic.json"
 COUNTS = {"train": 600, "val": 100, "test": 100}
+_COCO_STYLES = ("shapes",)
 # Part of the manifest: raise it whenever the same seed gives other pixels.
 VERSION = 1
 _CHUNK = 32
@@ -30,22 +37,28 @@ def generate(
     size: int | tuple[int, int] = 256,
     counts: Mapping[str, int] | None = None,
     seed: int = 0,
+    layout: str | None = None,
+    max_objects: int = MAX_OBJECTS,
     workers: int = 1,
     progress: bool = False,
 ) -> Path:
-    """Write a synthetic detection set: `Annotations/<split>.json` (COCO) and `JPEGImages/<split>/`.
+    """Write a synthetic detection set: images, and a COCO file for each split.
 
     Image i of a split depends on (seed, split, i) alone: a longer set starts with the images of a shorter
     one, and `workers` changes nothing. SAR scenes are 8-bit grey PNG, lossless because JPEG alters speckle;
-    optical ones are JPEG of quality 95, a quarter of the size. A finished set of the same parameters is left
+    the others are JPEG of quality 95, a quarter of the size. A finished set of the same parameters is left
     as it is, an unfinished one is written again, a shorter one grows.
 
     Args:
         root: folder to fill; `~` and `$VARS` are expanded.
-        style: "sar" or "optical".
+        style: "sar", "optical" or "shapes" (see `scene`).
         size: side in pixels, or (H, W).
-        counts: images per split, 600 / 100 / 100 for train / val / test by default.
+        counts: images per split; `default_counts(layout)` by default.
         seed: any integer >= 0.
+        layout: "sardet" (`Annotations/<split>.json`, `JPEGImages/<split>/`) or "coco2017"
+            (`annotations/instances_<split>2017.json`, `<split>2017/`, file names of 12 digits, the image's id);
+            `default_layout(style)` by default.
+        max_objects: objects in an image at most, 1 to 100.
         workers: processes.
         progress: show a bar on a terminal.
 
@@ -57,25 +70,48 @@ def generate(
         ValueError: a parameter is out of range.
     """
     root = expand(root)
-    wanted = _parameters(style, size, COUNTS if counts is None else counts, seed)
+    wanted = _parameters(style, size, counts, seed, layout, max_objects)
     if workers < 1:
         raise ValueError(f"workers={workers}: expected 1 or more.")
     if _is_finished(root, wanted):
         return root
     root.mkdir(parents=True, exist_ok=True)
-    write_json(root / MANIFEST, {**wanted, "complete": False})
+    write_json(root / MANIFEST, {**_to_manifest(wanted), "complete": False})
     records: dict[str, list] = {split: [] for split in wanted["counts"]}
     for split, chunk in _paint_all(root, wanted, workers, progress):
         records[split] += chunk
     for split, images in records.items():
-        write_coco(root / "Annotations" / f"{split}.json", _to_coco(images, wanted, split))
-    write_json(root / MANIFEST, {**wanted, "complete": True})
+        write_coco(LAYOUTS[wanted["layout"]].json_file(root, split), _to_coco(images, wanted, split))
+    write_json(root / MANIFEST, {**_to_manifest(wanted), "complete": True})
     return root
 
 
-def _parameters(style: str, size: int | tuple[int, int], counts: Mapping[str, int], seed: int) -> dict:
-    if style not in STYLES:
-        raise ValueError(f"style={style!r}: expected one of {', '.join(STYLES)}.")
+def default_layout(style: str) -> str:
+    """Name of a style's usual layout: "coco2017" for shapes, else "sardet". ValueError for an unknown style."""
+    check_style(style)
+    return "coco2017" if style in _COCO_STYLES else "sardet"
+
+
+def default_counts(layout: str) -> dict[str, int]:
+    """Images per split: 600 / 100 / 100 for train / val / test; COCO 2017 has no annotated test split."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout={layout!r}: expected one of {', '.join(LAYOUTS)}.")
+    return {split: COUNTS[split] for split in LAYOUTS[layout].splits}
+
+
+def _parameters(
+    style: str,
+    size: int | tuple[int, int],
+    counts: Mapping[str, int] | None,
+    seed: int,
+    layout: str | None,
+    max_objects: int,
+) -> dict:
+    layout = default_layout(style) if layout is None else layout
+    usual = default_counts(layout)
+    counts = usual if counts is None else counts
+    check_style(style)
+    check_max_objects(max_objects)
     if seed < 0:
         raise ValueError(f"seed={seed}: expected 0 or more.")
     for split, count in counts.items():
@@ -88,7 +124,19 @@ def _parameters(style: str, size: int | tuple[int, int], counts: Mapping[str, in
         "size": list(parse_size(size)),
         "seed": int(seed),
         "counts": {split: int(count) for split, count in counts.items()},
+        "layout": layout,
+        "max_objects": int(max_objects),
     }
+
+
+def _usual(style: str) -> dict:
+    return {"layout": default_layout(style), "max_objects": MAX_OBJECTS}
+
+
+def _to_manifest(parameters: dict) -> dict:
+    """Without what is as usual: sets from before there was a choice have the same manifest."""
+    usual = _usual(parameters["style"])
+    return {key: value for key, value in parameters.items() if key not in usual or value != usual[key]}
 
 
 def _is_finished(root: Path, wanted: dict) -> bool:
@@ -105,7 +153,8 @@ def _is_finished(root: Path, wanted: dict) -> bool:
     try:
         found = json.loads(manifest.read_text(encoding="utf-8"))
         complete, counts = found.pop("complete"), found["counts"]
-    except (ValueError, KeyError, AttributeError) as error:
+        found = {**_usual(found["style"]), **found}
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise FileExistsError(f"{manifest} is not a manifest of a synthetic set: give another folder.") from error
     differing = {key: found.get(key) for key in wanted if key != "counts" and found.get(key) != wanted[key]}
     shrunk = {split: count for split, count in counts.items() if wanted["counts"].get(split, 0) < count}
@@ -115,13 +164,14 @@ def _is_finished(root: Path, wanted: dict) -> bool:
             f"{root} holds a synthetic set with {differing or {'counts': counts}}, asked for is {asked}: "
             "give another folder, or delete this one first."
         )
-    return complete and counts == wanted["counts"] and _all_there(root, counts)
+    return complete and counts == wanted["counts"] and _all_there(root, wanted)
 
 
-def _all_there(root: Path, counts: dict[str, int]) -> bool:
-    for split, count in counts.items():
-        folder = root / "JPEGImages" / split
-        if not (root / "Annotations" / f"{split}.json").is_file() or not folder.is_dir():
+def _all_there(root: Path, wanted: dict) -> bool:
+    layout = LAYOUTS[wanted["layout"]]
+    for split, count in wanted["counts"].items():
+        folder = layout.image_folder(root, split)
+        if not layout.json_file(root, split).is_file() or not folder.is_dir():
             return False
         if sum(1 for _ in folder.iterdir()) < count:
             return False
@@ -131,7 +181,7 @@ def _all_there(root: Path, counts: dict[str, int]) -> bool:
 def _paint_all(root: Path, wanted: dict, workers: int, progress: bool) -> Iterator[tuple[str, list]]:
     tasks = []
     for split, count in wanted["counts"].items():
-        (root / "JPEGImages" / split).mkdir(parents=True, exist_ok=True)
+        LAYOUTS[wanted["layout"]].image_folder(root, split).mkdir(parents=True, exist_ok=True)
         tasks += [(root, wanted, split, start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     with _Progress(sum(wanted["counts"].values()), progress) as bar:
         if workers == 1 or len(tasks) < 2:
@@ -171,18 +221,20 @@ def _paint_chunk(task: tuple[Path, dict, str, int, int]) -> list[tuple[str, list
     """Paint and write images start..stop of a split; returns their names, boxes and classes."""
     root, wanted, split, start, stop = task
     grey = wanted["style"] == "sar"
+    layout = LAYOUTS[wanted["layout"]]
+    folder = layout.image_folder(root, split)
     suffix, flags = (".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]) if grey else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95])
     done = []
     for index in range(start, stop):
         seeds = np.random.SeedSequence([wanted["seed"], zlib.crc32(split.encode()), index])
-        image, boxes, classes = scene(
-            wanted["style"], tuple(wanted["size"]), np.random.Generator(np.random.PCG64(seeds))
-        )
-        name = f"{index:06d}{suffix}"
+        rng = np.random.Generator(np.random.PCG64(seeds))
+        size = tuple(wanted["size"])
+        image, boxes, classes = scene(wanted["style"], size, rng, max_objects=wanted["max_objects"])
+        name = layout.file_name(index, suffix)
         ok, data = cv2.imencode(suffix, image[..., 0] if grey else image[..., ::-1], flags)
         if not ok:
             raise RuntimeError(f"OpenCV could not encode {name} ({image.shape}).")
-        (root / "JPEGImages" / split / name).write_bytes(data.tobytes())
+        (folder / name).write_bytes(data.tobytes())
         done.append((name, boxes.tolist(), classes.tolist()))
     return done
 
@@ -211,5 +263,7 @@ def _to_coco(records: list[tuple[str, list, list]], wanted: dict, split: str) ->
         },
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)],
+        "categories": [
+            {"id": number, "name": name} for number, name in enumerate(STYLE_CLASSES[wanted["style"]], start=1)
+        ],
     }

@@ -1,0 +1,49 @@
+"""Where the files of a set lie: as in SARDet-100K, or as in COCO 2017."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Patterns of paths below a set's folder, with `{split}`, and of file names, with the number of an image."""
+
+    annotations: str
+    images: str
+    stem: str
+    first: int  # number of the first image
+    splits: tuple[str, ...]  # made unless the caller says otherwise
+
+    def json_file(self, root: Path, split: str) -> Path:
+        return root / self.annotations.format(split=split)
+
+    def image_folder(self, root: Path, split: str) -> Path:
+        return root / self.images.format(split=split)
+
+    def file_name(self, index: int, suffix: str) -> str:
+        """Of the image at `index`, counted from 0; `suffix` with its dot."""
+        return self.stem.format(index + self.first) + suffix
+
+    def describe(self, splits: Sequence[str]) -> str:
+        """One line for people: the paths of the given splits."""
+        names = splits[0] if len(splits) == 1 else f"{{{','.join(splits)}}}"
+        return f"{self.annotations.format(split=names)} and {self.images.format(split=names)}/"
+
+
+LAYOUTS = {
+    "sardet": Layout(
+        annotations="Annotations/{split}.json",
+        images="JPEGImages/{split}",
+        stem="{:06d}",
+        first=0,
+        splits=("train", "val", "test"),
+    ),
+    "coco2017": Layout(
+        annotations="annotations/instances_{split}2017.json",
+        images="{split}2017",
+        stem="{:012d}",
+        first=1,
+        splits=("train", "val"),
+    ),
+}
