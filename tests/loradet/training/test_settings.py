@@ -112,7 +112,7 @@ def test_known_keys_pass_and_nothing_is_changed(override):
 def test_a_key_whose_value_hangs_on_a_missing_one_can_be_overridden_beside_it():
     cfg = OmegaConf.create({"data": {"root": "???", "train_json": "${data.root}/train.json"}})
     check_overrides(cfg, ["data.root=/here", "data.train_json=/there.json"])
-    with pytest.raises(ValueError, match="no key 'data.train_jsn'"):
+    with pytest.raises(ValueError, match=r"no key 'data\.train_jsn'"):
         check_overrides(cfg, ["data.root=/here", "data.train_jsn=/there.json"])
 
 
