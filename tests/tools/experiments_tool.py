@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -79,8 +80,8 @@ def ask(study: Path, *words: str, status: int = 0) -> str:
     return err.getvalue() or out.getvalue()
 
 
-def start(study: Path, *words: str) -> subprocess.Popen:
-    """The tool as a process in a session of its own."""
+def start(study: Path, *words: str, ignored: signal.Signals | None = None) -> subprocess.Popen:
+    """The tool as a process in a session of its own, which begins with a signal ignored."""
     return subprocess.Popen(
         command(study, *words),
         cwd=ROOT,
@@ -89,6 +90,7 @@ def start(study: Path, *words: str) -> subprocess.Popen:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=None if ignored is None else lambda: signal.signal(ignored, signal.SIG_IGN),
     )
 
 

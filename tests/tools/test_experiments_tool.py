@@ -267,12 +267,13 @@ def test_a_lost_metrics_file_is_made_again_without_training(grid, tmp_path):
     assert all(after[name] == before[name] for name in ("model_final.pth", "metrics.json", "run.json"))
 
 
-def test_an_interrupted_grid_saves_and_goes_on(grid, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_an_interrupted_grid_saves_and_goes_on(grid, tmp_path, number):
     study = write_study(copied(grid, tmp_path), {"id": "long", "words": LONG, "seeds": [0, 1]})
     folders = [study / "runs" / f"long_full_seed{seed}" for seed in (0, 1)]
-    process = start(study, "run")
+    process = start(study, "run", ignored=signal.SIGINT)  # as a shell does in the background
     wait_until(lambda: len(iterations(folders[0])) >= 3, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 130, printed
     assert "Traceback" not in printed

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -91,6 +92,9 @@ def _run(study: Study, arguments: argparse.Namespace) -> int:
         _print_plan(runs, overwrite=arguments.overwrite)
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    # A shell that starts a command in the background has it ignore SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     results = run_all(runs, _executor(arguments))
     print(status_table(results))
     return 0 if all(result.state == "finished" for result in results) else 1
