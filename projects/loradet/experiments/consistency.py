@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from loradet.experiments.flattening import flatten
 from loradet.experiments.results import Result
 
 # What changes no result: where it is written, and how a batch is spread.
@@ -153,22 +154,13 @@ def _flatten(config: dict[str, Any]) -> dict[str, Any]:
         )
         if place
     }
-    flat: dict[str, Any] = {}
-    _walk(config, "", functools.partial(_without_places, places=places), flat)
-    return flat
-
-
-def _walk(node: Any, key: str, clean: Any, flat: dict[str, Any]) -> None:
-    if isinstance(node, dict | list) and node:
-        items = node.items() if isinstance(node, dict) else enumerate(node)
-        for name, value in items:
-            _walk(value, f"{key}.{name}" if key else str(name), clean, flat)
-    else:
-        flat[key] = clean(node)
+    return flatten(config, leaf=functools.partial(_without_places, places=places))
 
 
 def _without_places(value: Any, places: dict[str, str]) -> Any:
     """Files within the run's or the data's folder are named from there."""
+    if isinstance(value, list):
+        return [_without_places(inner, places) for inner in value]
     for place, name in places.items():
         if isinstance(value, str) and (value == place or value.startswith(place.rstrip("/") + "/")):
             return name + value[len(place.rstrip("/")) :]

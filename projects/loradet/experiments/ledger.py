@@ -11,9 +11,10 @@ from tabulate import tabulate
 from loradet.adapters import ParameterTable, parameter_table
 from loradet.evaluation.coco_metrics import PREFIX
 from loradet.experiments.consistency import read_config
+from loradet.experiments.flattening import flatten
 from loradet.experiments.planning import plan
 from loradet.experiments.results import Result
-from loradet.experiments.runs import Launch
+from loradet.experiments.runs import Launch, Run
 from loradet.experiments.study import MAIN_METRIC, Entry, Study
 from loradet.inference.loading import without_weights
 from loradet.training.command import load_config
@@ -41,12 +42,6 @@ def status_table(results: Sequence[Result]) -> str:
     return tabulate(rows, headers=["run", "state", MAIN_METRIC, ""], disable_numparse=True)
 
 
-def commands(study: Study, entry: Entry, num_gpus: int, *, root: str) -> list[str]:
-    """The shell commands of an entry's full runs, one a seed."""
-    runs = plan(study, [entry.id], root=root)
-    return [shlex.join(["python", *words]) for run in runs for words in run.commands(Launch(num_gpus=num_gpus))]
-
-
 def config_changes(config: DictConfig, baseline: DictConfig) -> list[str]:
     """Lines `key: baseline -> own` for every resolved key that differs."""
     own, other = _flatten(config), _flatten(baseline)
@@ -59,18 +54,9 @@ def config_changes(config: DictConfig, baseline: DictConfig) -> list[str]:
 
 def _flatten(config: DictConfig) -> dict[str, Any]:
     """The parts of a config that make a run, resolved, as dotted key -> value."""
-
-    def walk(value: Any, key: str) -> dict[str, Any]:
-        if isinstance(value, dict) and value:
-            parts = value.items()
-        elif isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
-            parts = enumerate(value)
-        else:
-            return {key: getattr(value, "__qualname__", value)}
-        return {k: v for name, inner in parts for k, v in walk(inner, f"{key}.{name}".lstrip(".")).items()}
-
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    return walk({part: plain[part] for part in CONFIG_PARTS if part in plain}, "")
+    parts = {part: plain[part] for part in CONFIG_PARTS if part in plain}
+    return flatten(parts, leaf=lambda value: getattr(value, "__qualname__", value))
 
 
 def describe(study: Study, entry: Entry, *, num_gpus: int, root: str) -> str:
@@ -130,8 +116,8 @@ def ledger_fields(
         ("Overrides", " ".join(entry.overrides)),
         ("Adaptation", _adaptation(entry)),
     ]
+    runs = plan(study, [entry.id], root=root)
     if entry.kind == "training":
-        runs = plan(study, [entry.id], root=root)
         files = [run.folder / f"{split}_metrics.json" for run in runs for split in run.splits]
         fields += [
             ("Seeds", ", ".join(map(str, entry.seeds))),
@@ -158,18 +144,20 @@ def ledger_fields(
         (f"{mode.capitalize()} command, {gpus} GPU{'s' if gpus > 1 else ''}", "\n".join(lines))
         for mode in ("smoke", "full")
         for gpus in dict.fromkeys((1, num_gpus))
-        if (lines := _commands(study, entry, gpus, mode, root))
+        if (lines := _commands(study, runs, gpus, mode, root))
     ]
     return [(name, value) for name, value in fields if value]
 
 
-def _commands(study: Study, entry: Entry, gpus: int, mode: str, root: str) -> list[str]:
+def _commands(study: Study, full_runs: Sequence[Run], gpus: int, mode: str, root: str) -> list[str]:
     """What to type: the training tool itself; what needs other files made first goes through the experiments tool."""
+    entry = full_runs[0].entry
     if entry.kind == "pictures":
         return [] if gpus > 1 else [_engine_command(study, entry, 1, mode, root)]
     if mode == "smoke" or entry.smoke_only:
         return [_engine_command(study, entry, gpus, mode, root)]
-    return commands(study, entry, gpus, root=root)
+    launch = Launch(num_gpus=gpus)
+    return [shlex.join(["python", *words]) for run in full_runs for words in run.commands(launch)]
 
 
 def _engine_command(study: Study, entry: Entry, gpus: int, mode: str, root: str) -> str:

@@ -54,9 +54,7 @@ def export_checkpoint(
         ValueError: the size is not known, or the model cannot be exported.
     """
     resizing = Resizing.from_augmentations(instantiate(evaluation_mapper(cfg)).augmentations.augs)
-    size = input_size or resizing.largest()
-    if size is None:
-        raise ValueError("The test images of this config are not resized: give --input-size HEIGHT WIDTH.")
+    size = input_size or resizing.input_size()
     model = load_detector(cfg, checkpoint, merge=True)
     return export_detector(
         model=model,

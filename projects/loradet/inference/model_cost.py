@@ -22,7 +22,6 @@ def count_config(cfg: DictConfig, input_size: tuple[int, int] | None = None) -> 
         ValueError: the config does not tell the input size.
     """
     if input_size is None:
-        input_size = Resizing.from_augmentations(instantiate(evaluation_mapper(cfg)).augmentations.augs).largest()
-        if input_size is None:
-            raise ValueError("The test images of this config are not resized: give --input-size HEIGHT WIDTH.")
+        augmentations = instantiate(evaluation_mapper(cfg)).augmentations.augs
+        input_size = Resizing.from_augmentations(augmentations).input_size()
     return model_statistics(build_model(without_weights(cfg.model)), input_size)

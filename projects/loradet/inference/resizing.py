@@ -89,3 +89,10 @@ class Resizing:
             return self.size
         limit = self.short_edge if self.max_size is None else self.max_size
         return min(self.short_edge, limit), limit
+
+    def input_size(self) -> tuple[int, int]:
+        """`largest`, which there must be. Raises ValueError where there is no resize."""
+        size = self.largest()
+        if size is None:
+            raise ValueError("The test images of this config are not resized: give --input-size HEIGHT WIDTH.")
+        return size

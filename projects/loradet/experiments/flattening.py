@@ -1,0 +1,23 @@
+"""Nested configs as flat tables, to be compared key by key."""
+
+from collections.abc import Callable
+from typing import Any
+
+
+def flatten(node: Any, leaf: Callable[[Any], Any] = lambda value: value, key: str = "") -> dict[str, Any]:
+    """Dotted key -> value of plain dicts and lists; an empty one, and a list of plain values, is a value.
+
+    Args:
+        leaf: is applied to every value.
+        key: of the node itself.
+    """
+    if isinstance(node, dict) and node:
+        parts = node.items()
+    elif isinstance(node, list) and any(isinstance(inner, dict | list) for inner in node):
+        parts = enumerate(node)
+    else:
+        return {key: leaf(node)}
+    flat: dict[str, Any] = {}
+    for name, inner in parts:
+        flat |= flatten(inner, leaf, f"{key}.{name}" if key else str(name))
+    return flat
