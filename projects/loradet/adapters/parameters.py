@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from loradet.adapters.layer import is_under, unwrap
+from loradet.adapters.layer import is_under, join, unwrap
 
 PARTS = ("backbone", "neck", "head")
 
@@ -45,20 +45,30 @@ class ParameterTable:
 def parameter_table(model: nn.Module) -> ParameterTable:
     """Count the parameters of a detector, trainable and in all; a shared one counts once.
 
-    `backbone.bottom_up.*` is the backbone, what else lies in `backbone` is the neck, everything else the head; a
-    `backbone` without `bottom_up` is backbone as a whole.
+    What lies below `backbone_path` is the backbone, what else lies in `backbone` is the neck, everything else the head.
     """
     model = unwrap(model)
-    has_neck = hasattr(getattr(model, "backbone", None), "bottom_up")
+    path = backbone_path(model)
     trainable, total = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
-        part = _part(name, has_neck)
+        part = _part(name, path)
         total[part] += parameter.numel()
         trainable[part] += parameter.numel() if parameter.requires_grad else 0
     return ParameterTable({part: ParameterCount(trainable[part], total[part]) for part in PARTS})
 
 
-def _part(name: str, has_neck: bool) -> str:
+def backbone_path(model: nn.Module) -> str:
+    """Where a detector keeps its backbone without the neck.
+
+    Under a feature pyramid that is `backbone.bottom_up` (FPN) or `backbone.net` (SimpleFeaturePyramid); a `backbone`
+    without these is backbone as a whole.
+    """
+    backbone = getattr(model, "backbone", None)
+    names = (name for name in ("bottom_up", "net") if isinstance(getattr(backbone, name, None), nn.Module))
+    return join("backbone", next(names, ""))
+
+
+def _part(name: str, backbone: str) -> str:
     if not is_under(name, "backbone"):
         return "head"
-    return "neck" if has_neck and not is_under(name, "backbone.bottom_up") else "backbone"
+    return "backbone" if is_under(name, backbone) else "neck"

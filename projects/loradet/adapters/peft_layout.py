@@ -18,8 +18,9 @@ from loradet.adapters.layer import is_under, join
 from loradet.files import atomic_open, write_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# Where a detector keeps its backbone, the most precise first; where the project's backbones keep timm's network.
-_BACKBONES = ("backbone.bottom_up", "backbone")
+# Where a detector keeps its backbone, the most precise first: under an FPN, under a SimpleFeaturePyramid, in a DETR,
+# without a neck. And where the project's backbones keep timm's network.
+_BACKBONES = ("backbone.bottom_up", "backbone.net", "backbone.0", "backbone")
 _NETWORK = "net."
 
 
@@ -157,7 +158,10 @@ def _plain(alpha: float) -> int | float:
 
 
 def _model_name(info: Mapping[str, Any], part: str) -> str | None:
+    # A backbone without neck that keeps timm's network in `net` was adapted one level above the part.
     names = [
-        recipe["model_name"] for path, recipe in info["recipes"].items() if is_under(path, part) and recipe["lora"]
+        recipe["model_name"]
+        for path, recipe in info["recipes"].items()
+        if recipe["lora"] and (is_under(path, part) or is_under(part, path))
     ]
-    return names[0] if names else None
+    return next(filter(None, names), None)

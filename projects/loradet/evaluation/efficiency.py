@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from loradet.adapters import ParameterTable, parameter_table
+from loradet.adapters.parameters import backbone_path
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # fvcore compiles a loss by torch.jit when it is imported
@@ -97,7 +98,7 @@ def model_statistics(model: nn.Module, input_size: tuple[int, int], *, channels:
     finally:
         model.train(was_training)
         torch.backends.mha.set_fastpath_enabled(fused)
-    parts = _by_part(by_module, hasattr(getattr(model, "backbone", None), "bottom_up"))
+    parts = _by_part(by_module, backbone_path(model))
     return ModelStatistics(
         parameter_table(model),
         (int(input_size[0]), int(input_size[1])),
@@ -107,12 +108,11 @@ def model_statistics(model: nn.Module, input_size: tuple[int, int], *, channels:
     )
 
 
-def _by_part(by_module: Mapping[str, int], has_neck: bool) -> dict[str, int]:
+def _by_part(by_module: Mapping[str, int], backbone: str) -> dict[str, int]:
     """Operations by part, split as `parameter_table` splits parameters."""
     # The analysis wraps the model in a module, as its attribute `model`.
-    total, backbone = by_module[""], by_module.get("model.backbone", 0)
-    bottom_up = by_module.get("model.backbone.bottom_up", 0) if has_neck else backbone
-    return {"backbone": int(bottom_up), "neck": int(backbone - bottom_up), "head": int(total - backbone)}
+    total, with_neck, alone = (by_module.get(name, 0) for name in ("", "model.backbone", f"model.{backbone}"))
+    return {"backbone": int(alone), "neck": int(with_neck - alone), "head": int(total - with_neck)}
 
 
 def _attention_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:

@@ -1,9 +1,21 @@
 import json
 
 from adapter_nets import Backbone, Detector
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import SimpleFeaturePyramid
 from torch import nn
 
 from loradet.adapters import freeze, lora, parameter_table
+
+
+class Patches(nn.Conv2d):
+    """A plain backbone of one layer."""
+
+    def __init__(self):
+        super().__init__(3, 8, 16, 16)
+
+    def output_shape(self):
+        return {"map": ShapeSpec(channels=8, stride=16)}
 
 
 def count(module: nn.Module) -> int:
@@ -31,6 +43,15 @@ def test_without_bottom_up_all_of_backbone_is_backbone_and_the_rest_is_head():
     assert parts["neck"].total == 0 and parts["head"].total == 6 + 12
     model["backbone2"].weight = model["head"].weight  # shared: once
     assert parameter_table(model).all.total == count(model)
+
+
+def test_the_neck_of_a_plain_backbone():
+    net = Patches()
+    pyramid = SimpleFeaturePyramid(freeze(net), "map", out_channels=4, scale_factors=[2.0, 1.0])
+    parts = parameter_table(nn.ModuleDict({"backbone": pyramid, "head": nn.Linear(3, 3)})).to_dict()
+    neck = count(pyramid) - count(net)
+    assert parts["backbone"] == {"trainable": 0, "total": count(net)}
+    assert parts["neck"] == {"trainable": neck, "total": neck}
 
 
 def test_the_text_has_a_row_for_each_part_in_millions():

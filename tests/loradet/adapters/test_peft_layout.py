@@ -5,10 +5,12 @@ import safetensors.torch
 import timm
 import torch
 from adapter_nets import Backbone, Detector, randomize_deltas, seeded
+from detectron2.modeling.backbone import SimpleFeaturePyramid
+from small_models import detr
 from torch import nn
 
 from loradet.adapters import AdapterError, export_peft, freeze, lora, read_adapter, save_adapter
-from loradet.backbones import TimmBackbone
+from loradet.backbones import TimmBackbone, TimmViT
 
 # Layer scale of 1: with the usual 1e-6 of an untrained ConvNeXt no delta would show in the features.
 NETWORK = dict(model_name="convnext_atto", depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), ls_init_value=1.0)
@@ -95,6 +97,24 @@ def test_what_the_layout_cannot_hold_is_said_in_one_line(tmp_path):
     assert names == {"0.weight", "0.bias", "1.weight", "1.bias"}
     text = str(done)
     assert "backbone.bottom_up 4" in text and "its features are not the trained ones" in text and "\n" not in text
+
+
+@pytest.mark.parametrize("place", ["alone", "bare", "pyramid", "DETR"])
+def test_names_are_those_of_the_plain_network_wherever_a_detector_keeps_it(place, tmp_path):
+    vit = TimmViT("vit_tiny_patch16_224", embed_dim=16, depth=1, num_heads=2)
+    lora(freeze(vit), ["attn.qkv"], rank=2, alpha=4.0)
+    places = {
+        "alone": lambda: vit,
+        "bare": lambda: nn.ModuleDict({"backbone": vit, "head": nn.Linear(16, 2)}),
+        "pyramid": lambda: nn.ModuleDict({"backbone": SimpleFeaturePyramid(vit, "block0", 8, [2.0, 1.0])}),
+        "DETR": lambda: detr(vit),
+    }
+    done = exported(places[place](), tmp_path)
+    config, tensors = contents(done.folder)
+    assert config["target_modules"] == done.layers == ["blocks.0.attn.qkv"]
+    assert config["base_model_name_or_path"] == "vit_tiny_patch16_224"
+    assert set(tensors) == {f"base_model.model.blocks.0.attn.qkv.lora_{x}.weight" for x in "AB"}
+    assert done.left_out_of_backbone == []
 
 
 KINDS = {

@@ -49,6 +49,23 @@ def test_convolutions_by_part():
     assert model.training
 
 
+def test_the_pyramid_of_a_plain_backbone_is_its_neck():
+    model = Detector(nn.Conv2d(4, 5, kernel_size=1))
+    expected = model_statistics(model, (20, 30)).flops
+    assert expected["neck"] > 0
+
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.lateral = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            return self.lateral(self.net(x).relu())
+
+    model.backbone = Plain()
+    assert model_statistics(model, (20, 30)).flops == expected
+
+
 class Attention(nn.Module):
     """softmax(Q K^T) V with 2 heads, among the positions of a map (N, 4, H, W)."""
 
