@@ -7,7 +7,7 @@ The environment variable `LORADET_DETECTRON2` decides:
 - `embedded`: the embedded subset goes to the front of `sys.path`.
 - `installed`: an installed Detectron2 is required.
 
-This package needs nothing but the standard library and never imports `detectron2` itself.
+Importing this package needs nothing but the standard library, and never imports `detectron2` itself.
 """
 
 import os

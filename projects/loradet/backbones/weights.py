@@ -96,6 +96,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: the file is damaged or holds something else.
     """
+    refuse_pickle(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -107,6 +108,16 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{path} holds no state dict (tensors by name, bare or under 'model' or 'state_dict').")
     return content
+
+
+def refuse_pickle(path: str | os.PathLike) -> None:
+    """Raise ValueError for a `.pkl`: what is read by unpickling can run code. The message has the safe way."""
+    path = Path(path)
+    if path.suffix == ".pkl":
+        raise ValueError(
+            f"{path} is a pickle, and to unpickle a file is to run whatever it says: it is not read. Its arrays alone "
+            f"are taken out by: python tools/convert_weights.py {path} {path.stem}.safetensors"
+        )
 
 
 def _spellings(name: str) -> Iterable[str]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from loradet.adapters import adapter_state, load_adapter_state
 from loradet.adapters.adapter_file import METADATA_KEY
-from loradet.backbones.weights import ASSET, resolve
+from loradet.backbones.weights import ASSET, refuse_pickle, resolve
 from loradet.files import atomic_open
 
 logger = logging.getLogger(__name__)
@@ -139,13 +139,21 @@ class Checkpointer(DetectionCheckpointer):
             ) from error
 
     def _load_file(self, filename: str) -> Any:
+        try:
+            refuse_pickle(filename)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
         if not filename.endswith(".safetensors"):
             return super()._load_file(filename)
         with safe_open(filename, "pt") as file:
-            if METADATA_KEY in (file.metadata() or {}):
+            metadata = file.metadata() or {}
+            if METADATA_KEY in metadata:
                 raise CheckpointError(f"{filename} is an adapter; tools/adapters.py apply makes a checkpoint of it.")
             # Weights are shipped in half precision.
-            return {"model": {k: file.get_tensor(k).float() for k in file.keys()}}  # noqa: SIM118 (no mapping)
+            content: dict[str, Any] = {"model": {k: file.get_tensor(k).float() for k in file.keys()}}  # noqa: SIM118
+        if metadata.get("matching_heuristics") == "True":  # as converted pickles have it
+            content["matching_heuristics"] = True
+        return content
 
     def _load_model(self, checkpoint: Any) -> Any:
         incompatible = super()._load_model(checkpoint)

@@ -1,20 +1,15 @@
 """Reads checkpoint files without running any code that they may hold."""
 
-import collections
 import pickle
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-# Where numpy's pickles of arrays and scalars find their constructors, under both layouts of the library.
-_NUMPY_CONSTRUCTORS = {
-    (module, name)
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-    for name in ("_reconstruct", "scalar")
-} | {("numpy._core.numeric", "_frombuffer"), ("numpy.core.numeric", "_frombuffer")}
+from detectron2_embedded.array_pickle import ForbiddenPickleError, load_array_pickle
+
 _NUMPY_DTYPES = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDSU"]
 
 
@@ -59,52 +54,12 @@ def load_pickle_file(path: str) -> Any:
     Raises:
         pickle.UnpicklingError: the file holds something else, or is no pickle.
     """
-    with Path(path).open("rb") as file:
-        try:
-            # latin1: pickles of Python 2, as the Caffe2 models are.
-            return _ArrayUnpickler(file, encoding="latin1").load()
-        except _RefusedError as error:
-            raise pickle.UnpicklingError(f"{path}: {error}") from error
-        except (
-            pickle.UnpicklingError,
-            EOFError,
-            ValueError,
-            IndexError,
-            KeyError,
-            AttributeError,
-            UnicodeDecodeError,
-        ) as error:
-            raise pickle.UnpicklingError(f"{_corrupt(path)} ({_first_line(error)})") from error
-
-
-class _RefusedError(pickle.UnpicklingError):
-    pass
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], encoding: str):
-        super().__init__(file, encoding=encoding)
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _NUMPY_CONSTRUCTORS or (module == "numpy" and name in ("ndarray", "dtype")):
-            return super().find_class(module, name)
-        if module == "numpy.dtypes" and name.endswith("DType"):
-            return super().find_class(module, name)
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if (module, name) == ("_codecs", "encode"):
-            return _encode_latin1
-        raise _RefusedError(
-            f"the pickle names {module}.{name}, and loading it could run code; only numpy arrays, numbers, "
-            "strings and containers are read. If you trust it, save its weights anew as a .pth state dict."
-        )
-
-
-def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
-    """How pickle's protocol 2 writes bytes; no other codec is needed for that."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"unexpected codec {encoding!r}")
-    return text.encode("latin1")
+    try:
+        return load_array_pickle(path)
+    except ForbiddenPickleError as error:
+        raise pickle.UnpicklingError(f"{path}: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise pickle.UnpicklingError(f"{_corrupt(path)} ({_first_line(error)})") from error
 
 
 def _looks_cut(path: str) -> bool:
