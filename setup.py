@@ -27,7 +27,7 @@ setup(
         "omegaconf>=2.3",
         "hydra-core>=1.3",
         "pyyaml>=6",
-        "huggingface-hub",
+        "huggingface-hub>=0.34",
         "cloudpickle",
         "pycocotools>=2.0.8",
         "numpy>=1.26",
@@ -42,7 +42,16 @@ setup(
     ],
     extras_require={
         "slurm": ["submitit>=1.5"],
-        "test": ["pytest>=8", "hypothesis>=6.100", "pytest-xdist>=3.5", "ruff==0.17.5", "submitit>=1.5"],
+        "trackio": ["trackio>=0.43"],
+        "wandb": ["wandb>=0.19"],
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "pytest-xdist>=3.5",
+            "ruff==0.17.5",
+            "submitit>=1.5",
+            "trackio>=0.43",
+        ],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -15,7 +15,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     synthetic.add_argument("root", help="folder to fill")
     synthetic.add_argument("--style", choices=["sar", "optical", "shapes"], default="sar")
     synthetic.add_argument(
-        "--layout", choices=["sardet", "coco2017"], help="of the folder (default coco2017 for shapes, else sardet)"
+        "--layout",
+        choices=["sardet", "coco2017", "roboflow", "yolo"],
+        help="of the folder (default coco2017 for shapes, else sardet)",
     )
     synthetic.add_argument("--max-objects", type=int, default=8, metavar="N", help="in an image (default 8)")
     synthetic.add_argument("--size", type=int, nargs="+", default=[256], metavar="N", help="side, or H W (default 256)")
@@ -49,6 +51,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     yolo.add_argument("data", help="data.yaml or its folder")
     yolo.add_argument("output", help="folder for SPLIT.json")
     yolo.add_argument("--splits", nargs="+", default=["train", "val"], help="default: train val")
+    yolo.add_argument("--polygons", action="store_true", help="labels may be polygons, of which the boxes are taken")
     yolo.set_defaults(run=run_yolo2coco)
 
     coco = commands.add_parser("coco2017", help="download COCO 2017, or go on with an interrupted download")
@@ -131,7 +134,8 @@ def run_yolo2coco(options: argparse.Namespace) -> int:
     from loradet.datasets import yolo_to_coco
 
     for split in options.splits:
-        target, image_root = yolo_to_coco(options.data, split, Path(options.output) / f"{split}.json", progress=True)
+        output = Path(options.output) / f"{split}.json"
+        target, image_root = yolo_to_coco(options.data, split, output, polygons=options.polygons, progress=True)
         print(f"{target}: image_root is {image_root}")
     return 0
 

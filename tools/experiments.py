@@ -70,6 +70,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         if name == "report":
             command.add_argument("--output", metavar="DIR", help="folder (WORK_DIRS/<study>_report)")
             command.add_argument("--mode", choices=("full", "smoke", "both"), default="full", help="(%(default)s)")
+            command.add_argument(
+                "--bootstrap", type=int, default=0, metavar="N", help="intervals of AP by N draws of the images (none)"
+            )
     return parser.parse_args(argv)
 
 

@@ -17,3 +17,11 @@ SGD = L(torch.optim.SGD)(
     momentum=0.9,
     weight_decay=1e-4,
 )
+
+RMSprop = L(torch.optim.RMSprop)(
+    params=L(get_default_optimizer_params)(weight_decay_norm=0.0),
+    lr=1e-3,
+    alpha=0.99,
+    eps=1e-8,
+    weight_decay=1e-4,
+)

@@ -13,6 +13,14 @@ multistep_1x = L(warmup)(
     max_iter="${train.max_iter}",
 )
 
+# A tenth after 70 % of the run, a hundredth after 90 %.
+multistep_70_90 = L(warmup)(
+    scheduler=L(MultiStepParamScheduler)(values=[1.0, 0.1, 0.01], milestones=[7, 9], num_updates=10),
+    iterations=500,
+    factor=0.001,
+    max_iter="${train.max_iter}",
+)
+
 cosine = L(warmup)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),
     iterations=100,

@@ -18,4 +18,8 @@ train = dict(
     checkpointer=dict(period="1 epochs", max_to_keep=2),
     best=dict(metric="bbox/AP", mode="max"),
     early_stopping=dict(enabled=False, patience=5, min_delta=0.0),
+    efficiency=dict(enabled=False, steps=50, warmup=5),
+    trackio=dict(project=None, name=None, space_id=None, private=True),
+    wandb=dict(project=None, name=None, entity=None, mode=None),
+    hub=dict(repo_id=None, private=True),
 )

@@ -79,6 +79,15 @@ def test_yolo2coco(made, tmp_path):
     assert str(images) in result.stdout
     content = json.loads((tmp_path / "coco" / "val.json").read_text())
     assert content["annotations"][0]["bbox"] == [24, 16, 48, 32]
+    (tmp_path / "labels" / "val" / "one.txt").write_text("0 0.25 0.25 0.75 0.25 0.5 0.5\n")
+    refused = _run("yolo2coco", tmp_path, tmp_path / "coco", "--splits", "val")
+    assert refused.returncode == 2
+    assert "one.txt, line 1: 7 values" in refused.stderr
+    assert "--polygons" in refused.stderr
+    result = _run("yolo2coco", tmp_path, tmp_path / "coco", "--splits", "val", "--polygons")
+    assert result.returncode == 0, result.stderr
+    content = json.loads((tmp_path / "coco" / "val.json").read_text())
+    assert content["annotations"][0]["bbox"] == [24, 16, 48, 16]
 
 
 def test_wrong_arguments(made):

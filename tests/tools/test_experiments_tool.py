@@ -168,10 +168,11 @@ def test_a_killed_grid_goes_on_where_it_was(grid, tmp_path):
     first = start(study, "run", "--seeds", "0")
     wait_until(lambda: len(iterations(folder)) >= 2, first)
     orphan = training_pid(folder)
+    os.kill(orphan, signal.SIGSTOP)  # so that it is met on its way, however slow the machine
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    if len(iterations(folder)) < 12:
-        assert "long_full_seed0: to wait for" in ask(study, "run", "--seeds", "0", "--dry-run")
+    assert "long_full_seed0: to wait for" in ask(study, "run", "--seeds", "0", "--dry-run")
+    os.kill(orphan, signal.SIGCONT)
     ask(study, "run", "--seeds", "0")
     for ours in (folder, study / "runs" / "r2_full"):
         assert json.loads((ours / "run.json").read_text())["status"] == "finished"
@@ -262,7 +263,9 @@ def test_a_lost_metrics_file_is_made_again_without_training(grid, tmp_path):
     assert "r2_full_seed0: to evaluate" in ask(study, "run", "--seeds", "0", "--dry-run")
     ask(study, "run", "--seeds", "0")
     made = json.loads(file.read_text())
-    assert {k: v for k, v in made.items() if k != "checkpoint"} == {k: v for k, v in kept.items() if k != "checkpoint"}
+    for place in ("checkpoint", "annotations"):  # the study is a copy, elsewhere
+        del made[place], kept[place]
+    assert made == kept
     after = snapshot(folder)
     assert all(after[name] == before[name] for name in ("model_final.pth", "metrics.json", "run.json"))
 

@@ -2,6 +2,7 @@
 
 import json
 
+import torch
 from train_tool import ROOT, arguments, succeed
 
 from loradet.adapters import read_adapter
@@ -25,3 +26,28 @@ def test_a_run_leaves_what_every_run_leaves(train_data, tmp_path):
     assert all("lora_" in name for name in backbone)
     parts = json.loads((output / "run.json").read_text(encoding="utf-8"))["parameters"]
     assert parts["backbone"]["trainable"] == sum(tensors[name].numel() for name in backbone)
+
+
+def test_a_run_of_no_step_leaves_weights_and_metrics(train_data, tmp_path):
+    output = tmp_path / "run"
+    words = arguments(train_data, output, "train.max_iter=0 epochs", config=CONFIG)
+    succeed(*words)
+    files = {"model_final.pth", "model_best.pth", "adapter.safetensors", "val_metrics.json"}
+    assert files <= {path.name for path in output.iterdir()}
+    run = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    assert (run["status"], run["iteration"]) == ("finished", -1)
+    final, best = (torch.load(output / f"model_{name}.pth", weights_only=True) for name in ("final", "best"))
+    assert all(torch.equal(tensor, best["model"][name]) for name, tensor in final["model"].items())
+    assert (final["iteration"], best["iteration"]) == (-1, -1)
+    # What goes on from there starts at the first step.
+    assert cut_off(output) == 0
+    succeed(*words[:-1], "train.max_iter=2", "--resume")
+    run = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    assert (run["status"], run["iteration"]) == ("finished", 1)
+
+
+def cut_off(output):
+    """Make a finished run look interrupted; returns the iteration it goes on with."""
+    run = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    (output / "run.json").write_text(json.dumps({**run, "status": "interrupted"}), encoding="utf-8")
+    return run["iteration"] + 1

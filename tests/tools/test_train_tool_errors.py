@@ -64,7 +64,6 @@ def config(tmp_path, *more):
         ("optimizer.lr", "key=value"),
         ("optimizer.lr=0.1,0.2", r"optimizer\.lr=0\.1,0\.2"),
         ("train.max_iter=soon", r"train\.max_iter='soon'.*epochs"),
-        ("train.max_iter=0", r"train\.max_iter=0"),
         ("train.eval_splits=val", r"train\.eval_splits='val'.*\[val,test\]"),
         ("train.eval_splits=[vall]", r"'vall' is not an evaluation split.*val, test"),
         ("train.log_period=often", r"train\.log_period='often'.*whole number"),

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from loradet.adapters.layer import adapter_layers, is_under, join
 from loradet.adapters.matching import match_names, shorten
 from loradet.adapters.recipe import RECIPE, ensure_recipe, logger
 
 
-def freeze(module: nn.Module, unfreeze: Sequence[str] = ()) -> nn.Module:
+def freeze(module: nn.Module, unfreeze: Sequence[str] = (), *, statistics: bool = False) -> nn.Module:
     """Freeze a module in place, but for what `unfreeze` names.
 
     Frozen parameters get no gradient, and frozen modules stay in eval mode whatever `.train()` says. What is
@@ -24,6 +25,8 @@ def freeze(module: nn.Module, unfreeze: Sequence[str] = ()) -> nn.Module:
         module: becomes an instance of a subclass of its class; state-dict keys stay.
         unfreeze: modules or parameters that train: `stages_3` (whole dotted components at the end of a path, with all
             that lies below), or `re:` and a regular expression that matches a whole path.
+        statistics: frozen batch norms follow the mode all the same: in training they normalise by the batch and gather
+            its statistics, which adapter files then hold. For random weights, whose statistics say nothing yet.
 
     Returns:
         The module itself.
@@ -42,6 +45,8 @@ def freeze(module: nn.Module, unfreeze: Sequence[str] = ()) -> nn.Module:
         "modules": _topmost(path for path in modules if path in named),
         "parameters": [path for path in parameters if path in named],
     }
+    if statistics:
+        entry["statistics"] = [path for path, norm in module.named_modules() if isinstance(norm, _BatchNorm)]
     _check_nesting(module, entry)
     ensure_recipe(module)["freeze"] = entry
     _set_gradients(module, [*entry["modules"], *entry["parameters"]])
@@ -64,7 +69,8 @@ class FrozenMixin:
         super().train(False)
         self.asked_mode = mode
         if mode:
-            for path in getattr(self, RECIPE)["freeze"]["modules"]:
+            entry = getattr(self, RECIPE)["freeze"]
+            for path in [*entry["modules"], *entry.get("statistics", ())]:
                 self.get_submodule(path).train()
             for _, layer in adapter_layers(self):
                 layer.train_adapter()
@@ -118,7 +124,8 @@ def frozen_modules(model: nn.Module) -> set[str]:
     frozen = set()
     for root_path, root in model.named_modules():
         if isinstance(root, FrozenMixin):
-            unfrozen = getattr(root, RECIPE)["freeze"]["modules"]
+            entry = getattr(root, RECIPE)["freeze"]
+            unfrozen = [*entry["modules"], *entry.get("statistics", ())]
             for path, _ in root.named_modules(remove_duplicate=False):
                 if not any(is_under(path, name) for name in unfrozen):
                     frozen.add(join(root_path, path))

@@ -12,10 +12,11 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from loradet.precision import DTYPES, amp_dtype
+
 from . import timm_factory
 from .weights import load_weights
 
-FROZEN_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 RESERVED = {
     "features_only": "it is always on here",
     "feature_cls": "maps are made here",
@@ -51,9 +52,9 @@ class TimmViT(Backbone):
         pretrained: load the published weights through timm (Hugging Face hub, or its cache).
         blocks: which blocks give a map, counted from 0, or from the end if negative; block i is the output `block<i>`.
         norm: whether the network's final norm is applied to every map.
-        frozen_dtype: "bf16" or "fp16" for the forward pass while no parameter trains, in evaluation too; maps have
-            the input's type all the same. None, and a network that has something to train, leave it to the caller's
-            autocast.
+        frozen_dtype: "bf16", "fp16" or "auto" (bf16 where the device has it, else fp16) for the forward pass while no
+            parameter trains, in evaluation too; maps have the input's type all the same. None, and a network that has
+            something to train, leave it to the caller's autocast.
         weights: safetensors or pth file to load instead: a path, or `asset://NAME`. See
             `loradet.backbones.weights.load_weights`.
         timm_kwargs: further arguments of the timm model, such as `drop_path_rate`.
@@ -120,11 +121,10 @@ class TimmViT(Backbone):
         x = self._padded(x)
         if any(p.requires_grad for p in self.parameters()):
             return self._maps(x)
-        dtype = FROZEN_DTYPES.get(self.frozen_dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
-            if dtype is None:
+            if self.frozen_dtype is None:
                 return self._maps(x)
-            with torch.autocast(x.device.type, dtype):
+            with torch.autocast(x.device.type, amp_dtype(self.frozen_dtype, x.device)):
                 return {name: feature.to(x.dtype) for name, feature in self._maps(x).items()}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
@@ -156,8 +156,8 @@ def _check_arguments(
             f"pretrained=True and weights={str(weights)!r} are both given for {model_name!r}: "
             "set pretrained=False to load the file."
         )
-    if frozen_dtype not in (None, *FROZEN_DTYPES):
-        raise ValueError(f"frozen_dtype={frozen_dtype!r}; expected {', '.join(FROZEN_DTYPES)} or None.")
+    if frozen_dtype not in (None, *DTYPES):
+        raise ValueError(f"frozen_dtype={frozen_dtype!r}; expected {', '.join(DTYPES)} or None.")
     for name, instead in RESERVED.items():
         if name in timm_kwargs:
             raise TypeError(f"TimmViT does not take {name}: {instead}.")

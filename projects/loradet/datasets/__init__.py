@@ -8,6 +8,8 @@ _HOMES = {
     "register_coco": "coco",
     "yolo_dataset": "yolo",
     "yolo_to_coco": "yolo",
+    "count_yolo_classes": "yolo_description",
+    "yolo_class_names": "yolo_description",
     "check": "checks",
     "fix": "checks",
     "make_subset": "subset",

@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from loradet.datasets.boxes import is_usable
+from loradet.datasets.classes import real_categories
 from loradet.datasets.files import PathLike, expand, fingerprint, read_coco
 from loradet.datasets.ground_truth import ground_truth
 from loradet.datasets.provenance import says_synthetic
@@ -38,8 +39,9 @@ def coco_dataset(
     Args:
         json_file: the annotations; `~` and `$VARS` are expanded here and in `image_root`.
         image_root: folder that `file_name` is relative to.
-        classes: class names in the order of the contiguous ids; None: the file's categories by ascending id.
-            One that this file lacks is allowed, with a warning (its AP is NaN), if another one is there.
+        classes: class names in the order of the contiguous ids; None: the file's categories by ascending id, less an
+            empty heading above all others (see `real_categories`). One that this file lacks is allowed, with a
+            warning (its AP is NaN), if another one is there.
         name: to register under. None: made from the file's name, content and classes; its metadata tell it.
         filter_empty: leave out images without a box that can be trained on.
         classes_from: where `classes` is None, take the categories of this COCO file instead; the training
@@ -50,8 +52,8 @@ def coco_dataset(
         dicts with file_name, height, width, image_id, annotations (bbox as XYWH_ABS, contiguous category_id).
 
     Raises:
-        FileNotFoundError: the file or the image folder is missing.
-        ValueError: broken file, no class matches, or `name` stands for other data already.
+        FileNotFoundError: the file, the image folder or all images are missing.
+        ValueError: broken file, one without images, no class matches, or `name` stands for other data already.
     """
     content = read_coco(json_file)
     if classes is None and classes_from is not None:
@@ -95,6 +97,8 @@ def _register(
     path, root = expand(json_file).absolute(), expand(image_root).absolute()
     _check_images(content, path, root)
     source = _Source(path, root, _class_names(content, path, classes), fingerprint(path))
+    if not content["images"]:
+        raise ValueError(f"{path} lists no images; expected one entry of `images` for each image in {root}.")
     name = name or f"{path.stem}_{fingerprint(source)[:8]}"
     if name in DatasetCatalog:
         if _registered.get(name) != source:
@@ -153,7 +157,7 @@ def _repair(path: Path) -> str:
 
 def _class_names(content: dict[str, Any], path: Path, classes: Sequence[str] | None) -> tuple[str, ...]:
     """The classes in contiguous order, checked against the file's categories."""
-    categories = content["categories"]
+    categories = real_categories(content)
     if not categories or not all(isinstance(entry.get("id"), int) and "name" in entry for entry in categories):
         raise ValueError(f"{path}: every entry of categories needs an integer id and a name; there must be one.")
     present = [str(entry["name"]) for entry in sorted(categories, key=lambda entry: entry["id"])]
@@ -181,7 +185,8 @@ def _repeated(values: Any) -> list:
 
 def _to_dicts(content: dict[str, Any], source: _Source, log: bool = True) -> list[dict[str, Any]]:
     place = {name: number for number, name in enumerate(source.classes)}
-    contiguous = {category["id"]: place.get(str(category["name"])) for category in content["categories"]}
+    categories = real_categories(content)
+    contiguous = {category["id"]: place.get(str(category["name"])) for category in categories}
     by_image: dict[Any, list[dict]] = {image["id"]: [] for image in content["images"]}
     dropped: Counter[str] = Counter()
     for ann in content["annotations"]:
@@ -215,6 +220,9 @@ def _to_dicts(content: dict[str, Any], source: _Source, log: bool = True) -> lis
     if log:
         boxes = sum(len(record["annotations"]) for record in records)
         logger.info("%s: %d images, %d boxes.", source.json_file, len(records), boxes)
+        for heading in (entry for entry in content["categories"] if entry not in categories):
+            what = "left out category %r (id %s), a heading above the others without annotations."
+            logger.info(f"%s: {what}", source.json_file, heading["name"], heading.get("id"))
         for reason, count in dropped.items():
             logger.warning("%s: left out %d annotations %s.", source.json_file, count, reason)
     return records

@@ -82,7 +82,7 @@ def write_coco(path: PathLike, content: dict[str, Any]) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path) as file:
-        json.dump(content, file, allow_nan=False, separators=(",", ":"))
+        file.write(json.dumps(content, allow_nan=False, separators=(",", ":")))  # dump is several times as slow
     return path
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from loradet.datasets.boxes import is_usable
+from loradet.datasets.classes import real_categories
 from loradet.datasets.files import cache_dir, fingerprint, write_coco
 from loradet.datasets.provenance import says_synthetic
 
@@ -23,7 +24,7 @@ def ground_truth(content: dict[str, Any], json_file: Path, classes: Sequence[str
         json_file: where it was read from.
         classes: names in contiguous order.
     """
-    old_ids = {str(category["name"]): category["id"] for category in content["categories"]}
+    old_ids = {str(category["name"]): category["id"] for category in real_categories(content)}
     new_ids = _ascending_ids([old_ids.get(name) for name in classes], max(old_ids.values()))
     renumbered = {old_ids[name]: new for name, new in zip(classes, new_ids) if name in old_ids}
     contiguous = {number: place for place, number in enumerate(new_ids)}
@@ -36,7 +37,7 @@ def ground_truth(content: dict[str, Any], json_file: Path, classes: Sequence[str
     ]
     numbered = all(ann.get("id") for ann in kept) and len({ann["id"] for ann in kept}) == len(kept)
     complete = all(_has_area(ann) and ann.get("iscrowd") in (0, 1) for ann in kept)
-    same_ids = sorted(old_ids.values()) == new_ids
+    same_ids = sorted(category["id"] for category in content["categories"]) == new_ids
     same_order = all(old == new for old, new in renumbered.items())
     if same_ids and same_order and numbered and complete and len(kept) == len(content["annotations"]):
         return json_file, contiguous

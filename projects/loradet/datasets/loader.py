@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2.data import DatasetFromList
@@ -156,7 +157,9 @@ class TrainLoader:
             # A generator of its own: starting the workers must not move the generator that dropout draws from.
             generator=torch.Generator().manual_seed(self.dataset.seed),
         )
-        for batch in loader:
+        with _one_opencv_thread():
+            batches = iter(loader)
+        for batch in batches:
             for sample in batch:
                 if isinstance(sample, FailedSample):
                     raise SampleError(sample.message)
@@ -213,7 +216,22 @@ def _keep_list(batch: list) -> list:
     return batch
 
 
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Data processes that are forked inside keep to one thread of OpenCV's.
+
+    It has to be said before the fork: afterwards OpenCV would wait for threads that the fork has not copied.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
 def _init_worker(worker_id: int) -> None:  # noqa: ARG001
     # Ctrl-C reaches the whole process group; the main process decides when the workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # There are many such processes: one core each.
     torch.set_num_threads(1)

@@ -21,9 +21,12 @@ from loradet.evaluation.calibration_measures import (
 )
 from loradet.evaluation.correctness import Correctness, JudgedDetections, match_all
 from loradet.evaluation.detection_records import DetectionRecords
+from loradet.evaluation.held_out_temperature import HeldOutTemperature, fit_held_out
 from loradet.evaluation.reliability_diagram import plot_reliability, save_figure
 from loradet.evaluation.temperature import Temperature, fit_temperature
 from loradet.files import write_json
+
+AnyTemperature = Temperature | HeldOutTemperature
 
 TABLE_SCORES = (0.0, 0.05, 0.1, 0.3, 0.5)
 TABLE_IOUS = (0.5, 0.6, 0.75, 0.9)
@@ -104,7 +107,7 @@ class CalibrationReport:
     synthetic: bool
     settings: CalibrationSettings
     before: CalibrationSide
-    temperature: Temperature | None
+    temperature: AnyTemperature | None
     after: CalibrationSide | None
     table: list[dict[str, float | None]]
 
@@ -133,15 +136,14 @@ class CalibrationReport:
     def _diagrams(self) -> dict[str, ReliabilityBins]:
         if self.after is None:
             return {"scores as they are": self.before.reliability}
-        scaled = f"temperature {self.temperature.value:.3f}"
-        return {"scores as they are": self.before.reliability, scaled: self.after.reliability}
+        return {"scores as they are": self.before.reliability, self.temperature.label: self.after.reliability}
 
 
 def calibration_report(
     records: DetectionRecords,
     settings: CalibrationSettings,
     *,
-    temperature: Temperature | None = None,
+    temperature: AnyTemperature | None = None,
     title: str = "detections",
     table_scores: Sequence[float] = TABLE_SCORES,
     table_ious: Sequence[float] = TABLE_IOUS,
@@ -159,7 +161,7 @@ def calibration_report(
     matches = _match(records, ious)
     detections = matches.judged(settings.match_iou, settings.score_threshold)
     count = len(records.class_names)
-    scaled = temperature and detections.with_scores(temperature.apply(detections.scores))
+    scaled = None if temperature is None else temperature.scale(detections)
     thresholds = sorted({settings.score_threshold, *table_scores})
     kind = "synthetic images" if records.synthetic else "images"
     return CalibrationReport(
@@ -181,6 +183,12 @@ def fit_on_records(records: DetectionRecords, settings: CalibrationSettings) -> 
     return fit_temperature(detections.scores, detections.correct)
 
 
+def fit_on_halves(records: DetectionRecords, settings: CalibrationSettings) -> HeldOutTemperature:
+    """Fit temperatures to a split that is measured itself. Raises ValueError as `calibration_report`."""
+    detections = _match(records, [settings.match_iou]).judged(settings.match_iou, settings.score_threshold)
+    return fit_held_out(detections, [image.image_id for image in records.images])
+
+
 def _match(records: DetectionRecords, ious: Sequence[float]) -> Correctness:
     for image in records.images:
         wrong = image.scores[~((image.scores >= 0) & (image.scores <= 1))]
@@ -190,14 +198,14 @@ def _match(records: DetectionRecords, ious: Sequence[float]) -> Correctness:
 
 
 def _row(
-    matches: Correctness, score: float, iou: float, bins: int, temperature: Temperature | None
+    matches: Correctness, score: float, iou: float, bins: int, temperature: AnyTemperature | None
 ) -> dict[str, float | None]:
     detections = matches.judged(iou, score)
     before = measure(detections, bins)
     row = {"score_threshold": score, "match_iou": iou, "count": before.count}
     row |= {"ece": or_none(before.ece), "nll": or_none(before.nll)}
     if temperature is not None:
-        after = measure(detections.with_scores(temperature.apply(detections.scores)), bins)
+        after = measure(temperature.scale(detections), bins)
         row |= {"ece_after": or_none(after.ece), "nll_after": or_none(after.nll)}
     return row
 

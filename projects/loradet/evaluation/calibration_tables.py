@@ -21,9 +21,7 @@ def calibration_tables(report: CalibrationReport) -> str:
         f"score >= {settings.score_threshold:g}, {settings.bins} bins)"
     ]
     if report.temperature is not None:
-        fit = report.temperature
-        note = f"; {fit.note}" if fit.note else ""
-        lines.append(f"temperature {fit.value:.4f}, fitted on {fit.detections} detections of another split{note}")
+        lines.append(str(report.temperature))
     before = _values(report.before)
     after = {} if report.after is None else _values(report.after)
     headers = ["", "as it is", *(["scaled"] * bool(after))]

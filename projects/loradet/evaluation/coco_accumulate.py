@@ -1,7 +1,7 @@
 """Precision and recall of weighted images from COCO's matching, which is done once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
@@ -82,6 +82,12 @@ class AccumulatedMatches:
             tuple(params.areaRngLbl),
             tuple(cells),
         )
+
+    def of_areas(self, areas: Sequence[str]) -> "AccumulatedMatches":
+        """The same with some of the area ranges only, which takes less time to count."""
+        places = [self.areas.index(name) for name in areas]
+        cells = tuple(tuple(row[place] for place in places) for row in self.cells)
+        return replace(self, areas=tuple(areas), cells=cells)
 
     def accumulate(self, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Precision and recall where each image counts as often as its weight says.

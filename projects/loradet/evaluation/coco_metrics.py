@@ -99,9 +99,9 @@ def write_metrics(path: str | os.PathLike, metrics: Mapping[str, Any], **provena
 
 
 def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
-    """What `write_metrics` wrote, with null metrics as NaN again."""
+    """What `write_metrics` wrote, with null metrics (their names have a "/") as NaN again."""
     content = _read_json(path)
-    return {name: math.nan if value is None and name.startswith("coco/") else value for name, value in content.items()}
+    return {name: math.nan if value is None and "/" in name else value for name, value in content.items()}
 
 
 def _read_truth(path: str | os.PathLike) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,23 +21,25 @@ class JudgedDetections:
         correct: (N,) bool.
         classes: (N,) indices into the class names.
         areas: (N,) of the detected boxes, in square pixels.
+        images: (N,) indices into the data set's images.
     """
 
     scores: np.ndarray
     correct: np.ndarray
     classes: np.ndarray
     areas: np.ndarray
+    images: np.ndarray
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def where(self, mask: np.ndarray) -> "JudgedDetections":
         """Those of a mask (N,)."""
-        return JudgedDetections(self.scores[mask], self.correct[mask], self.classes[mask], self.areas[mask])
+        return JudgedDetections(*(column[mask] for column in vars(self).values()))
 
     def with_scores(self, scores: np.ndarray) -> "JudgedDetections":
         """The same detections with other scores (N,)."""
-        return JudgedDetections(scores, self.correct, self.classes, self.areas)
+        return replace(self, scores=scores)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Correctness:
     """All D detections of a data set, image by image and by falling score, at T IoU thresholds.
 
     Attributes:
-        scores, classes, areas: (D,).
+        scores, classes, areas, images: (D,).
         iou_thresholds: T of them.
         truth: (T, D) the annotated box that each one finds, counted through the images' boxes; -1 where none.
         ignored: (T, D) bool: it finds none and lies in a crowd of its class.
@@ -54,6 +56,7 @@ class Correctness:
     scores: np.ndarray
     classes: np.ndarray
     areas: np.ndarray
+    images: np.ndarray
     iou_thresholds: tuple[float, ...]
     truth: np.ndarray
     ignored: np.ndarray
@@ -62,7 +65,8 @@ class Correctness:
         """The detections from a score on, without those that are ignored at an IoU threshold, one of the T."""
         row = self.iou_thresholds.index(iou_threshold)
         kept = ~self.ignored[row] & (self.scores >= score_threshold)
-        return JudgedDetections(self.scores, self.truth[row] >= 0, self.classes, self.areas).where(kept)
+        correct = self.truth[row] >= 0
+        return JudgedDetections(self.scores, correct, self.classes, self.areas, self.images).where(kept)
 
 
 class _Pairs(NamedTuple):
@@ -87,7 +91,8 @@ def match_all(records: DetectionRecords, iou_thresholds: Sequence[float] = (0.5,
     scores, classes = _join([i.scores for i in images]), _join([i.found_classes for i in images]).astype(np.int64)
     crowd = _join([i.truth_crowd for i in images]).astype(bool)
     kinds = max(len(records.class_names), 1)
-    group = _image_index([len(i.scores) for i in images]) * kinds + classes
+    places = _image_index([len(i.scores) for i in images])
+    group = places * kinds + classes
     truth_group = _image_index([len(i.truth_classes) for i in images]) * kinds
     truth_group += _join([i.truth_classes for i in images]).astype(np.int64)
 
@@ -101,7 +106,8 @@ def match_all(records: DetectionRecords, iou_thresholds: Sequence[float] = (0.5,
         near = ordered.iou >= threshold
         _choose(rounds[near], ordered.where(near), truth[row], len(truth_xywh))
         ignored[row, in_crowd.detection[in_crowd.iou >= threshold]] = True
-    return Correctness(scores, classes, xywh[:, 2] * xywh[:, 3], thresholds, truth, ignored & (truth < 0))
+    areas = xywh[:, 2] * xywh[:, 3]
+    return Correctness(scores, classes, areas, places, thresholds, truth, ignored & (truth < 0))
 
 
 def _reachable(threshold: float) -> float:

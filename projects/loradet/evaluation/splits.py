@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +85,32 @@ def instantiate_loader(node: DictConfig) -> Any:
 
 
 def build_evaluator(cfg: DictConfig, split: str, output_dir: Path) -> DatasetEvaluator:
-    """`dataloader.evaluator` for a split.
+    """`dataloader.evaluator` for a split; several of them as `DatasetEvaluators(evaluators=[…])`.
 
-    Its `output_dir` is `output_dir`, and its `dataset_name` the split's own where it is unset or another split's.
-    An evaluator that has no such arguments is left as it is.
+    The `output_dir` of each is `output_dir`, and its `dataset_name` the split's own where it is unset or another
+    split's. An evaluator that has no such arguments is left as it is.
     """
     node = copy.deepcopy(cfg.dataloader.evaluator)
     own = _dataset_name(cfg, split)
-    with open_dict(node):
-        if own is not None and _accepts(node, "dataset_name"):
-            unset = "dataset_name" not in node or OmegaConf.is_missing(node, "dataset_name")
-            if unset or node.dataset_name in _dataset_names(cfg):
-                node.dataset_name = own
-        if _accepts(node, "output_dir"):
-            node.output_dir = str(output_dir)
+    for one in evaluator_nodes(node):
+        with open_dict(one):
+            if own is not None and _accepts(one, "dataset_name"):
+                unset = "dataset_name" not in one or OmegaConf.is_missing(one, "dataset_name")
+                if unset or one.dataset_name in _dataset_names(cfg):
+                    one.dataset_name = own
+            if _accepts(one, "output_dir"):
+                one.output_dir = str(output_dir)
     return instantiate(node)
+
+
+def evaluator_nodes(node: DictConfig) -> Iterator[DictConfig]:
+    """The config of an evaluator, or those of all that it is made of, however deep."""
+    inner = node.get("evaluators")
+    if inner is None:
+        yield node
+        return
+    for one in inner:
+        yield from evaluator_nodes(one)
 
 
 def _dataset_names(cfg: DictConfig) -> set[str | None]:
@@ -107,9 +118,14 @@ def _dataset_names(cfg: DictConfig) -> set[str | None]:
     return {_dataset_name(cfg, split) for split in loaders}
 
 
-def _accepts(node: DictConfig, argument: str) -> bool:
+def evaluator_class(node: DictConfig) -> Any:
+    """What the config of an evaluator calls."""
     target = node._target_
-    return argument in inspect.signature(locate(target) if isinstance(target, str) else target).parameters
+    return locate(target) if isinstance(target, str) else target
+
+
+def _accepts(node: DictConfig, argument: str) -> bool:
+    return argument in inspect.signature(evaluator_class(node)).parameters
 
 
 def evaluate_split(cfg: DictConfig, model: nn.Module, split: str, output_dir: Path) -> dict[str, Any]:

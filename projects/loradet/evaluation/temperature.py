@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from loradet.evaluation.calibration_measures import clip_scores
+from loradet.evaluation.correctness import JudgedDetections
 
 LIMITS = (0.01, 100.0)
 _ITERATIONS = 200
@@ -22,7 +23,7 @@ class Temperature:
 
     Attributes:
         value: above 0; over 1 draws scores towards 0.5, under 1 away from it.
-        detections: that it was fitted on; 0 where it was not fitted.
+        detections: that it was fitted on; 0 where it was given.
         note: why it is 1 or at a limit, if it is.
     """
 
@@ -38,6 +39,22 @@ class Temperature:
         """Scores (N,) in 0..1, scaled; a temperature of 1 changes none, not even 0 and 1."""
         scores = np.asarray(scores, np.float64)
         return scores if self.value == 1 else _sigmoid(_logits(scores) / self.value)
+
+    def scale(self, detections: JudgedDetections) -> JudgedDetections:
+        """The detections with scaled scores."""
+        return detections.with_scores(self.apply(detections.scores))
+
+    def __str__(self) -> str:
+        note = f"; {self.note}" if self.note else ""
+        # A fit on no detections has a note.
+        is_fitted = self.detections or self.note
+        origin = f"fitted on {self.detections} detections of another split" if is_fitted else "given"
+        return f"temperature {self.value:.4f}, {origin}{note}"
+
+    @property
+    def label(self) -> str:
+        """Of a diagram."""
+        return f"temperature {self.value:.3f}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -25,8 +25,8 @@ class Throughput:
             the call: decoding, thresholds, NMS of the detections, resizing to the original image.
         images: in each batch.
         smallest, largest: (height, width) in pixels of the images as the loader gives them, by area.
-        peak_memory_mb: MiB: on CUDA the most that torch had allocated in the measured batches, else the most that
-            the process ever held.
+        peak_memory_mb: MiB: on CUDA the most that the model and its work on the measured batches took, without what
+            the process holds besides (an optimizer's state, say); else the most that the process ever held.
         device: as "cpu" or the name of the GPU.
     """
 
@@ -74,7 +74,7 @@ def measure_inference(
     if steps < 1 or warmup < 1:
         raise ValueError(f"steps={steps}, warmup={warmup}: expected 1 or more of both.")
     device = next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), None)
-    clock = _Clock(device or torch.device("cpu"))
+    clock = _Clock(model, device or torch.device("cpu"))
     seconds: dict[str, list[float]] = {part: [] for part in PARTS}
     counts, sizes = [], set()
     was_training = model.training
@@ -107,8 +107,10 @@ def measure_inference(
 class _Clock:
     """Times calls of a model; on CUDA by events, so that a layer's end is when the device reaches it."""
 
-    def __init__(self, device: torch.device):
+    def __init__(self, model: nn.Module, device: torch.device):
         self.device = device
+        self._model = model
+        self._others = 0
         self._cuda = device.type == "cuda"
         self._marked: Any = None
 
@@ -130,14 +132,17 @@ class _Clock:
         return min(forward, whole), whole
 
     def reset_memory(self) -> None:
-        """Forget earlier peaks, where the device can."""
+        """Forget earlier peaks, and note what others hold, where the device can."""
         if self._cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
+            tensors = itertools.chain(self._model.parameters(), self._model.buffers())
+            own = sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor.device == self.device)
+            self._others = max(torch.cuda.memory_allocated(self.device) - own, 0)
 
     def peak_memory_mb(self) -> float:
         """MiB."""
         if self._cuda:
-            return torch.cuda.max_memory_allocated(self.device) / 2**20
+            return (torch.cuda.max_memory_allocated(self.device) - self._others) / 2**20
         # Linux counts it in KiB, macOS in bytes.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -10,8 +10,16 @@ TOLERANCE_MILLIONS = 0.001
 
 
 def trainable(folder: Path, expected: Mapping[str, float]) -> str | None:
-    """Trainable parameters by part ("backbone", "neck", "head", "all") in millions, to 0.001."""
-    parameters = record.read(folder).get("parameters", {})
+    """Trainable parameters by part ("backbone", "neck", "head", "all") in millions, to 0.001.
+
+    With "classes", the numbers are of that many: a run on data of another number (a stand-in's, say) is not judged.
+    """
+    run = record.read(folder)
+    parameters = run.get("parameters", {})
+    expected = dict(expected)
+    classes = expected.pop("classes", None)
+    if classes is not None and run.get("data", {}).get("train", {}).get("num_classes", classes) != classes:
+        return None
     for part, millions in expected.items():
         found = parameters.get(part, {}).get("trainable", 0) / 1e6
         if abs(found - millions) > TOLERANCE_MILLIONS:

@@ -12,11 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import yaml
+from tqdm import tqdm
 
 from loradet.experiments.catalogue import find_studies, load_study
+from loradet.experiments.intervals import Intervals, bootstrap_runs
 from loradet.experiments.ledger import describe, entry_table, ledger, status_table
 from loradet.experiments.planning import plan
 from loradet.experiments.results import Result
+from loradet.experiments.results_file import plain_result
 from loradet.experiments.runner import Executor, LocalExecutor, run_all
 from loradet.experiments.runs import Launch, Run
 from loradet.experiments.slurm import SubmititExecutor
@@ -159,8 +162,15 @@ def _report(study: Study, arguments: argparse.Namespace) -> None:
 
     modes = MODES if arguments.mode == "both" else (arguments.mode,)
     output = Path(arguments.output or Path(arguments.work_dirs) / f"{study.name.replace('/', '_')}_report")
-    for path in write_report(study, _results(study, arguments, modes), output):
+    results = _results(study, arguments, modes)
+    intervals = _intervals(results, arguments.bootstrap) if arguments.bootstrap else None
+    for path in write_report(study, results, output, intervals=intervals):
         print(path)
+
+
+def _intervals(results: Sequence[Result], resamples: int) -> Intervals:
+    with tqdm(desc="bootstrap", unit="run", disable=None) as bar:
+        return bootstrap_runs(results, resamples, progress=lambda _: bar.update())
 
 
 def _text(study: Study, arguments: argparse.Namespace) -> str:
@@ -174,16 +184,7 @@ def _text(study: Study, arguments: argparse.Namespace) -> str:
 
         page = Path(arguments.output or "page.md")
         return model_zoo(study, _results(study, arguments, ("full",)), root=os.path.relpath(".", page.parent))
-    results = _results(study, arguments, MODES)
-    return json.dumps([_plain(result) for result in results], indent=2)
-
-
-def _plain(result: Result) -> dict:
-    """A result as JSON has it; NaN is null."""
-    metrics = {s: {k: None if v != v else v for k, v in m.items()} for s, m in result.metrics.items()}
-    plain = {"id": result.entry.id, "mode": result.mode, "seed": result.seed, "folder": str(result.folder)}
-    plain |= {"state": result.state, "detail": result.detail, "synthetic": result.synthetic}
-    return plain | {"metrics": metrics, "record": result.record}
+    return json.dumps([plain_result(result) for result in _results(study, arguments, MODES)], indent=2)
 
 
 def _write(text: str, output: str | os.PathLike | None) -> None:

@@ -6,13 +6,12 @@ from typing import Any
 
 import yaml
 
-from loradet.experiments.flattening import flatten
+from loradet.adapters.layer import is_under
 from loradet.experiments.results import Result
+from loradet.flattening import flatten
+from loradet.training.record import NEUTRAL_KEYS
 
-# What changes no result: where it is written, and how a batch is spread.
-_NEUTRAL = {
-    f"train.{key}" for key in ("seed", "output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period")
-}
+_NEUTRAL = ("train.seed", *(f"train.{key}" for key in NEUTRAL_KEYS))
 _SHOWN = 5  # differing keys that an error lists
 
 
@@ -132,12 +131,16 @@ def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[st
     differing = []
     for key in dict.fromkeys([*flat[0], *flat[1]]):
         values = [config.get(key, "nothing") for config in flat]
-        if key in _NEUTRAL or (values[0] == values[1] and type(values[0]) is type(values[1])):
+        if _is_neutral(key) or (values[0] == values[1] and type(values[0]) is type(values[1])):
             continue
         if key.rpartition(".")[2].endswith("seed") and shift is not None and _difference(*values) == shift:
             continue
         differing.append(f"{key}: {values[0]!r} and {values[1]!r}")
     return differing
+
+
+def _is_neutral(key: str) -> bool:
+    return any(is_under(key, neutral) for neutral in _NEUTRAL)
 
 
 def _difference(first: Any, second: Any) -> int | None:

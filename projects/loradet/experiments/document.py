@@ -18,12 +18,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: text, then tables, then plots."""
+    """A part of a page: text, then tables, what is to be said below them, then plots."""
 
     title: str
     paragraphs: Sequence[str] = ()
     tables: Sequence[Table] = ()
     plots: Sequence[Plot] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def to_markdown(document: Document, plots: str = "plots") -> str:
     for section in document.sections:
         parts += [f"## {plain_text(section.title)}", *map(plain_text, section.paragraphs)]
         parts += [markdown_table(table) for table in section.tables]
+        parts += map(plain_text, section.notes)
         for plot in section.plots:
             parts += [f"![{plain_text(plot.caption)}]({plots}/{plot.name}.png)", plain_text(plot.caption)]
     return "\n\n".join(parts) + "\n"

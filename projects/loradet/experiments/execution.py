@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loradet.experiments.lock import run_lock, set_holder
+from loradet.experiments.lock import run_lock
 from loradet.experiments.results import Result
 from loradet.experiments.runs import Launch, Run
 from loradet.experiments.state import (
@@ -26,6 +26,7 @@ from loradet.experiments.state import (
     unpainted_sources,
 )
 from loradet.files import write_json
+from loradet.locking import set_holder
 
 CONSOLE = "console.txt"
 TAIL = 20  # lines of a failed run's output that are kept with its record

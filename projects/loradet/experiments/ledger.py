@@ -11,11 +11,11 @@ from tabulate import tabulate
 from loradet.adapters import ParameterTable, parameter_table
 from loradet.evaluation.coco_metrics import PREFIX
 from loradet.experiments.consistency import read_config
-from loradet.experiments.flattening import flatten
 from loradet.experiments.planning import plan
 from loradet.experiments.results import Result
 from loradet.experiments.runs import Launch, Run
 from loradet.experiments.study import MAIN_METRIC, Entry, Study
+from loradet.flattening import flatten
 from loradet.inference.loading import without_weights
 from loradet.training.command import load_config
 
@@ -125,6 +125,7 @@ def ledger_fields(
             ("Metrics (must save)", f"{', '.join(entry.metrics)} in {', '.join(map(str, files))}"),
             ("Checks", "; ".join(f"{name} {dict(value)}" for name, value in entry.checks.items())),
             ("Reported", "; ".join(_reported(entry))),
+            *([("Note", entry.note)] if entry.note else []),
         ]
     else:
         fields += [("Sources", ", ".join(entry.sources)), ("Images", str(entry.images))]

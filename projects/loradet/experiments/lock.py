@@ -1,75 +1,20 @@
-"""One process a run: a lock in its folder that is free again the moment that its holder is gone, killed or not."""
+"""One process a run: the lock in its folder."""
 
-import fcntl
-import logging
-import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
-logger = logging.getLogger(__name__)
+from loradet import locking
 
 FILE = ".lock"
-_POLL_S = 0.2
 
 
-@contextmanager
-def run_lock(folder: Path, *, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[IO]:
-    """Hold the lock of a run folder, waiting for it; gives the open file, which a child process may inherit.
-
-    The lock is free when this process and every child that inherited the file are gone.
-
-    Args:
-        is_stopped: asked while waiting.
-
-    Raises:
-        InterruptedError: stopped while waiting.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / FILE).open("a+") as file:
-        tries = 0
-        while not _try(file, fcntl.LOCK_EX):
-            if is_stopped():
-                raise InterruptedError
-            tries += 1
-            if tries == 2:  # the first time it may be no more than somebody's look
-                logger.info("Waiting for process %s, which works on %s.", _holder_of(file), folder)
-            time.sleep(_POLL_S)
-        try:
-            set_holder(file, os.getpid())
-            yield file
-        finally:
-            # An inherited file keeps the lock: closing, not unlocking, leaves it to the child.
-            file.truncate(0)
-
-
-def set_holder(file: IO, pid: int) -> None:
-    """Write whose lock it is, for messages."""
-    file.seek(0)
-    file.truncate()
-    file.write(f"{pid}\n")
-    file.flush()
+def run_lock(folder: Path, *, is_stopped: Callable[[], bool] = lambda: False) -> AbstractContextManager[IO]:
+    """Hold the lock of a run folder, which is made where there is none; see `loradet.locking.file_lock`."""
+    return locking.file_lock(folder / FILE, str(folder), is_stopped=is_stopped)
 
 
 def holder(folder: Path) -> str | None:
     """The process that holds the lock of a run folder (its number, or "?"); None where nobody does."""
-    path = folder / FILE
-    if not path.is_file():
-        return None
-    with path.open() as file:
-        return None if _try(file, fcntl.LOCK_SH) else _holder_of(file)
-
-
-def _try(file: IO, operation: int) -> bool:
-    try:
-        fcntl.flock(file, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _holder_of(file: IO) -> str:
-    file.seek(0)
-    return file.read().strip() or "?"
+    return locking.holder(folder / FILE)

@@ -2,7 +2,8 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,34 +26,68 @@ _HOLLOW = " Hollow markers, a little to the right: reported."
 def ap_against_parameters(rows: Sequence[Row], split: str) -> Plot | None:
     """AP against trainable parameters on a log axis, one point for each entry, reported ones hollow.
 
-    A reported point without a run of ours stands at the count that the entry's `trainable` check expects.
+    A reported point for which no count is reported stands at that of our run, or at the one that the entry's
+    `trainable` check expects.
     """
-    placed = [(row, millions) for row in _of(rows, split) if (millions := _millions(row)) is not None]
-    points = [(row, x, MAIN_METRIC in row.metrics) for row, x in placed if _summaries(row)]
-    if not any(is_ours for _, _, is_ours in points):
+    cost = _Cost("parameters", "trainable parameters (M)", _millions, _reported_millions)
+    return _ap_against(rows, split, cost)
+
+
+def ap_against_speed(rows: Sequence[Row], split: str) -> Plot | None:
+    """AP against images a second of inference, of the runs that have measured it."""
+    cost = _Cost("speed", "speed of inference (images/s)", lambda row: _mean(row.cost("inference_images_per_s")))
+    return _ap_against(rows, split, cost)
+
+
+def ap_against_memory(rows: Sequence[Row], split: str) -> Plot | None:
+    """AP against the peak memory of training."""
+    cost = _Cost("memory", "peak memory of training (MiB)", lambda row: _mean(row.cost("peak_memory_mb")))
+    return _ap_against(rows, split, cost)
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What AP is drawn against: its file's name, its axis, and the value of a row, ours and reported."""
+
+    name: str
+    label: str
+    ours: Callable[[Row], float | None]
+    reported: Callable[[Row], float | None] = lambda _: None
+
+
+def _ap_against(rows: Sequence[Row], split: str, cost: _Cost) -> Plot | None:
+    points = []
+    for row in _of(rows, split):
+        for summary, is_hollow in _summaries(row):
+            if x := (cost.reported if is_hollow else cost.ours)(row):
+                points.append((row, x, summary, is_hollow))
+    ours = {row.entry.id: x for row, x, _, is_hollow in points if not is_hollow}
+    if not ours:
         return None
     figure, grid = new_figure(8, 5)
     axes = grid[0, 0]
-    look = _styles([_method(row.entry) for row, _, _ in points])
-    values = [x for _, x, _ in points]
+    look = _styles([_method(row.entry) for row, *_ in points])
+    values = [x for _, x, *_ in points]
     beside = (max(values) / min(values) * 2) ** 0.012
-    labels, bars, hollow = {}, [], False
-    for row, x, is_ours in points:
-        for summary, is_hollow in _summaries(row):
-            hollow = hollow or is_hollow
-            place = x * beside if is_hollow else x
-            _point(axes, place, summary, look[_method(row.entry)], is_hollow)
-            bars.append((place, summary.mean - (summary.std or 0), summary.mean + (summary.std or 0)))
-            if not is_hollow or not is_ours:
-                labels[row.entry.id] = (place, summary.mean)
+    labels, bars = {}, []
+    for row, x, summary, is_hollow in points:
+        place = x * beside if is_hollow else x
+        _point(axes, place, summary, look[_method(row.entry)], is_hollow)
+        bars.append((place, summary.mean - (summary.std or 0), summary.mean + (summary.std or 0)))
+        if not is_hollow or row.entry.id not in ours:
+            labels[row.entry.id] = (place, summary.mean)
     _log_axis(axes, values)
     axes.set_ylim(_not_below_zero(axes.get_ylim()))
-    axes.set_xlabel("trainable parameters (M)")
+    axes.set_xlabel(cost.label)
     axes.set_ylabel(f"AP ({_images(rows, split)})")
+    hollow = any(is_hollow for *_, is_hollow in points)
     _legend(figure, look, hollow)
     label_points(axes, list(labels.values()), list(labels), bars)
-    caption = f"AP on {_images(rows, split)} against trainable parameters. {_SPREAD}" + _HOLLOW * hollow
-    return finish(figure, f"ap_parameters_{split}", caption)
+    devices = {row.recorded("device") for row, *_, is_hollow in points if not is_hollow}
+    caption = f"AP on {_images(rows, split)} against {cost.label.partition(' (')[0]}. {_SPREAD}" + _HOLLOW * hollow
+    if cost.name != "parameters" and len(devices) > 1:
+        caption += " The runs were on different devices, so their places from left to right are not comparable."
+    return finish(figure, f"ap_{cost.name}_{split}", caption)
 
 
 def ap_by_rank(rows: Sequence[Row], split: str) -> Plot | None:
@@ -228,6 +263,14 @@ def _millions(row: Row) -> float | None:
     if count is not None:
         return count / 1e6
     return row.entry.checks.get("trainable", {}).get("all")
+
+
+def _reported_millions(row: Row) -> float | None:
+    return _mean(row.reported.get("parameters/trainable_millions")) or _millions(row)
+
+
+def _mean(summary: Summary | None) -> float | None:
+    return None if summary is None else summary.mean
 
 
 def _short(entry: Entry) -> str:

@@ -1,19 +1,34 @@
-"""The report of a study: tables and plots of its runs as TSV, Markdown and one HTML file."""
+"""The report of a study: tables and plots of its runs as TSV, JSON, Markdown and one HTML file."""
 
+import json
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from loradet.experiments.calibration_section import CALIBRATION, calibration_section
 from loradet.experiments.consistency import check_results, is_short
+from loradet.experiments.cost_section import cost_section
 from loradet.experiments.curves import AP, LOSS, RunLog, curves, read_logs
 from loradet.experiments.document import Document, Section, Table, to_markdown
+from loradet.experiments.factor_report import factor_report
 from loradet.experiments.figures import Plot, drawing_style
-from loradet.experiments.plots import CLASS_PREFIX, ap_against_parameters, ap_by_rank, class_ap, curve_plot
+from loradet.experiments.intervals import METRICS, Intervals
+from loradet.experiments.plots import (
+    CLASS_PREFIX,
+    ap_against_memory,
+    ap_against_parameters,
+    ap_against_speed,
+    ap_by_rank,
+    class_ap,
+    curve_plot,
+)
 from loradet.experiments.report_html import to_html
 from loradet.experiments.results import Result
+from loradet.experiments.results_file import plain_study
 from loradet.experiments.seed_statistics import PairedDifference, Summary
-from loradet.experiments.study import Study
-from loradet.experiments.table import PARTS, Comparison, Row, comparisons, metric_names, rows, to_tsv
+from loradet.experiments.study import REPORTED_COSTS, Study
+from loradet.experiments.table import Comparison, Row, comparisons, metric_names, rows, to_tsv
 from loradet.files import atomic_open
 
 NOTHING = "–"
@@ -26,15 +41,31 @@ _FEW_SEEDS = (
 )
 
 
-def write_report(study: Study, results: Sequence[Result], output: Path, *, title: str | None = None) -> list[Path]:
-    """Write `report.tsv`, `report.md`, `report.html` and `plots/*.png` into a folder.
+_OVER_IMAGES = (
+    "Percentile bootstrap: the images of the split are drawn with replacement, the detections stay. It tells of the "
+    "choice of images, not of the training's seed; overlapping intervals do not say that two methods are equal. "
+    "Repeated images raise AP a little, so that the interval may lie above the AP itself where classes have few boxes."
+)
 
-    Everything is read, checked and drawn before the first file is written.
+
+def write_report(
+    study: Study,
+    results: Sequence[Result],
+    output: Path,
+    *,
+    title: str | None = None,
+    intervals: Intervals | None = None,
+) -> list[Path]:
+    """Write `report.tsv`, `results.json`, `report.md`, `report.html` and `plots/*.png` into a folder.
+
+    A study of factors has `factors.json` and `next_run.py` besides (see `factor_report`). Everything is read, checked
+    and drawn before the first file is written.
 
     Args:
         results: one for each expected run, missing ones too, in the order of the study's entries.
         output: the folder; made where there is none.
         title: of the page; by default the study's.
+        intervals: of AP over images, from `bootstrap_runs`.
 
     Returns:
         The files written.
@@ -46,13 +77,16 @@ def write_report(study: Study, results: Sequence[Result], output: Path, *, title
     table = rows(results)
     logs = read_logs(results)
     with drawing_style():
-        document = _document(study, results, table, logs, title or study.title)
+        factors = factor_report(study, results)
+        document = _document(study, results, table, logs, title or study.title, intervals, factors.sections)
     plots = [plot for section in document.sections for plot in section.plots]
     contents: dict[Path, bytes] = {
         output / "report.tsv": to_tsv(study, table).encode(),
+        output / "results.json": json.dumps(plain_study(study, results, table, intervals), indent=2).encode(),
         output / "report.md": to_markdown(document).encode(),
         output / "report.html": to_html(document).encode(),
         **{output / "plots" / f"{plot.name}.png": plot.png for plot in plots},
+        **{output / name: text.encode() for name, text in factors.files.items()},
     }
     for path, content in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,14 +96,23 @@ def write_report(study: Study, results: Sequence[Result], output: Path, *, title
 
 
 def _document(
-    study: Study, results: Sequence[Result], table: Sequence[Row], logs: Sequence[RunLog], title: str
+    study: Study,
+    results: Sequence[Result],
+    table: Sequence[Row],
+    logs: Sequence[RunLog],
+    title: str,
+    intervals: Intervals | None,
+    factors: Sequence[Section],
 ) -> Document:
     splits = list(dict.fromkeys(row.split for row in table))
     full = [row for row in table if row.split != "smoke"]
     sections = [_split_section([row for row in table if row.split == split], split, table) for split in splits]
     sections += [
+        *factors,
         _comparison_section(comparisons(study, full or table)),
-        _cost_section(table),
+        _interval_section(table, intervals),
+        *(calibration_section([row for row in table if row.split == split], split) for split in splits),
+        cost_section(table),
         _curve_section(logs),
         _run_section(results),
     ]
@@ -92,11 +135,16 @@ def _introduction(study: Study, results: Sequence[Result], table: Sequence[Row])
             "The runs marked «synthetic» were trained and measured on synthetic images. They show that the "
             "experiments run and how the methods compare there; they are not to be held against numbers on real images."
         )
+    if study.stand_in_overrides and any(is_short(one) and one.synthetic for one in results):
+        texts.append(
+            "Smoke runs on synthetic images had another model than their entry names: "
+            f"{', '.join(study.stand_in_overrides)}."
+        )
     return texts
 
 
 def _split_section(here: Sequence[Row], split: str, table: Sequence[Row]) -> Section:
-    names = metric_names(here)
+    names = [name for name in metric_names(here) if name not in REPORTED_COSTS and not name.startswith(CALIBRATION)]
     classes = [name for name in names if name.startswith(CLASS_PREFIX)]
     class_recall = [name for name in names if name.startswith(_CLASS_RECALL)]
     recall = [name for name in names if name.startswith(f"{_BOX}AR") and name not in class_recall]
@@ -111,7 +159,8 @@ def _split_plots(table: Sequence[Row], split: str) -> list[Plot]:
     """Smoke runs are drawn where there is nothing else."""
     if split == "smoke" and any(row.measured for row in table if row.split != "smoke"):
         return []
-    drawn = (draw(table, split) for draw in (ap_against_parameters, ap_by_rank, class_ap))
+    kinds = (ap_against_parameters, ap_against_speed, ap_against_memory, ap_by_rank, class_ap)
+    drawn = (draw(table, split) for draw in kinds)
     return [plot for plot in drawn if plot is not None]
 
 
@@ -160,33 +209,24 @@ def _difference(found: PairedDifference | None) -> list[str]:
     return [f"{found.mean:+.3f}", interval]
 
 
-def _cost_section(table: Sequence[Row]) -> Section:
-    """One row for each experiment, full and smoke runs apart: costs belong to runs and not to splits."""
-    seen, body = set(), []
+def _interval_section(table: Sequence[Row], intervals: Intervals | None) -> Section:
+    """A row for each run and split whose images were drawn anew."""
+    if not intervals:
+        return Section("")
+    headers = ["id", "experiment", "split", "seed", "images drawn again"]
+    headers += [word for name in METRICS for word in (_label(_BOX + name), f"{_label(_BOX + name)} 95 % interval")]
+    body = []
     for row in table:
-        place = (row.entry.id, row.split == "smoke")
-        if place in seen or not row.measured:
-            continue
-        seen.add(place)
-        memory, seconds = row.cost("peak_memory_mb"), row.cost("wall_time_s")
-        body.append(
-            [
-                row.entry.id,
-                row.entry.title,
-                "smoke" if place[1] else "full",
-                row.data or NOTHING,
-                *(_millions(row.parameters(part)) for part in PARTS),
-                _millions(row.parameters("all", "total")),
-                _text(row.cost("images_per_s"), 1),
-                NOTHING if memory is None else f"{memory.mean:.0f}",
-                NOTHING if seconds is None else f"{seconds.mean / 60:.1f}",
-                row.recorded("device") or NOTHING,
-                row.recorded("processes") or NOTHING,
-            ]
-        )
-    headers = ["id", "experiment", "mode", "data", *(f"trainable {part} (M)" for part in PARTS), "total (M)"]
-    headers += ["training images/s", "peak memory (MiB)", "wall time (min)", "device", "processes"]
-    return Section("Parameters, speed and memory", tables=[Table(headers, body)] if body else [])
+        for run in row.measured:
+            found = intervals.get((run.folder, row.split)) or {}
+            cells = [row.entry.id, row.entry.title, row.split, str(run.seed)]
+            cells.append(f"{max(one.resamples for one in found.values())} times" if found else NOTHING)
+            for name in METRICS:
+                one = found.get(name)
+                known = one is not None and not math.isnan(one.low)
+                cells += [f"{one.value:.3f}", f"{one.low:.3f} to {one.high:.3f}"] if known else [NOTHING, NOTHING]
+            body.append(cells)
+    return Section("Intervals over the images", [_OVER_IMAGES], [Table(headers, body)])
 
 
 def _curve_section(logs: Sequence[RunLog]) -> Section:

@@ -23,6 +23,7 @@ def _section(section: Section) -> list[str]:
         f"<h2>{escape(section.title)}</h2>",
         *_paragraphs(section.paragraphs),
         *(_table(table) for table in section.tables),
+        *_paragraphs(section.notes),
         *(_figure(plot) for plot in section.plots),
         "</section>",
     ]

@@ -19,10 +19,11 @@ class Result:
         state: "finished", or why there are no numbers: "missing", "running", "interrupted", "failed", "changed" (a run
             of another config is there), "incomplete" (trained, not evaluated), "waiting" (pictures without a source).
         detail: more about the state in a few words.
-        metrics: split ("val", "test", "smoke") -> metric name -> fraction; empty unless finished.
+        metrics: split ("val", "test", "smoke") -> metric name -> value; empty unless finished.
         record: contents of its `run.json` (see `loradet.training.record`), with `parameters`
             ({"backbone" | "neck" | "head" | "all": {"trainable": n, "total": n}}), `images_per_s`, `peak_memory_mb`,
-            `wall_time_s`, `device`, `data`, `processes`, `versions`, `git_revision`; {} where there is none.
+            `train_seconds`, `wall_time_s`, `efficiency` (of inference; see `loradet.evaluation.throughput`), `device`,
+            `data`, `processes`, `versions`, `git_revision`; {} where there is none.
         synthetic: its images are synthetic.
     """
 

@@ -3,13 +3,17 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from omegaconf import DictConfig
 
 from loradet.datasets import make_subset
 from loradet.datasets.boxes import is_usable
 from loradet.datasets.files import expand, read_coco
 from loradet.datasets.synthetic import generate
+from loradet.datasets.synthetic.layouts import LAYOUTS
+from loradet.datasets.synthetic.writer import default_layout
 from loradet.experiments.lock import run_lock
 from loradet.experiments.study import Entry, Scenes, Study
 from loradet.files import write_json
@@ -34,7 +38,7 @@ class RunData:
     """What a run needs, and the `KEY=VALUE` words that point its config there.
 
     Attributes:
-        annotations: files that must be there before subsets are drawn or training begins.
+        annotations: files (or folders of YOLO data) that must be there before subsets are drawn or training begins.
         scenes: synthetic ones to make.
     """
 
@@ -48,9 +52,7 @@ class RunData:
         """Command lines (without the interpreter) that do the same as `prepare`."""
         lines = []
         if self.scenes is not None:
-            words = [f"--{split}={self.scenes.counts.get(split, 0)}" for split in ("train", "val", "test")]
-            words += [f"--style={self.scenes.style}", f"--size={self.scenes.size}", f"--seed={self.scenes.seed}"]
-            lines.append([DATA_TOOL, "synthetic", self.scenes.root, *words])
+            lines.append([DATA_TOOL, "synthetic", self.scenes.root, *_words(self.scenes)])
         for subset in self.subsets:
             lines.append([DATA_TOOL, "subset", str(subset.source), str(subset.path), f"--count={_size(subset)}"])
         return lines
@@ -64,7 +66,7 @@ class RunData:
         if self.scenes is not None:
             _make(self.scenes)
         for path in self.annotations:
-            if not path.is_file():
+            if not path.exists():
                 raise FileNotFoundError(
                     f"Entry {entry.id}: no annotation file at {path}; datasets/README.md says where data are expected."
                 )
@@ -80,6 +82,8 @@ def run_data(study: Study, entry: Entry, *, short: bool, root: Path) -> RunData:
         root: folder of the run folders; subsets go into `<root>/smoke_data/<data.name>/`.
     """
     data = load_config(entry.config, list(entry.overrides)).get("data") or {}
+    if "data_yaml" in data:
+        return _yolo_data(study, data, short=short)
     splits = ("train", *(["val"] if short else entry.splits))
     if absent := [split for split in splits if f"{split}_json" not in data]:
         raise ValueError(f"{entry.config} has no data.{absent[0]}_json, which says where the split {absent[0]} is.")
@@ -92,7 +96,7 @@ def run_data(study: Study, entry: Entry, *, short: bool, root: Path) -> RunData:
     if scenes is None and study.stand_in is not None and not expand(data.train_json).is_file():
         scenes = _at_least(study.stand_in, counts)
         data.name, data.root = f"{data.name}_synthetic", scenes.root
-        words = [f"data.name={data.name}", f"data.root={data.root}"]
+        words = [f"data.name={data.name}", f"data.root={data.root}", *study.stand_in_overrides]
     subsets = tuple(
         Subset(
             source=expand(data[f"{split}_json"]),
@@ -107,6 +111,19 @@ def run_data(study: Study, entry: Entry, *, short: bool, root: Path) -> RunData:
     )
 
 
+def _yolo_data(study: Study, data: DictConfig, *, short: bool) -> RunData:
+    """Data by a YOLO description, whose reader draws subsets by itself."""
+    description, scenes, words = expand(data.data_yaml), study.scenes, []
+    if short:
+        counts = {"train": study.smoke.train_images, "val": study.smoke.val_images}
+        if scenes is None and study.stand_in is not None and not description.exists():
+            scenes = _at_least(study.stand_in, counts)
+            description = Path(scenes.root)
+            words = [f"data.name={data.name}_synthetic", f"data.data_yaml={description}", *study.stand_in_overrides]
+        words += [f"data.max_images.{split}={count}" for split, count in counts.items()]
+    return RunData(overrides=tuple(words), annotations=(description,), scenes=scenes)
+
+
 def _at_least(scenes: Scenes, counts: Mapping[str, int]) -> Scenes:
     """The scenes, or, where there are fewer than asked for, larger ones in a folder of their own."""
     larger = {split: max(count, counts.get(split, 0)) for split, count in scenes.counts.items()}
@@ -117,10 +134,22 @@ def _at_least(scenes: Scenes, counts: Mapping[str, int]) -> Scenes:
 
 def _make(scenes: Scenes) -> None:
     root = Path(scenes.root)
+    given = {key: value for key, value in asdict(scenes).items() if value is not None}
     with run_lock(root.parent / f".{root.name}"):
-        if not (root / "Annotations").is_dir():
+        if not root.is_dir():
             logger.info("Painting %d synthetic scenes into %s.", sum(scenes.counts.values()), root)
-        generate(root, style=scenes.style, size=scenes.size, counts=scenes.counts, seed=scenes.seed, progress=True)
+        generate(**given, progress=True)
+
+
+def _words(scenes: Scenes) -> list[str]:
+    """The scenes as options of the data tool."""
+    sides = scenes.size if isinstance(scenes.size, tuple) else (scenes.size,)
+    splits = LAYOUTS[scenes.layout or default_layout(scenes.style)].splits
+    words = [f"--{split}={scenes.counts.get(split, 0)}" for split in dict.fromkeys((*splits, *scenes.counts))]
+    words += [f"--style={scenes.style}", "--size", *map(str, sides), f"--seed={scenes.seed}"]
+    words += [f"--layout={scenes.layout}"] if scenes.layout is not None else []
+    words += [f"--max-objects={scenes.max_objects}"] if scenes.max_objects is not None else []
+    return words
 
 
 def _draw(subset: Subset) -> None:

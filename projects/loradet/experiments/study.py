@@ -12,6 +12,11 @@ from loradet.experiments.checks import CHECKS
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 KINDS = ("training", "pictures")
 MAIN_METRIC = "coco/bbox_mAP"
+# What may be reported besides metrics.
+REPORTED_COSTS = (
+    *("parameters/total_millions", "parameters/trainable_millions"),
+    *("cost/images_per_s", "cost/peak_memory_gb", "cost/train_seconds"),
+)
 # Keys that every run's command line sets itself.
 _OURS = {"train.seed": "`seeds`", "train.eval_splits": "`splits`", "train.output_dir": "the run's name"}
 
@@ -22,7 +27,7 @@ class Reported:
 
     Attributes:
         split: as "val"; "smoke" for a short trial.
-        metrics: names as in metrics files, fractions.
+        metrics: names as in metrics files, fractions; and parameters and costs by the names of `REPORTED_COSTS`.
         seed: None where one run was reported without naming its seed.
     """
 
@@ -46,7 +51,9 @@ class Entry:
         metrics: names that every metrics file of a run must have.
         checks: name of a check (see `loradet.experiments.checks`) -> its argument; a run that fails one has failed.
         reported: published numbers.
+        note: what a reader of the report should know of these numbers; it stands under the table of parameters.
         model, weights, method, targets, rank, alpha: what the report groups and draws by.
+        factors: in a study of factors: name of each -> its level here, as {"lr": 1e-3, "optimizer": "AdamW"}.
         sources: of a "pictures" entry: ids of the entries whose runs are painted, on the same images.
         images: of a "pictures" entry: how many images of the first split, the same for every source.
         smoke_only: the full run is the smoke run.
@@ -64,12 +71,14 @@ class Entry:
     metrics: tuple[str, ...] = (MAIN_METRIC,)
     checks: Mapping[str, Any] = field(default_factory=dict)
     reported: tuple[Reported, ...] = ()
+    note: str = ""
     model: str = ""
     weights: str = ""
     method: str = ""
     targets: str = ""
     rank: int | None = None
     alpha: float | None = None
+    factors: Mapping[str, str | float] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
     images: int = 500
     smoke_only: bool = False
@@ -83,23 +92,33 @@ class Smoke:
         train_images, val_images: drawn by seed 0 from the training and validation split (all, where it has fewer).
         epochs: of training.
         overrides: further `KEY=VALUE` words; by default detections of any score count.
+        other_model: they make another, smaller model, so that the check of trainable parameters does not hold.
     """
 
     train_images: int = 200
     val_images: int = 50
     epochs: float = 1
     overrides: tuple[str, ...] = ("model.test_score_thresh=0.0",)
+    other_model: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenes:
-    """Synthetic scenes (see `loradet.datasets.synthetic.generate`), made when they are first needed."""
+    """Synthetic scenes, made when they are first needed; the fields are arguments of `datasets.synthetic.generate`.
+
+    Attributes:
+        size: side in pixels, or (H, W).
+        layout: None for the style's own.
+        max_objects: in an image; None for the generator's own.
+    """
 
     root: str
     counts: Mapping[str, int]
     style: str = "sar"
-    size: int = 256
+    size: int | tuple[int, int] = 256
     seed: int = 0
+    layout: str | None = None
+    max_objects: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +131,7 @@ class Study:
         source: where the reported numbers come from.
         scenes: the study's own data are synthetic: these.
         stand_in: what smoke runs use where the data are not on this machine.
+        stand_in_overrides: further `KEY=VALUE` words of such a run.
     """
 
     name: str
@@ -121,6 +141,7 @@ class Study:
     smoke: Smoke = Smoke()
     scenes: Scenes | None = None
     stand_in: Scenes | None = None
+    stand_in_overrides: tuple[str, ...] = ()
     path: str = ""
 
     def __post_init__(self):
@@ -156,6 +177,9 @@ def _check_entry(entry: Entry, known: set[str], study: Study) -> None:
                 f"{where}: the check of {name!r} begins with no split; expected one of "
                 f"{', '.join([*entry.splits, 'smoke'])}."
             )
+    for name in [name for reported in entry.reported for name in reported.metrics]:
+        if name.startswith(("parameters/", "cost/")) and name not in REPORTED_COSTS:
+            raise ValueError(f"{where}: reported {name}; expected a metric, or one of {', '.join(REPORTED_COSTS)}.")
     if entry.kind == "pictures":
         if not entry.sources:
             raise ValueError(f"{where}: pictures need `sources`: the entries whose runs are painted.")

@@ -11,7 +11,13 @@ from loradet.experiments.seed_statistics import PairedDifference, Summary, paire
 from loradet.experiments.study import MAIN_METRIC, Entry, Study
 
 PARTS = ("backbone", "neck", "head", "all")
-COSTS = ("images_per_s", "peak_memory_mb", "wall_time_s")
+COSTS = ("images_per_s", "peak_memory_mb", "train_seconds", "wall_time_s")
+# Columns of the table -> names in `efficiency` of a run's record.
+INFERENCE = {
+    "inference_images_per_s": "images/s",
+    **{f"inference_{part}_share": f"{part}_share" for part in ("data", "forward", "postprocessing")},
+    "inference_peak_memory_mb": "peak_memory_mb",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +26,7 @@ class Row:
 
     Attributes:
         runs: one for each seed, those without numbers too.
-        metrics: name -> summary over the finished runs, in fractions.
+        metrics: name -> summary over the finished runs; COCO's are fractions.
         reported: the same for the published numbers.
     """
 
@@ -67,8 +73,19 @@ class Row:
         return None
 
     def cost(self, name: str) -> Summary | None:
-        """`images_per_s`, `peak_memory_mb` (MiB) or `wall_time_s` over the finished runs."""
+        """One of `COSTS` or `INFERENCE` over the finished runs; memory in MiB."""
+        if name in INFERENCE:
+            return summarize((run.record.get("efficiency") or {}).get(INFERENCE[name]) for run in self.measured)
         return summarize(run.record.get(name) for run in self.measured)
+
+    def efficiency(self, name: str) -> str:
+        """What the finished runs say of how inference was measured, as `batch`: each different answer once.
+
+        Sizes, (height, width), become `512x640`.
+        """
+        values = [(run.record.get("efficiency") or {}).get(name) for run in self.measured]
+        words = ["x".join(map(str, value)) if isinstance(value, list) else str(value) for value in values if value]
+        return ", ".join(dict.fromkeys(words))
 
     def recorded(self, name: str) -> str:
         """What the finished runs say of themselves, as `device`: each different answer once."""
@@ -174,7 +191,7 @@ def to_tsv(study: Study, table: Sequence[Row]) -> str:
     names = [
         *columns,
         *(f"{kind}_{part}" for kind in ("trainable", "total") for part in PARTS),
-        *(f"{cost}:{part}" for cost in COSTS for part in _PARTS_OF_SUMMARY),
+        *(f"{cost}:{part}" for cost in (*COSTS, *INFERENCE) for part in _PARTS_OF_SUMMARY),
         *(f"{name}:{part}" for name in metrics for part in (*_PARTS_OF_SUMMARY, *_PARTS_OF_REPORTED)),
     ]
     writer = csv.writer(file, delimiter="\t", lineterminator="\n")
@@ -184,7 +201,7 @@ def to_tsv(study: Study, table: Sequence[Row]) -> str:
             [
                 *(column(row) for column in columns.values()),
                 *(row.parameters(part, kind) for kind in ("trainable", "total") for part in PARTS),
-                *(value for cost in COSTS for value in _values(row.cost(cost))),
+                *(value for cost in (*COSTS, *INFERENCE) for value in _values(row.cost(cost))),
                 *(v for name in metrics for s in (row.metrics, row.reported) for v in _values(s.get(name))),
             ]
         )

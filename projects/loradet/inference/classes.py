@@ -11,6 +11,7 @@ from torch import nn
 from loradet.adapters import read_adapter
 from loradet.datasets.files import expand, read_coco
 from loradet.datasets.provenance import says_synthetic
+from loradet.datasets.yolo_description import coco_head
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def number_of_classes(model: nn.Module) -> int:
 def find_classes(cfg: DictConfig, checkpoint: str | Path, num_classes: int) -> Classes:
     """Class names and category ids, from the first of these that tells them.
 
-    The adapter file; the annotation file `data.train_json` (in the order of `data.classes`); `data.classes`, with
-    ids from 1. Without any of them the classes are `class 1`, `class 2` …
+    The adapter file; the annotation file `data.train_json` or the YOLO description `data.data_yaml` (in the order of
+    `data.classes`); `data.classes`, with ids from 1. Without any of them the classes are `class 1`, `class 2` …
 
     Args:
         cfg: of the training.
@@ -62,7 +63,7 @@ def find_classes(cfg: DictConfig, checkpoint: str | Path, num_classes: int) -> C
     if info.get("classes"):
         names, ids, source = info["classes"], info.get("class_ids") or ids, str(checkpoint)
     elif truth is not None:
-        source = str(cfg.data.train_json)
+        source = str(cfg.data.get("train_json") or cfg.data.data_yaml)
         known = {str(c["name"]): int(c["id"]) for c in sorted(truth["categories"], key=lambda c: c["id"])}
         names = wanted or list(known)
         if missing := [name for name in names if name not in known]:
@@ -76,12 +77,15 @@ def find_classes(cfg: DictConfig, checkpoint: str | Path, num_classes: int) -> C
 
 
 def _annotations(cfg: DictConfig) -> dict[str, Any] | None:
-    """The training annotations where they are on this machine."""
+    """The training annotations where they are on this machine; of YOLO data info and categories."""
+    data = cfg.get("data") or {}
     try:
-        file = (cfg.get("data") or {}).get("train_json")
+        file, description = data.get("train_json"), data.get("data_yaml")
     except OmegaConfBaseException:  # data.root has no value
         return None
     try:
-        return None if file is None else read_coco(expand(file))
+        if file is not None:
+            return read_coco(expand(file))
+        return None if description is None else coco_head(description)
     except FileNotFoundError:
         return None

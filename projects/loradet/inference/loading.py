@@ -20,7 +20,7 @@ from .config_edits import without_lora, without_weights
 
 _HINT = (
     "Where the data set is not on this machine, say what the model finds: data.classes=[ship,tank], or "
-    "model.num_classes=2."
+    "model.num_classes=2 (of a two-stage detector model.roi_heads.num_classes=2)."
 )
 
 

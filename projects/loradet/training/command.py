@@ -28,6 +28,7 @@ from loradet.evaluation.splits import (
     evaluation_splits,
     load_dataset,
 )
+from loradet.training import record
 from loradet.training.distributed import EXIT_ERROR, EXIT_INTERRUPTED, run_distributed
 from loradet.training.finish import load_for_evaluation, write_split_metrics
 from loradet.training.overrides import check_overrides
@@ -231,6 +232,24 @@ def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_
     model = instantiate(cfg.model).to(device)
     check_num_classes(model, dataset_metadata(cfg, splits[0]))
     extras = load_for_evaluation(model, checkpoint, cfg.train.init_checkpoint)
+    fit_split, fit_folder = _temperature_source(cfg, Path(checkpoint), splits, folder)
     for name in splits:
         evaluate_split(cfg, model, name, folder)
-        write_split_metrics(cfg, name, folder, Path(checkpoint), extras.get("iteration"), output)
+        write_split_metrics(
+            *(cfg, name, folder, Path(checkpoint), extras.get("iteration"), output),
+            fit_split=fit_split,
+            fit_folder=fit_folder,
+        )
+
+
+def _temperature_source(cfg: DictConfig, checkpoint: Path, splits: list[str], folder: Path) -> tuple[str, Path]:
+    """The split whose detections a temperature is fitted on, and the folder that they are in.
+
+    The best weights of a finished run have left those of its first split.
+    """
+    own = Path(cfg.train.output_dir)
+    first, *_ = evaluation_splits(cfg) or splits
+    finished = record.read(own).get("status") == "finished"
+    if first not in splits and finished and checkpoint.resolve() == (own / "model_best.pth").resolve():
+        return first, own
+    return splits[0], folder

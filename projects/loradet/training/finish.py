@@ -13,10 +13,20 @@ from torch import nn
 
 from loradet.adapters import load_adapter, save_adapter
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
-from loradet.evaluation.splits import PREDICTIONS, dataset_metadata, evaluate_split, evaluation_splits
+from loradet.evaluation.split_calibration import SplitFiles, calibrate_split, calibration_metrics, calibration_node
+from loradet.evaluation.splits import (
+    PREDICTIONS,
+    dataset_metadata,
+    evaluate_split,
+    evaluation_splits,
+    instantiate_loader,
+    load_dataset,
+    split_config,
+)
+from loradet.evaluation.throughput import measure_inference
 from loradet.training.checkpoint import Checkpointer
-from loradet.training.hooks import EvaluateAndKeepBest, peak_memory_mb
-from loradet.training.record import RunRecord
+from loradet.training.hooks import EvaluateAndKeepBest
+from loradet.training.record import RunRecord, initial_weights
 from loradet.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -39,7 +49,8 @@ def finish_run(
         iteration=trainer.iter,
         stopped_by=trainer.stop_reason,
         images_per_s=round(trainer.images_seen / trainer.step_seconds, 2) if trainer.step_seconds else None,
-        peak_memory_mb=round(peak_memory_mb(), 1),
+        train_seconds=round(trainer.step_seconds, 2),
+        peak_memory_mb=round(trainer.memory.peak_mb(), 1),
     )
     if best is not None:
         path = folder / f"{best.FILE}.pth"
@@ -52,8 +63,10 @@ def finish_run(
             # The last periodic evaluation has left the predictions of the best weights, if it was the best one.
             if split != splits[0] or best.evaluated_at != iteration:
                 evaluate_split(cfg, trainer.module, split, folder)
-            write_split_metrics(cfg, split, folder, path, iteration)
+            write_split_metrics(cfg, split, folder, path, iteration, fit_split=splits[0])
         run.update(best={"metric": best.metric, "value": _or_none(best.best), "iteration": iteration})
+        if cfg.train.efficiency.enabled:
+            run.update(efficiency=measure_efficiency(cfg, trainer.module, splits[0]))
     if comm.is_main_process():
         metadata = dataset_metadata(cfg, "train")
         ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
@@ -73,24 +86,71 @@ def write_split_metrics(
     checkpoint: Path,
     iteration: int | None,
     output: Path | None = None,
+    *,
+    fit_split: str | None = None,
+    fit_folder: Path | None = None,
 ) -> dict[str, Any]:
     """Write `<split>_metrics.json` (`smoke_metrics.json`) from the predictions in a run's folder, main process only.
 
+    Where the config's evaluator measures calibration, its numbers are in there too, before and after a temperature,
+    and the whole of it is written beside the predictions.
+
     Args:
         output: another file to write to.
+        fit_split: what a temperature is fitted on, for other splits; its predictions are of the same weights.
+        fit_folder: holds them, if not `folder`.
     """
     if not comm.is_main_process():
         return {}
-    truth, predictions = dataset_metadata(cfg, split).get("json_file"), folder / "predictions" / split / PREDICTIONS
-    if truth is None or not predictions.is_file():
+    files = _split_files(cfg, split, folder)
+    if files is None:
         logger.warning("No COCO metrics of %s: its evaluator leaves no %s for a COCO file.", split, PREDICTIONS)
         return {}
-    metrics = coco_metrics(truth, predictions)
+    metrics, more = coco_metrics(files.annotations, files.predictions), {"annotations": str(files.annotations)}
+    if (node := calibration_node(cfg)) is not None:
+        other = fit_split not in (None, split)
+        report, source = calibrate_split(
+            node, files, _split_files(cfg, fit_split, fit_folder or folder) if other else None
+        )
+        report.write(files.predictions.parent)
+        metrics |= calibration_metrics(report)
+        more["temperature_fitted_on"] = source
     path = output or folder / ("smoke_metrics.json" if cfg.train.smoke else f"{split}_metrics.json")
     data = {"data": "synthetic"} if dataset_metadata(cfg, split).get("synthetic") else {}
-    write_metrics(path, metrics, checkpoint=str(checkpoint), iteration=iteration, split=split, **data)
+    more |= initial_weights(cfg)
+    write_metrics(path, metrics, checkpoint=str(checkpoint), iteration=iteration, split=split, **data, **more)
     logger.info("Metrics of %s%s written to %s.", split, " (synthetic images)" if data else "", path)
     return metrics
+
+
+def _split_files(cfg: DictConfig, split: str, folder: Path) -> SplitFiles | None:
+    """None where there is no COCO file or no detections."""
+    if dataset_metadata(cfg, split).get("json_file") is None:
+        load_dataset(cfg, split)  # registers where its annotations are
+    truth, predictions = dataset_metadata(cfg, split).get("json_file"), folder / "predictions" / split / PREDICTIONS
+    if truth is None or not predictions.is_file():
+        return None
+    return SplitFiles(split=split, annotations=Path(truth), predictions=predictions)
+
+
+def measure_efficiency(cfg: DictConfig, model: nn.Module, split: str) -> dict[str, Any]:
+    """Speed and memory of inference on a split, as `train.efficiency` says; the main process alone measures.
+
+    Args:
+        model: without a DDP wrapper, with the weights to measure.
+
+    Returns:
+        `Throughput.to_dict()` and `split`; {} on other processes.
+    """
+    found: dict[str, Any] = {}
+    comm.synchronize()
+    if comm.is_main_process():
+        settings, loader = cfg.train.efficiency, instantiate_loader(split_config(cfg, split))
+        measured = measure_inference(model, loader, steps=settings.steps, warmup=settings.warmup)
+        found = {"split": split, **measured.to_dict()}
+        logger.info("Inference on %s: %.2f images/s at batch %d.", split, found["images/s"], found["batch"])
+    comm.synchronize()
+    return found
 
 
 def _or_none(value: float | None) -> float | None:

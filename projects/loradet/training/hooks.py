@@ -1,9 +1,9 @@
 """Hooks around the training loop: evaluation with a best checkpoint, early stopping, interruption, progress."""
 
+import contextlib
 import logging
 import math
 import os
-import resource
 import signal
 import sys
 import time
@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-import torch
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import PeriodicWriter
 from detectron2.evaluation.testing import flatten_results_dict
@@ -19,6 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from tqdm import tqdm
 
+from loradet.training.batch_statistics import average_statistics
 from loradet.training.checkpoint import Checkpointer
 
 logger = logging.getLogger(__name__)
@@ -75,11 +75,9 @@ class EvaluateAndKeepBest(HookBase):
     def run(self) -> None:
         """Evaluate now, with the averages where there are any, and save if it is the best so far."""
         ema = self.trainer.ema
-        if ema is None:
+        average_statistics(self.trainer.module)
+        with self.trainer.memory.left_out(), ema.applied() if ema is not None else contextlib.nullcontext():
             self._evaluate_and_save()
-        else:
-            with ema.applied():
-                self._evaluate_and_save()
         self.evaluated_at = self.trainer.iter
 
     def _evaluate_and_save(self) -> None:
@@ -163,6 +161,7 @@ class KeepCheckpoints(HookBase):
         self.saved = [n for n in self.saved if n != name] + [name]
         stale = self.saved[: -self.max_to_keep] if self.max_to_keep else []
         self.saved = [n for n in self.saved if n not in stale]
+        average_statistics(self.trainer.module)
         self.checkpointer.save(name, iteration=self.trainer.iter)
         if comm.is_main_process():
             for old in stale:
@@ -209,7 +208,7 @@ class StopOnInterrupt(HookBase):
 
 
 class LogMemory(HookBase):
-    """Writes the peak memory as `memory_mb`: of the device on CUDA, else of the process."""
+    """Writes the peak memory of training as `memory_mb`: of the device on CUDA, else of the process."""
 
     def __init__(self, period: int):
         self.period = period
@@ -217,15 +216,7 @@ class LogMemory(HookBase):
     def after_step(self) -> None:
         """Put the scalar where a line is written."""
         if (self.trainer.iter + 1) % self.period == 0 or self.trainer.iter + 1 >= self.trainer.max_iter:
-            self.trainer.storage.put_scalar("memory_mb", peak_memory_mb(), smoothing_hint=False)
-
-
-def peak_memory_mb() -> float:
-    """Peak memory in MiB: allocated on the current CUDA device, else this process's resident set."""
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 2**20
-    # Linux counts it in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+            self.trainer.storage.put_scalar("memory_mb", self.trainer.memory.peak_mb(), smoothing_hint=False)
 
 
 class WriteMetrics(PeriodicWriter):

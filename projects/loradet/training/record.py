@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ import loradet
 from loradet.files import write_json
 
 FILE = "run.json"
+
+# Keys of `train` that change no result: where it is written and reported, how a batch is spread, what is measured.
+NEUTRAL_KEYS = (
+    *("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period", "efficiency"),
+    *("trackio", "wandb", "hub"),
+)
 
 
 class RunRecord:
@@ -44,6 +51,7 @@ class RunRecord:
             versions=_versions(),
             device=_device_name(device),
             processes=comm.get_world_size(),
+            **initial_weights(cfg),
             **values,
         )
 
@@ -70,17 +78,46 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON ({error}); delete it if the run does not matter.") from error
 
 
+def initial_weights(cfg: DictConfig) -> dict[str, str]:
+    """{"initial_weights": "random"} where training starts from no pretrained weights at all, else nothing.
+
+    That is: `train.init_checkpoint` names none, and what could have them in the model, by `pretrained` or `weights`,
+    was not given any.
+    """
+    if cfg.train.init_checkpoint:
+        return {}
+    given = list(_weights_given(cfg.model))
+    return {"initial_weights": "random"} if given and not any(given) else {}
+
+
+def _weights_given(node: Any) -> Iterator[bool]:
+    """Of every part of a model's config that can have pretrained weights: whether it asks for some."""
+    if OmegaConf.is_dict(node):
+        file = node.get("weights")
+        # A list of weights is of something else.
+        if "pretrained" in node or ("weights" in node and isinstance(file, str | None)):
+            yield bool(node.get("pretrained")) or file is not None
+        for key in node:
+            # What is written elsewhere is looked at there.
+            if not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
+                yield from _weights_given(node[key])
+    elif OmegaConf.is_list(node):
+        for inner in node:
+            yield from _weights_given(inner)
+
+
 def config_hash(cfg: DictConfig) -> str:
     """sha256 of the resolved config, the identity of a run; taken before durations become iterations.
 
-    Without what changes no result: where it is written, where the data lie (what they are is in the record's `data`),
-    and how a batch is spread.
+    Without what changes no result: where it is written and reported, where the data lie (what they are is in the
+    record's `data`), how a batch is spread, and whether speed is measured.
     """
     cfg = copy.deepcopy(cfg)
-    if "root" in (cfg.get("data") or {}):
-        cfg.data.root = "<data.root>"
+    for key in ("root", "data_yaml"):
+        if key in (cfg.get("data") or {}):
+            cfg.data[key] = f"<data.{key}>"
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
-    for key in ("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period"):
+    for key in NEUTRAL_KEYS:
         plain["train"].pop(key, None)
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=_name).encode()).hexdigest()
 

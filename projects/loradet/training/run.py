@@ -3,7 +3,6 @@
 import copy
 import logging
 import math
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import create_ddp_model, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -26,6 +25,7 @@ from loradet.evaluation.splits import (
     load_dataset,
 )
 from loradet.files import write_json
+from loradet.precision import amp_dtype
 from loradet.training import record
 from loradet.training.checkpoint import Checkpointer, last_checkpoint_name
 from loradet.training.finish import finish_run
@@ -37,10 +37,12 @@ from loradet.training.hooks import (
     StopOnInterrupt,
     WriteMetrics,
 )
-from loradet.training.metrics_log import drop_lines_after
+from loradet.training.hub import HubUpload
+from loradet.training.run_folder import clear_folder, describe_data, is_finished, refuse_other_run
 from loradet.training.settings import BatchPlan, iterations, plan_batch
 from loradet.training.setup import setup_process
 from loradet.training.trainer import Trainer
+from loradet.training.writers import RunWriter, flat_config, run_writers
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
         NonFiniteLossError: a loss became NaN or infinite.
     """
     output_dir = Path(cfg.train.output_dir)
-    is_held = _refuse_other_run(output_dir, resume, cfg.train.overwrite)
+    is_held = refuse_other_run(output_dir, resume, cfg.train.overwrite)
     if resume and cfg.train.seed < 0:
         cfg.train.seed = record.read(output_dir).get("seed", cfg.train.seed)
     device = setup_process(cfg, output_dir)
@@ -85,25 +87,32 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
     )
     loader = build_loader(cfg, plan)
     schedule = _resolve_schedule(cfg, loader, plan.total)
-    data = _describe_data(cfg)
-    if resume and _is_finished(output_dir, identity, data):
+    data = describe_data(cfg)
+    if resume and is_finished(output_dir, identity, data):
         return "finished"
+    trackers = run_writers(cfg.train)
+    upload = HubUpload(folder=output_dir, **cfg.train.hub) if cfg.train.hub.repo_id is not None else None
     resume = resume and last_checkpoint_name(output_dir) is not None
     model = build_model(cfg, device, initialize=not resume)
     trainer = build_trainer(cfg, model, loader, plan, output_dir)
     checkpointer = Checkpointer(model, output_dir, trainer=trainer)
     run = record.RunRecord(output_dir)
-    best = _register_hooks(trainer, checkpointer, cfg, schedule, run)
+    best = _register_hooks(trainer, checkpointer, cfg, schedule, run, upload)
     start_iter = _restore(checkpointer, trainer, identity, output_dir) if resume else 0
     # What was given fits together: only now are files of an earlier run replaced.
+    past_ids = record.read(output_dir).get("run_ids", {}) if resume else {}
     if comm.is_main_process():
+        if upload is not None:
+            upload.create(identity, resume=resume)
         config = _write_config(cfg, output_dir)
         if is_held:
-            _clear_folder(output_dir, keep_before=start_iter)
+            clear_folder(output_dir, keep_before=start_iter)
         config.replace(output_dir / "config.yaml")
         _show_what_trains(model, output_dir)
-        trainer.register_hooks([_writers(output_dir, schedule, cfg.train.log_period, start_iter)])
+        trainer.register_hooks([_writers(output_dir, schedule, cfg.train.log_period, start_iter, trackers), upload])
     comm.synchronize()
+    # Not lost where this part reports nowhere: a later one goes on with the same runs there.
+    carried = {"run_ids": past_ids} if past_ids else {}
     run.start(
         cfg,
         device,
@@ -112,10 +121,15 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
         iterations_per_epoch=schedule.iterations_per_epoch,
         resumed_at=start_iter or None,
         parameters=parameter_table(trainer.module).to_dict(),
+        **carried,
     )
     logger.info("Starting at iteration %d of %d.", start_iter, schedule.max_iter)
     try:
-        if start_iter < schedule.max_iter:
+        if comm.is_main_process() and trackers:
+            run.update(run_ids=past_ids | _start(trackers, cfg, output_dir, start_iter, past_ids))
+        if schedule.max_iter == 0:
+            _save_untrained(trainer, checkpointer)
+        elif start_iter < schedule.max_iter:
             trainer.train(start_iter, schedule.max_iter)
         if trainer.stop_reason == "interrupted":
             run.update(status="interrupted", iteration=trainer.iter)
@@ -123,71 +137,35 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
         finish_run(cfg, trainer, checkpointer, best, run)
     except KeyboardInterrupt:
         run.update(status="interrupted")
+        upload = None  # who asks twice wants the end at once
         raise
     except BaseException as error:
         run.update(status="failed", error=f"{type(error).__name__}: {error}")
         raise
+    finally:
+        for writer in trackers:
+            writer.finish(run.values["status"], run.values.get("error"))
+        if upload is not None and comm.is_main_process():
+            upload.finish(run.values["status"])
     return "finished"
 
 
-def _refuse_other_run(folder: Path, resume: bool, overwrite: bool) -> bool:
-    """Whether the folder holds a run; ValueError where that must not be touched.
-
-    Every process looks before the main one writes anything.
-    """
-    held = [p.name for p in (folder / record.FILE, folder / "last_checkpoint") if p.exists()]
-    if held and not resume and not overwrite:
-        raise ValueError(
-            f"{folder} holds a run ({', '.join(held)}). Go on with it by --resume, choose another "
-            "train.output_dir, or start afresh in its place with train.overwrite=True."
-        )
-    comm.synchronize()
-    return bool(held)
+def _start(
+    trackers: list[RunWriter], cfg: DictConfig, folder: Path, start_iter: int, past_ids: dict[str, str]
+) -> dict[str, str | None]:
+    """Open the run in every tracking service; returns its ids there, by the writers' keys."""
+    config = flat_config(cfg)
+    for writer in trackers:
+        writer.start(config, folder, start_iter=start_iter, run_id=past_ids.get(writer.KEY))
+    return {writer.KEY: writer.run_id for writer in trackers}
 
 
-# Files of a run that begins anew; log.txt is open already and goes on.
-_REPLACED = (
-    *("model_[0-9]*.pth", "model_best.pth", "model_final.pth", "last_checkpoint", "adapter.safetensors"),
-    *("run.json", "parameters.json", "metrics.json", "*_metrics.json", "events.out.tfevents.*"),
-)
-
-
-def _clear_folder(folder: Path, keep_before: int) -> None:
-    """Leave out what an earlier run, or the lost end of this one, has left: all from iteration `keep_before` on."""
-    if keep_before:
-        drop_lines_after(folder / "metrics.json", keep_before - 1)
-        return
-    for pattern in _REPLACED:
-        for file in folder.glob(pattern):
-            file.unlink()
-    shutil.rmtree(folder / "predictions", ignore_errors=True)
-
-
-_DATA_KEYS = ("source", "fingerprint", "num_images", "synthetic")
-
-
-def _describe_data(cfg: DictConfig) -> dict[str, dict[str, Any]]:
-    """By split: annotation file (`source`), its fingerprint, its number of images, and whether they are synthetic."""
-    described = {}
-    for split in ("train", *evaluation_splits(cfg)):
-        metadata = dataset_metadata(cfg, split)
-        if metadata.get("fingerprint") is not None:
-            described[split] = {key: metadata.get(key) for key in _DATA_KEYS}
-    return described
-
-
-def _is_finished(folder: Path, identity: str, data: dict[str, dict[str, Any]]) -> bool:
-    past = record.read(folder)
-    if past.get("status") != "finished" or past.get("config_sha256") != identity:
-        return False
-    contents = [{split: d["fingerprint"] for split, d in x.items()} for x in (past.get("data", {}), data)]
-    if contents[0] != contents[1]:
-        raise ValueError(
-            f"The run in {folder} was made on other data: their annotation files have changed since. Choose another "
-            "train.output_dir, or start afresh in its place with train.overwrite=True."
-        )
-    logger.info("The run in %s is finished; nothing is left to do.", folder)
-    return True
+def _save_untrained(trainer: Trainer, checkpointer: Checkpointer) -> None:
+    """The checkpoint of a run of no iteration, which shows that all but training works; -1 says that none was run."""
+    logger.warning("train.max_iter is 0: nothing trains, the first weights are saved and evaluated.")
+    trainer.iter = -1
+    with EventStorage(0) as trainer.storage:
+        checkpointer.save("model_final", iteration=-1)
 
 
 def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:
@@ -225,8 +203,6 @@ def _resolve_schedule(cfg: DictConfig, loader: Any, total_batch_size: int) -> Sc
         images = load_dataset(cfg, "train")
         per_epoch = None if images is None else math.ceil(len(images) / total_batch_size)
     max_iter = iterations(train.max_iter, per_epoch, "train.max_iter")
-    if max_iter < 1:
-        raise ValueError(f"train.max_iter={train.max_iter!r}: expected at least one iteration.")
     schedule = Schedule(
         max_iter,
         iterations(train.eval_period, per_epoch, "train.eval_period"),
@@ -266,13 +242,16 @@ def build_model(cfg: DictConfig, device: torch.device, *, initialize: bool = Tru
 
 
 def check_num_classes(model: nn.Module, metadata: Any) -> None:
-    """Compare the model's `num_classes` with the data's. Raises ValueError where they differ."""
-    expected, classes = getattr(model, "num_classes", None), metadata.get("thing_classes")
+    """Compare `num_classes` of the model or of its `roi_heads` with the data's; ValueError where they differ."""
+    owner, key = model, "model.num_classes"
+    if (heads := getattr(model, "roi_heads", None)) is not None:
+        owner, key = heads, "model.roi_heads.num_classes"
+    expected, classes = getattr(owner, "num_classes", None), metadata.get("thing_classes")
     if expected is not None and classes is not None and expected != len(classes):
         where = metadata.get("json_file") or metadata.get("name")
         raise ValueError(
-            f"model.num_classes={expected}, but {where} has {len(classes)} categories: {', '.join(classes)}. "
-            f"Set model.num_classes={len(classes)}, or choose classes by data.classes."
+            f"{key}={expected}, but {where} has {len(classes)} categories: {', '.join(classes)}. "
+            f"Set {key}={len(classes)}, or choose classes by data.classes."
         )
 
 
@@ -294,7 +273,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPla
         loader,
         instantiate(node),
         accumulate=plan.accumulate,
-        amp_dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[train.amp.dtype] if train.amp.enabled else None,
+        amp_dtype=amp_dtype(train.amp.dtype, device) if train.amp.enabled else None,
         clip_norm=train.clip_grad.max_norm,
         clip_norm_type=train.clip_grad.norm_type,
         ema_decay=train.ema.decay if train.ema.enabled else None,
@@ -310,7 +289,12 @@ def _show_what_trains(model: nn.Module, output_dir: Path) -> None:
 
 
 def _register_hooks(
-    trainer: Trainer, checkpointer: Checkpointer, cfg: DictConfig, schedule: Schedule, run: record.RunRecord
+    trainer: Trainer,
+    checkpointer: Checkpointer,
+    cfg: DictConfig,
+    schedule: Schedule,
+    run: record.RunRecord,
+    upload: HubUpload | None,
 ) -> EvaluateAndKeepBest | None:
     train = cfg.train
     splits = evaluation_splits(cfg)
@@ -325,6 +309,12 @@ def _register_hooks(
             patience=train.early_stopping.patience if train.early_stopping.enabled else None,
             min_delta=train.early_stopping.min_delta,
         )
+
+    def on_save() -> None:
+        run.update(iteration=trainer.iter)
+        if upload is not None:
+            upload.checkpoint_saved()
+
     # Evaluation before the checkpoint, so that a checkpoint knows the best metric of its own iteration.
     trainer.register_hooks(
         [
@@ -336,7 +326,7 @@ def _register_hooks(
                 checkpointer,
                 schedule.checkpoint_period,
                 train.checkpointer.max_to_keep,
-                on_save=lambda: run.update(iteration=trainer.iter),
+                on_save=on_save,
             ),
             LogMemory(train.log_period),
             ProgressBar(),
@@ -345,12 +335,13 @@ def _register_hooks(
     return best
 
 
-def _writers(folder: Path, schedule: Schedule, period: int, start_iter: int) -> WriteMetrics:
+def _writers(folder: Path, schedule: Schedule, period: int, start_iter: int, trackers: list[RunWriter]) -> WriteMetrics:
     writers: list[EventWriter] = [
         CommonMetricPrinter(schedule.max_iter),
         JSONWriter(str(folder / "metrics.json")),
         # TensorBoard then forgets what a killed run wrote after its last checkpoint.
         TensorboardXWriter(str(folder), purge_step=start_iter or None),
+        *trackers,
     ]
     return WriteMetrics(writers, period=period)
 

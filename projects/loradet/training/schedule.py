@@ -13,6 +13,7 @@ def warmup(scheduler: ParamScheduler, iterations: int, factor: float, max_iter: 
         factor: multiplier at iteration 0, as a fraction of the scheduler's own first value.
         max_iter: length of the run.
     """
-    # fvcore's schedulers are defined below 1 only, and the warm-up ends on the scheduler's value there.
-    length = min(iterations, max_iter - 1) / max_iter
+    # fvcore's schedulers are defined below 1 only, and the warm-up ends on the scheduler's value there. A run may have
+    # no iteration at all.
+    length = max(0, min(iterations, max_iter - 1)) / max(1, max_iter)
     return WarmupParamScheduler(scheduler, warmup_factor=factor, warmup_length=length, warmup_method="linear")

@@ -11,6 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
+from loradet.precision import DTYPES
+
 _EPOCHS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*epochs?\s*")
 
 
@@ -29,7 +31,8 @@ class TrainSettings:
     seed: int = 0  # -1: draw one (it is logged and saved)
     device: str = "auto"  # "auto": CUDA where there is a device, else CPU
     cudnn_benchmark: bool = False
-    amp: dict = field(default_factory=lambda: {"enabled": False, "dtype": "bf16"})  # or "fp16", with a scaler
+    # dtype: or "fp16", with a scaler; or "auto": bf16 where the device has it, else fp16.
+    amp: dict = field(default_factory=lambda: {"enabled": False, "dtype": "bf16"})
     # Also the other arguments of DistributedDataParallel; fp16_compression: exchange gradients as float16.
     ddp: dict = field(
         default_factory=lambda: {
@@ -49,7 +52,13 @@ class TrainSettings:
     # period 0: at the end only; max_to_keep null: keep all
     checkpointer: dict = field(default_factory=lambda: {"period": "1 epochs", "max_to_keep": 2})
     best: dict = field(default_factory=lambda: {"metric": "bbox/AP", "mode": "max"})
+    # speed and memory of inference with the best weights, measured at the end: batches, and those before them
+    efficiency: dict = field(default_factory=lambda: {"enabled": False, "steps": 50, "warmup": 5})
     early_stopping: dict = field(default_factory=lambda: {"enabled": False, "patience": 5, "min_delta": 0.0})
+    # Reports beside TensorBoard, each where it has a project; name null: that of the output folder.
+    trackio: dict = field(default_factory=lambda: {"project": None, "name": None, "space_id": None, "private": True})
+    wandb: dict = field(default_factory=lambda: {"project": None, "name": None, "entity": None, "mode": None})
+    hub: dict = field(default_factory=lambda: {"repo_id": None, "private": True})  # uploads every checkpoint
 
 
 def complete_train_settings(cfg: DictConfig) -> None:
@@ -88,17 +97,27 @@ _KINDS = {
         isinstance(value, ListConfig) and all(isinstance(name, str) for name in value)
     ),
 }
+_OPTIONAL_TEXTS = (
+    *("trackio.project", "trackio.name", "trackio.space_id"),
+    *("wandb.project", "wandb.name", "wandb.entity", "wandb.mode", "hub.repo_id"),
+)
 _KIND_OF = {
     "a whole number": (
         *("seed", "accumulate", "max_batch_per_gpu", "log_period"),
-        *("checkpointer.max_to_keep", "early_stopping.patience"),
+        *("checkpointer.max_to_keep", "early_stopping.patience", "efficiency.steps", "efficiency.warmup"),
     ),
     "a number": ("clip_grad.max_norm", "clip_grad.norm_type", "ema.decay", "early_stopping.min_delta"),
-    "true or false": ("overwrite", "cudnn_benchmark", "smoke", "amp.enabled", "ema.enabled", "early_stopping.enabled"),
-    "a text": ("output_dir", "init_checkpoint", "device", "best.metric"),
+    "true or false": (
+        *("overwrite", "cudnn_benchmark", "smoke", "amp.enabled", "ema.enabled"),
+        *("early_stopping.enabled", "efficiency.enabled", "trackio.private", "hub.private"),
+    ),
+    "a text": ("output_dir", "init_checkpoint", "device", "best.metric", *_OPTIONAL_TEXTS),
     "a list of names, as [val,test]": ("eval_splits",),
 }
-_OPTIONAL = ("max_batch_per_gpu", "checkpointer.max_to_keep", "clip_grad.max_norm", "init_checkpoint")
+_OPTIONAL = (
+    *("max_batch_per_gpu", "checkpointer.max_to_keep", "clip_grad.max_norm", "init_checkpoint"),
+    *_OPTIONAL_TEXTS,
+)
 
 
 def _check_kinds(train: DictConfig) -> None:
@@ -113,12 +132,15 @@ def _check_kinds(train: DictConfig) -> None:
 
 def _check_values(train: DictConfig) -> None:
     _check_kinds(train)
-    for key in ("checkpointer.max_to_keep", "early_stopping.patience", "clip_grad.max_norm"):
+    for key in (
+        *("checkpointer.max_to_keep", "early_stopping.patience", "clip_grad.max_norm"),
+        *("efficiency.steps", "efficiency.warmup"),
+    ):
         value = OmegaConf.select(train, key)
         if value is not None and value <= 0:
             raise ValueError(f"train.{key}={value!r}: expected more than 0.")
-    if train.amp.dtype not in ("bf16", "fp16"):
-        raise ValueError(f'train.amp.dtype={train.amp.dtype!r}: expected "bf16" or "fp16".')
+    if train.amp.dtype not in DTYPES:
+        raise ValueError(f"train.amp.dtype={train.amp.dtype!r}: expected one of {', '.join(DTYPES)}.")
     if train.best.mode not in ("max", "min"):
         raise ValueError(f'train.best.mode={train.best.mode!r}: expected "max" or "min".')
     if train.smoke and len(train.eval_splits) != 1:
@@ -134,6 +156,19 @@ def _check_values(train: DictConfig) -> None:
         raise ValueError(f"train.ema.decay={train.ema.decay!r}: expected a fraction in [0, 1).")
     if train.log_period < 1:
         raise ValueError(f"train.log_period={train.log_period!r}: expected at least 1.")
+    _check_writers(train)
+
+
+def _check_writers(train: DictConfig) -> None:
+    for key in _OPTIONAL_TEXTS:
+        value = OmegaConf.select(train, key)
+        if value is not None and not value.strip():
+            raise ValueError(f"train.{key} is empty: expected a text, or null.")
+        writer = key.partition(".")[0]
+        if value is not None and writer != "hub" and train[writer].project is None:
+            raise ValueError(f"train.{key}={value!r} has no effect without train.{writer}.project.")
+    if train.wandb.mode not in (None, "online", "offline", "disabled"):
+        raise ValueError(f'train.wandb.mode={train.wandb.mode!r}: expected "online", "offline", "disabled" or null.')
 
 
 def iterations(duration: int | str, iterations_per_epoch: int | None, key: str) -> int:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from loradet.training.ema import ExponentialMovingAverage
+from loradet.training.memory import TrainingMemory
 from loradet.training.state import History, RankState
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class Trainer(TrainerBase):
         self.history = History()
         self.images_seen = 0
         self.step_seconds = 0.0
+        self.memory = TrainingMemory()
         self._rank_state = RankState()
         self._iterator: Iterator[list[dict]] | None = None
         self._gradients_checked = False
@@ -249,6 +251,7 @@ class Trainer(TrainerBase):
         state["history"] = History.of(self.storage).state_dict()
         state["images_seen"] = self.images_seen
         state["step_seconds"] = self.step_seconds
+        state["peak_memory_mb"] = self.memory.peak_mb()
         state["ranks"] = comm.all_gather(RankState.of(self.module).state_dict())
         return state
 
@@ -268,6 +271,7 @@ class Trainer(TrainerBase):
         self.history = History(state["history"])
         self.images_seen = state["images_seen"]
         self.step_seconds = state["step_seconds"]
+        self.memory.resume(state.get("peak_memory_mb", 0.0))  # checkpoints had none at first
         self._rank_state = RankState.pick(state["ranks"])
 
 

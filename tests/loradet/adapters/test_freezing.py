@@ -8,7 +8,7 @@ import torch
 from adapter_nets import Backbone, Block, Detector, same_state, seeded, state_copy
 from torch import nn
 
-from loradet.adapters import freeze, lora
+from loradet.adapters import freeze, load_adapter, lora, save_adapter
 
 
 def modes(module: nn.Module) -> dict[str, bool]:
@@ -199,3 +199,25 @@ def test_a_spawned_process_gets_the_frozen_module():
     process.start()
     assert queue.get(timeout=120) == ("FrozenSequential", ["1"])
     process.join()
+
+
+@pytest.mark.parametrize("how", ["itself", "deepcopy", "pickle"])
+def test_statistics_of_frozen_batch_norms_can_follow_the_mode(how, tmp_path):
+    def build() -> nn.Sequential:
+        net = seeded(0, lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)))
+        return COPIES[how](freeze(net, unfreeze=["2"], statistics=True))
+
+    net, images = build().train(), 5 + 3 * torch.randn(4, 3, 6, 6)
+    assert trainable(net) == {"2.weight", "2.bias"}
+    assert modes(net) == {"": False, "0": False, "1": True, "2": True}
+    before, features = state_copy(net), net[1](net[0](images))
+    assert features.mean().abs() < 1e-5
+    assert not torch.equal(net[1].running_mean, before["1.running_mean"])
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items() if "running" not in n and "num" not in n)
+    assert not any(modes(net.eval()).values())
+    # An adapter file has them, and puts them on the base with its first statistics.
+    save_adapter(net, tmp_path / "adapter.safetensors")
+    other = build().eval()
+    assert not torch.equal(other(images), net(images))
+    load_adapter(other, tmp_path / "adapter.safetensors")
+    assert torch.equal(other(images), net(images))

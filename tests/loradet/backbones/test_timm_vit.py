@@ -112,7 +112,7 @@ def test_blocks_are_named_once_and_in_order():
     assert list(make(depth=12).output_shape()) == ["block11"]
 
 
-@pytest.mark.parametrize("dtype", [None, "bf16", "fp16"])
+@pytest.mark.parametrize("dtype", [None, "bf16", "fp16", "auto"])
 def test_frozen_whole_it_keeps_nothing(dtype):
     backbone = freeze(make(frozen_dtype=dtype)).train()
     seen = []
@@ -127,7 +127,7 @@ def test_frozen_whole_it_keeps_nothing(dtype):
         assert tuple(feature.shape) in saved
     assert feature.dtype == torch.float32
     assert not feature.requires_grad
-    low = {None: torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    low = {None: torch.float32, "fp16": torch.float16}.get(dtype, torch.bfloat16)
     assert seen == [(low, False)]
     loss.backward()
     assert head.weight.grad is not None

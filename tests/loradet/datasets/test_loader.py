@@ -3,6 +3,7 @@
 import itertools
 import random
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -51,6 +52,21 @@ def make(**changes):
 def test_samples_do_not_depend_on_the_number_of_workers():
     alone = first(make(), 20)
     assert alone == first(make(num_workers=1), 20) == first(make(num_workers=3, prefetch_factor=1), 20)
+
+
+def test_a_worker_keeps_to_one_core():
+    def threads(record):
+        return {"image_id": record["image_id"], "threads": (torch.get_num_threads(), cv2.getNumThreads())}
+
+    cv2.setNumThreads(2)
+    # OpenCV starts its threads with the first work for them; a worker that is forked then must not wait for these.
+    cv2.warpAffine(np.zeros((2000, 2000, 3), np.uint8), np.eye(2, 3), (2000, 2000))
+    try:
+        (batch,) = first(make(mapper=threads, num_workers=1), 1)
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(-1)
+    assert {sample["threads"] for sample in batch} == {(1, 1)}
 
 
 def test_another_seed_gives_another_stream():

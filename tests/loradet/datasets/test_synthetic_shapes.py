@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loradet.datasets import check, coco_dataset, synthetic
+from loradet.datasets import check, coco_dataset, synthetic, yolo_to_coco
 
 _ROOT = Path(__file__).resolve().parents[3]
 
@@ -302,3 +302,20 @@ def test_the_tool_writes_shapes(tmp_path):
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")
     assert "Traceback" not in result.stderr
+
+
+def test_yolo_layout_holds_the_same_boxes(tmp_path):
+    shape = dict(style="shapes", size=(96, 128), counts={"train": 4, "val": 2}, max_objects=5)
+    coco, yolo = (synthetic.generate(tmp_path / layout, layout=layout, **shape) for layout in ("coco2017", "yolo"))
+    assert synthetic.generate(yolo, layout="yolo", **shape) == yolo
+    for split in ("train", "val"):
+        expected = json.loads((coco / f"annotations/instances_{split}2017.json").read_text())
+        converted, images = yolo_to_coco(yolo, split)
+        found = json.loads(converted.read_text())
+        assert found["info"]["synthetic"] is True
+        assert [c["name"] for c in found["categories"]] == [c["name"] for c in expected["categories"]]
+        assert [(i["width"], i["height"]) for i in found["images"]] == [(128, 96)] * len(expected["images"])
+        assert all((images / image["file_name"]).is_file() for image in found["images"])
+        for ours, theirs in zip(found["annotations"], expected["annotations"], strict=True):
+            assert (ours["image_id"], ours["category_id"]) == (theirs["image_id"], theirs["category_id"])
+            assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=0.02)

@@ -1,15 +1,20 @@
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from detectron2.data import MetadataCatalog
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from loradet.datasets import yolo_dataset, yolo_to_coco
-from loradet.datasets.yolo import label_file
+from loradet.datasets import count_yolo_classes, yolo_class_names, yolo_dataset, yolo_to_coco
+from loradet.datasets.provenance import is_synthetic
+from loradet.datasets.yolo_description import label_file
+from loradet.datasets.yolo_labels import parse_label
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _BCCD = Path(os.environ.get("LORADET_BCCD") or _REPOSITORY.parent / "shared" / "data" / "bccd")
@@ -24,7 +29,7 @@ class YoloFolder:
                 image.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (80, 40), (90, 90, 90)).save(image)
         self.label("train/a.txt", "0 0.5 0.5 0.25 0.5\n2 0.1 0.1 0.2 0.2\n\n")
-        self.label("train/deep/b.txt", "1 0.1 0.2 0.3 0.2 0.3 0.6 0.2 0.7\n")
+        self.label("train/deep/b.txt", "1 0.2 0.45 0.2 0.5\n")
         self.label("val/c.txt", "")
         self.yaml("train: images/train\nval: images/val\nnames: [cell, spot, dot]\n")
 
@@ -51,7 +56,8 @@ def _read(yolo, split="train") -> dict:
 
 
 def test_boxes_polygons_and_category_ids(yolo):
-    json_file, image_root = yolo_to_coco(yolo.path, "train")
+    yolo.label("train/deep/b.txt", "1 0.1 0.2 0.3 0.2 0.3 0.6 0.2 0.7\n")
+    json_file, image_root = yolo_to_coco(yolo.path, "train", polygons=True)
     content = json.loads(json_file.read_text())
     assert image_root == yolo.root / "images" / "train"
     assert [image["file_name"] for image in content["images"]] == ["a.jpg", "deep/b.PNG"]
@@ -63,13 +69,13 @@ def test_boxes_polygons_and_category_ids(yolo):
     assert not json_file.is_relative_to(yolo.root)
 
 
-@pytest.mark.parametrize("description", ["file", "folder", "dict", "list", "txt", "path", "dotted"])
+@pytest.mark.parametrize("description", ["file", "folder", "dict", "list", "txt", "path", "absolute", "dotted"])
 def test_ways_to_describe_a_split(yolo, description):
     source = yolo.path
     if description == "folder":
         source = yolo.root
     elif description == "dict":
-        yolo.yaml("train: images/train\nnc: 3\nnames: {0: cell, 1: spot, 2: dot}\n")
+        yolo.yaml("train: images/train\nnc: 3\nnames: {2: dot, 0: cell, '1': spot}\n")
     elif description == "list":
         (yolo.root / "images" / "train" / "deep").rename(yolo.root / "images" / "more")
         (yolo.root / "labels" / "train" / "deep").rename(yolo.root / "labels" / "more")
@@ -80,11 +86,18 @@ def test_ways_to_describe_a_split(yolo, description):
     elif description == "path":
         source = yolo.root.parent / "data.yaml"
         source.write_text("path: yolo\ntrain: images/train\nnames: [cell, spot, dot]\n")
+    elif description == "absolute":
+        source = yolo.root.parent / "elsewhere" / "mine.yaml"
+        source.parent.mkdir()
+        source.write_text(f"path: {yolo.root}\ntrain: [images/train]\nnames: [cell, spot, dot]\n")
     elif description == "dotted":
         yolo.yaml("train: ../images/train\nnames: [cell, spot, dot]\n")
     json_file, image_root = yolo_to_coco(source, "train")
     content = json.loads(json_file.read_text())
     assert sorted(ann["category_id"] for ann in content["annotations"]) == [1, 2, 3]
+    assert yolo_class_names(source) == ["cell", "spot", "dot"]
+    assert count_yolo_classes(source) == 3
+    assert count_yolo_classes(source, ["dot"]) == 1
     assert all((image_root / image["file_name"]).is_file() for image in content["images"])
 
 
@@ -93,6 +106,12 @@ def test_dataset_dicts_and_registration(yolo):
     assert [[ann["category_id"] for ann in record["annotations"]] for record in records] == [[1, 0], []]
     assert records[0]["file_name"] == str(yolo.root / "images" / "train" / "a.jpg")
     assert MetadataCatalog.get("yolo_test_registration").thing_classes == ["dot", "cell"]
+
+
+@pytest.mark.parametrize("line", ["", "synthetic: true\n"])
+def test_synthetic_images_stay_known_as_such(yolo, line):
+    yolo.yaml(f"train: images/train\nnames: [cell, spot, dot]\n{line}")
+    assert is_synthetic(yolo_to_coco(yolo.path, "train")[0]) is bool(line)
 
 
 def test_an_image_without_labels_is_empty(yolo):
@@ -113,9 +132,9 @@ def test_the_conversion_is_kept_until_labels_change(yolo):
 
 
 def test_boxes_are_clipped_and_those_without_area_dropped(yolo):
-    yolo.label("train/a.txt", "0 0.05 0.5 0.2 0.5\n1 0.5 0.5 0 0.5\n")
+    yolo.label("train/a.txt", "0 0.0495 0.5 0.1 0.5\n1 0.5 0.5 0 0.5\n")
     boxes = [ann["bbox"] for ann in _read(yolo)["annotations"] if ann["image_id"] == 1]
-    np.testing.assert_allclose(boxes, [[0, 10, 12, 20]], atol=1e-9)
+    np.testing.assert_allclose(boxes, [[0, 10, 7.96, 20]], atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -127,15 +146,79 @@ def test_boxes_are_clipped_and_those_without_area_dropped(yolo):
         ("3 0.5 0.5 0.2 0.2", "class 3.*0 to 2"),
         ("-1 0.5 0.5 0.2 0.2", "class -1"),
         ("0.5 0.5 0.5 0.2 0.2", "class 0.5"),
-        ("0 nan 0.5 0.2 0.2", "within 0 to 1"),
+        ("0 nan 0.5 0.2 0.2", "not finite"),
+        ("0 0.5 0.5 0.2 inf", "not finite"),
         ("0 120 40 20 20", "within 0 to 1"),
+        ("0 0.95 0.5 0.2 0.2", r"\(0.85, 0.4\) to \(1.05, 0.6\) leaves the image"),
+        ("0 0.5 0.099 0.2 0.201", "leaves the image"),
+        ("0 0.5 0.5 -0.2 0.2", "width -0.2"),
+        ("0 0.5 0.5 0.2 0.2 0.9 0.1 0.1", "8 values"),
     ],
 )
-def test_bad_labels_name_file_and_line(yolo, line, expected):
+@pytest.mark.parametrize("polygons", [False, True])
+def test_bad_labels_name_file_and_line(yolo, line, expected, polygons):
     path = yolo.label("train/a.txt", f"0 0.5 0.5 0.2 0.2\n{line}\n")
     with pytest.raises(ValueError, match=expected) as caught:
+        yolo_to_coco(yolo.path, "train", polygons=polygons)
+    assert f"{path}, line 2: " in str(caught.value)
+
+
+def test_a_polygon_that_leaves_the_image_is_a_fault(yolo):
+    path = yolo.label("train/a.txt", "1 0.1 0.2 0.3 1.2 0.3 0.6\n")
+    with pytest.raises(ValueError, match="leaves the image") as caught:
+        yolo_dataset(yolo.path, "train", polygons=True)
+    assert f"{path}, line 1: " in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["0 0.5 0.5 0.2 0.2 0.1 0.1", "1 0.1 0.2 0.3 0.2 0.3 0.6 0.2 0.7"])
+def test_what_may_be_a_polygon_is_a_fault_unless_asked_for(yolo, line):
+    path = yolo.label("train/a.txt", f"\n{line}\n")
+    for load in (yolo_to_coco, yolo_dataset):
+        with pytest.raises(ValueError, match=rf"{len(line.split())} values\. Expected `class cx cy w h`\.") as caught:
+            load(yolo.path, "train")
+        assert f"{path}, line 2: " in str(caught.value)
+        assert all(way in str(caught.value) for way in ("polygons=True", "data.polygons=true", "--polygons"))
+    assert len(yolo_dataset(yolo.path, "train", polygons=True)[0]["annotations"]) == 1
+
+
+@given(
+    corners=st.tuples(*[st.integers(0, 4000)] * 4),
+    digits=st.integers(3, 8),
+)
+def test_a_box_inside_the_image_may_be_rounded_to_three_digits(corners, digits):
+    x, y = (sorted(value / 4000 for value in pair) for pair in (corners[:2], corners[2:]))
+    values = [sum(x) / 2, sum(y) / 2, x[1] - x[0], y[1] - y[0]]
+    _, x0, y0, x1, y1 = parse_label(["0", *(f"{value:.{digits}f}" for value in values)], 1)
+    np.testing.assert_allclose([x0, x1, y0, y1], [*x, *y], atol=10.0**-digits)
+    assert 0 <= min(x0, y0, x1, y1) <= max(x0, y0, x1, y1) <= 1
+
+
+def test_all_faults_of_a_split_are_reported_at_once(yolo):
+    first = yolo.label("train/a.txt", "0 2 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2\n7 0.5 0.5 0.2 0.2\n")
+    second = yolo.label("train/deep/b.txt", "0 0.5\n")
+    broken = yolo.root / "images" / "train" / "c.jpg"
+    broken.write_bytes(b"no image")
+    binary = yolo.label("train/c.txt", "")
+    binary.write_bytes(b"\xff\xfe\x00")
+    expected = [f"{first}, line 1: ", f"{first}, line 3: ", f"{second}, line 1: ", f"{broken}: ", f"{binary}: "]
+    for _ in range(2):  # what is faulty is not taken from the cache the second time
+        with pytest.raises(ValueError, match="5 faults") as caught:
+            yolo_to_coco(yolo.path, "train")
+        lines = str(caught.value).splitlines()
+        assert len(lines) == 6
+        assert all(sum(line.startswith(f"- {start}") for line in lines) == 1 for start in expected)
+    first.write_text("")
+    second.write_text("")
+    with pytest.raises(ValueError, match="2 faults"):
         yolo_to_coco(yolo.path, "train")
-    assert f"{path}, line 2" in str(caught.value)
+
+
+def test_a_long_list_of_faults_is_cut(yolo):
+    path = yolo.label("train/a.txt", "9 0.5 0.5 0.2 0.2\n" * 25)
+    with pytest.raises(ValueError, match=r"25 faults[^…]*… and 5 more\.$") as caught:
+        yolo_to_coco(yolo.path, "train")
+    assert re.findall(r"line (\d+)", str(caught.value)) == [str(number) for number in range(1, 21)]
+    assert str(caught.value).count(str(path)) == 20
 
 
 @pytest.mark.parametrize(
@@ -163,7 +246,7 @@ def test_missing_files_are_named(yolo):
         yolo_to_coco(yolo.root / "nowhere.yaml", "train")
     (yolo.root / "train.txt").write_text("images/train/a.jpg\nimages/train/gone.jpg\n")
     yolo.yaml("train: train.txt\nnames: [cell, spot, dot]\n")
-    with pytest.raises(FileNotFoundError, match=r"train\.txt, line 2.*gone\.jpg"):
+    with pytest.raises(ValueError, match=r"train\.txt, line 2.*gone\.jpg"):
         yolo_to_coco(yolo.path, "train")
     yolo.yaml("train: images/train\nnames: [cell, spot, dot]\n")
     shutil.rmtree(yolo.root / "labels")
@@ -176,13 +259,34 @@ def test_missing_files_are_named(yolo):
 
 def test_unreadable_image_is_named(yolo):
     (yolo.root / "images" / "train" / "a.jpg").write_text("no image")
-    with pytest.raises(ValueError, match=r"a\.jpg cannot be read"):
+    with pytest.raises(ValueError, match=r"a\.jpg: cannot be read"):
         yolo_to_coco(yolo.path, "train")
 
 
 def test_labels_of_images_outside_an_images_folder_lie_beside_them():
-    assert label_file(Path("/d/images/x/images/1.tar.jpg")) == Path("/d/images/x/labels/1.tar.txt")
-    assert label_file(Path("/d/photos/1.jpg")) == Path("/d/photos/1.txt")
+    assert label_file("/d/photos/1.jpg") == "/d/photos/1.txt"
+    assert label_file("/d/my.images/1") == "/d/my.images/1.txt"
+
+
+def test_the_last_images_folder_of_a_path_is_the_one_with_labels_beside_it():
+    assert label_file("/d/images/x/images/1.tar.jpg") == "/d/images/x/labels/1.tar.txt"
+    assert label_file("/images/images/deep/1.jpg") == "/images/labels/deep/1.txt"
+
+
+def test_a_given_number_of_images_is_the_same_choice_every_time(yolo):
+    for number in range(12):
+        Image.new("RGB", (20, 10)).save(yolo.root / "images" / "train" / f"more{number}.jpg")
+        yolo.label(f"train/more{number}.txt", "0 0.5 0.5 0.5 0.5\n" if number % 2 else "")
+    records = yolo_dataset(yolo.path, "train", max_images=5)
+    assert len(records) == 5
+    assert all(record["annotations"] for record in records)
+    again = yolo_dataset(yolo.path, "train", max_images=7)
+    names, more = ([record["file_name"] for record in found] for found in (records, again))
+    assert names == sorted(names)
+    assert set(names) < set(more)
+    assert len(yolo_dataset(yolo.path, "train", max_images=99)) == 14
+    with pytest.raises(ValueError, match="max_images=0"):
+        yolo_dataset(yolo.path, "train", max_images=0)
 
 
 @pytest.mark.skipif(not _BCCD.is_dir(), reason=f"no BCCD data at {_BCCD} (LORADET_BCCD)")

@@ -93,6 +93,14 @@ def test_order_stays_and_one_changes_nothing():
     assert Temperature(2.0).apply(np.array([0.5]))[0] == 0.5
 
 
+def test_text_says_where_it_comes_from():
+    assert str(Temperature(1.5)) == "temperature 1.5000, given"
+    fitted = fit_temperature(np.array([0.9, 0.8, 0.4]), np.array([True, False, True]))
+    assert str(fitted) == f"temperature {fitted.value:.4f}, fitted on 3 detections of another split"
+    nothing = fit_temperature(np.zeros(0), np.zeros(0, bool))
+    assert str(nothing).endswith("fitted on 0 detections of another split; no detections to fit on")
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_other_values_are_refused(value):
     with pytest.raises(ValueError, match="above 0"):

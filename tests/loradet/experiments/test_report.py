@@ -67,8 +67,9 @@ def test_what_is_written_is_what_is_returned(report):
     output, paths = report
     assert sorted(paths) == sorted(path for path in output.rglob("*") if path.is_file())
     assert {path.name for path in paths} == {
-        *("report.tsv", "report.md", "report.html", "curves_loss.png", "curves_ap.png"),
-        *(f"{name}_{split}.png" for name in ("ap_parameters", "ap_rank", "ap_classes") for split in ("val", "test")),
+        *("report.tsv", "results.json", "report.md", "report.html", "curves_loss.png", "curves_ap.png"),
+        *(f"ap_{name}_val.png" for name in ("parameters", "memory", "rank", "classes")),
+        *(f"ap_{name}_test.png" for name in ("parameters", "memory", "rank", "classes")),
     }
 
 
@@ -154,7 +155,7 @@ def test_the_same_runs_give_the_same_files(report, runs, tmp_path):
 def test_without_a_finished_run_there_are_the_missing_and_the_reported(runs, tmp_path):
     missing = [absent(tmp_path, run.entry, run.seed) for run in runs]
     paths = write_report(STUDY, missing, tmp_path / "report", title="Nothing yet")
-    assert [path.name for path in paths] == ["report.tsv", "report.md", "report.html"]
+    assert [path.name for path in paths] == ["report.tsv", "results.json", "report.md", "report.html"]
     rows = {row["id"]: row for row in markdown_rows(tmp_path / "report", "Results on val")}
     assert (rows["E2"]["AP"], rows["E2"]["AP reported"]) == ("missing", "0.523 ± 0.028 (3)")
     assert rows["E2"]["runs"] == "0 of 3; seeds 0, 1, 2 missing"

@@ -15,7 +15,7 @@ from loradet.experiments.report import write_report
 PROBE = entry("E1", seeds=(0, 1), method="linear probe")
 LORA = entry("E2", title="<i>LoRA</i> & more", method="LoRA", baselines=("E1",), reported=reported("val", 0.6))
 MISSING = entry("E3")
-PLOTS = 4  # AP against parameters, per class, and two curves; no entry has a rank
+PLOTS = 5  # AP against parameters and memory, per class, and two curves; no entry has a rank
 
 # Runs in the page after it is loaded; what it finds comes back in an attribute.
 PROBE_SCRIPT = """

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 from detectron2.utils.events import EventStorage
+from torch import nn
 
 from loradet.training.hooks import EvaluateAndKeepBest
+from loradet.training.memory import TrainingMemory
 
 NOTHING_FOUND = {"AP": math.nan, "AP50": math.nan}
 
@@ -18,7 +20,10 @@ def run(results, metric="bbox/AP", mode="max", **kwargs):
     checkpointer = SimpleNamespace(save=lambda name, only_model, iteration: saved.append(iteration))  # noqa: ARG005
     hook = EvaluateAndKeepBest(1, lambda: {"bbox": next(stream)}, checkpointer, metric=metric, mode=mode, **kwargs)
     with EventStorage() as storage:
-        hook.trainer = SimpleNamespace(iter=0, max_iter=99, ema=None, storage=storage, stop=stops.append)
+        hook.trainer = SimpleNamespace(
+            **dict(iter=0, max_iter=99, ema=None, module=nn.Module(), memory=TrainingMemory()),
+            **dict(storage=storage, stop=stops.append),
+        )
         for iteration in range(len(results)):
             hook.trainer.iter = iteration
             hook.after_step()

@@ -1,10 +1,12 @@
 """Durations, batch plans, unknown keys."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from loradet.precision import amp_dtype
 from loradet.training.overrides import check_overrides
 from loradet.training.settings import complete_train_settings, iterations, plan_batch
 
@@ -130,3 +132,15 @@ def test_a_key_whose_value_hangs_on_a_missing_one_can_be_overridden_beside_it():
 def test_unknown_keys_are_errors_that_name_the_nearest(override, message):
     with pytest.raises(ValueError, match=message):
         check_overrides(OmegaConf.create(CONFIG), ["train.max_iter=1", override])
+
+
+def test_auto_precision_is_bf16_where_the_device_computes_in_it(monkeypatch):
+    assert amp_dtype("fp16", torch.device("cpu")) is torch.float16
+    assert amp_dtype("auto", torch.device("cpu")) is torch.bfloat16
+    asked = {}
+    for native in (True, False):
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda native=native, **words: asked.update(words) or native
+        )
+        assert amp_dtype("auto", torch.device("cuda")) is (torch.bfloat16 if native else torch.float16)
+    assert asked == {"including_emulation": False}

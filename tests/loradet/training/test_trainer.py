@@ -211,3 +211,24 @@ def test_state_survives_weights_only_loading(tmp_path):
     assert second.storage.history("loss_a").values() == whole.storage.history("loss_a").values()
     second._rank_state.restore(second.module)
     assert torch.equal(torch.rand(3), draws)
+
+
+def test_the_peak_memory_of_an_earlier_part_counts(monkeypatch):
+    def a_process_held(peak_mb):
+        monkeypatch.setattr("loradet.training.memory.peak_memory_mb", lambda: peak_mb)
+
+    a_process_held(5000.0)
+    first = make(batches(2))
+    first.train(0, 2)
+    saved = first.state_dict()
+    a_process_held(100.0)  # for loading the model, say
+    resumed = make(batches(2))
+    assert resumed.memory.peak_mb() == 100
+    resumed.load_state_dict(saved)
+    assert resumed.memory.peak_mb() == 5000
+    a_process_held(6000.0)
+    assert resumed.memory.peak_mb() == 6000
+    a_process_held(100.0)
+    older = make(batches(2))
+    older.load_state_dict({key: value for key, value in saved.items() if key != "peak_memory_mb"})
+    assert (older.iter, older.memory.peak_mb()) == (1, 100)

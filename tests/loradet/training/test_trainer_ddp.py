@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+from loradet.training.batch_statistics import average_statistics
 from loradet.training.distributed import run_distributed
 from loradet.training.trainer import NonFiniteLossError, Trainer, UnusedParameterError
 
@@ -100,6 +101,12 @@ def work(folder):
     model = Toy()
     model.idle.requires_grad_(True)
     found["unused"] = _error(UnusedParameterError, lambda: make(batches(rank), model=model).train(0, 1))
+    norms = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    norms[1].eval()
+    for norm in norms:
+        norm.running_mean += 1.0 + 4.0 * rank
+    average_statistics(norms)
+    found["means"] = [norm.running_mean[0].item() for norm in norms]
     torch.save(found, folder / f"{rank}.pt")
 
 
@@ -149,6 +156,10 @@ def test_an_interrupt_of_one_process_stops_all_after_the_same_step(found):
 def test_a_parameter_without_gradient_is_an_error_on_all(found):
     for f in found:
         assert "2 trainable parameters get no gradient: idle.weight, idle.bias" in f["unused"]
+
+
+def test_statistics_that_are_gathered_become_the_mean_of_the_processes(found):
+    assert [f["means"] for f in found] == [[3.0, 1.0], [3.0, 5.0]]
 
 
 def test_a_parameter_outside_the_optimizer_is_named():

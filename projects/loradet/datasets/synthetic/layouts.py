@@ -1,7 +1,7 @@
-"""Where the files of a set lie: as in SARDet-100K, or as in COCO 2017."""
+"""Where the files of a set lie: as in SARDet-100K, as in COCO 2017, as Roboflow exports them, or as YOLO wants them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -14,12 +14,17 @@ class Layout:
     stem: str
     first: int  # number of the first image
     splits: tuple[str, ...]  # made unless the caller says otherwise
+    called: Mapping[str, str] = field(default_factory=dict)  # split -> its name in paths, where that differs
+    labels: str = ""  # of YOLO's label files; `annotations` is the description of all splits then
 
     def json_file(self, root: Path, split: str) -> Path:
-        return root / self.annotations.format(split=split)
+        return root / self.annotations.format(split=self.called.get(split, split))
 
     def image_folder(self, root: Path, split: str) -> Path:
-        return root / self.images.format(split=split)
+        return root / self.images.format(split=self.called.get(split, split))
+
+    def label_folder(self, root: Path, split: str) -> Path:
+        return root / self.labels.format(split=self.called.get(split, split))
 
     def file_name(self, index: int, suffix: str) -> str:
         """Of the image at `index`, counted from 0; `suffix` with its dot."""
@@ -27,7 +32,8 @@ class Layout:
 
     def describe(self, splits: Sequence[str]) -> str:
         """One line for people: the paths of the given splits."""
-        names = splits[0] if len(splits) == 1 else f"{{{','.join(splits)}}}"
+        called = [self.called.get(split, split) for split in splits]
+        names = called[0] if len(called) == 1 else f"{{{','.join(called)}}}"
         return f"{self.annotations.format(split=names)} and {self.images.format(split=names)}/"
 
 
@@ -45,5 +51,21 @@ LAYOUTS = {
         stem="{:012d}",
         first=1,
         splits=("train", "val"),
+    ),
+    "roboflow": Layout(
+        annotations="{split}/_annotations.coco.json",
+        images="{split}",
+        stem="{:06d}",
+        first=0,
+        splits=("train", "val", "test"),
+        called={"val": "valid"},
+    ),
+    "yolo": Layout(
+        annotations="data.yaml",
+        images="images/{split}",
+        stem="{:06d}",
+        first=0,
+        splits=("train", "val"),
+        labels="labels/{split}",
     ),
 }

@@ -1,4 +1,4 @@
-"""Writes synthetic sets to disk, in the layout of SARDet-100K or of COCO 2017."""
+"""Writes synthetic sets to disk, in one of the layouts of `layouts.LAYOUTS`."""
 
 import json
 import zlib
@@ -20,6 +20,7 @@ from loradet.datasets.synthetic.compose import (
     scene,
 )
 from loradet.datasets.synthetic.layouts import LAYOUTS
+from loradet.datasets.synthetic.yolo_files import write_yolo
 from loradet.files import write_json
 
 MANIFEST = "synthetic.json"
@@ -55,9 +56,10 @@ def generate(
         size: side in pixels, or (H, W).
         counts: images per split; `default_counts(layout)` by default.
         seed: any integer >= 0.
-        layout: "sardet" (`Annotations/<split>.json`, `JPEGImages/<split>/`) or "coco2017"
-            (`annotations/instances_<split>2017.json`, `<split>2017/`, file names of 12 digits, the image's id);
-            `default_layout(style)` by default.
+        layout: "sardet" (`Annotations/<split>.json`, `JPEGImages/<split>/`), "coco2017"
+            (`annotations/instances_<split>2017.json`, `<split>2017/`, file names of 12 digits, the image's id),
+            "roboflow" (`{train,valid,test}/_annotations.coco.json`, images beside it) or "yolo" (`data.yaml`,
+            `images/<split>/`, `labels/<split>/`); `default_layout(style)` by default.
         max_objects: objects in an image at most, 1 to 100.
         workers: processes.
         progress: show a bar on a terminal.
@@ -80,8 +82,12 @@ def generate(
     records: dict[str, list] = {split: [] for split in wanted["counts"]}
     for split, chunk in _paint_all(root, wanted, workers, progress):
         records[split] += chunk
-    for split, images in records.items():
-        write_coco(LAYOUTS[wanted["layout"]].json_file(root, split), _to_coco(images, wanted, split))
+    where = LAYOUTS[wanted["layout"]]
+    if where.labels:
+        write_yolo(root, where, records, tuple(wanted["size"]), STYLE_CLASSES[wanted["style"]])
+    else:
+        for split, images in records.items():
+            write_coco(where.json_file(root, split), _to_coco(images, wanted, split))
     write_json(root / MANIFEST, {**_to_manifest(wanted), "complete": True})
     return root
 
@@ -173,7 +179,7 @@ def _all_there(root: Path, wanted: dict) -> bool:
         folder = layout.image_folder(root, split)
         if not layout.json_file(root, split).is_file() or not folder.is_dir():
             return False
-        if sum(1 for _ in folder.iterdir()) < count:
+        if sum(file.suffix != ".json" for file in folder.iterdir()) < count:
             return False
     return True
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
+from detectron2.structures import ImageList
 from torch.nn import functional as F
 
 
@@ -40,6 +41,58 @@ class DetrBackbone(Backbone):
     def padding_constraints(self) -> dict[str, int]:
         """As the wrapped backbone's."""
         return self.wrapped.padding_constraints
+
+
+def fixed_batch_size(
+    image_sizes: Sequence[tuple[int, int]], pad_to: tuple[int, int], names: Sequence[str]
+) -> tuple[int, int]:
+    """Size of a batch that is one of few.
+
+    `pad_to` where all images fit into it, else `pad_to` turned by a quarter where they all fit into that. Where
+    some fit only one way and some only the other, each side is the smaller of the two numbers that is large enough.
+
+    Args:
+        image_sizes: (height, width) of each image, pixels.
+        pad_to: (height, width).
+        names: of the images, for errors.
+
+    Raises:
+        ValueError: an image fits neither way.
+    """
+    ways = (pad_to, pad_to[::-1])
+    for (height, width), name in zip(image_sizes, names):
+        if not any(_fits((height, width), way) for way in ways):
+            raise ValueError(
+                f"{name} comes as {height}x{width} pixels (height x width), but pad_to={pad_to} takes at most "
+                f"{pad_to[0]}x{pad_to[1]} or {pad_to[1]}x{pad_to[0]}. Resize it to less in the augmentations, or give "
+                "a larger pad_to."
+            )
+    largest = tuple(max(sides) for sides in zip(*image_sizes))
+    for way in ways:
+        if _fits(largest, way):
+            return way
+    height, width = (min(side for side in pad_to if side >= needed) for needed in largest)
+    return height, width
+
+
+def pad_batch(images: ImageList, size: tuple[int, int], divisor: int = 1) -> ImageList:
+    """The batch with zeros added at the right and the bottom.
+
+    Args:
+        images: a batch; it is never made smaller.
+        size: (height, width) that it shall have at least.
+        divisor: both sides become multiples of it; 0 asks for nothing.
+    """
+    height, width = images.tensor.shape[-2:]
+    divisor = max(divisor, 1)
+    bottom, right = (
+        max(-(-wanted // divisor) * divisor - there, 0) for wanted, there in zip(size, (height, width), strict=True)
+    )
+    return ImageList(F.pad(images.tensor, (0, right, 0, bottom)), images.image_sizes) if bottom or right else images
+
+
+def _fits(size: tuple[int, ...], room: tuple[int, int]) -> bool:
+    return size[0] <= room[0] and size[1] <= room[1]
 
 
 def padding_mask(

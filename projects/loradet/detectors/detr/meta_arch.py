@@ -14,7 +14,7 @@ from torch import nn
 from .box_iou import to_centre_size, to_xyxy
 from .categories import CategoryIds
 from .criterion import SetCriterion
-from .features import DetrBackbone, padding_mask
+from .features import DetrBackbone, fixed_batch_size, pad_batch, padding_mask
 from .matcher import DetrTargets, NonFiniteCostError
 from .transformer import DetrTransformer
 
@@ -28,13 +28,14 @@ class DETR(nn.Module):
     Attributes:
         num_classes: K, the classes of the data.
         num_queries: Q, the most detections of an image.
+        pad_to: (height, width) of landscape batches, pixels; None: as large as the images need.
     """
 
     def __init__(
         self,
         *,
         backbone: Backbone,
-        in_feature: str,
+        in_feature: str | None,
         position_embedding: nn.Module,
         transformer: DetrTransformer,
         criterion: SetCriterion,
@@ -45,11 +46,12 @@ class DETR(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         input_format: str = "RGB",
+        pad_to: Sequence[int] | None = None,
     ) -> None:
         """
         Args:
             backbone: any Detectron2 backbone; it is kept as `backbone.0`.
-            in_feature: name of the map to work on.
+            in_feature: name of the map to work on; None: the only one that the backbone gives.
             position_embedding: takes the padding (N, h, w), gives (N, C, h, w).
             transformer: between map and predictions.
             criterion: losses of the predictions.
@@ -60,18 +62,26 @@ class DETR(nn.Module):
                 published models with 91 logits: `coco_categories()`.
             pixel_mean, pixel_std: per channel of `input_format`, in the range of the images.
             input_format: channel order that the images come in, for those who load or paint them.
+            pad_to: (height, width) in pixels that batches are padded to, or (width, height) where the images need it;
+                see `fixed_batch_size`. Batches of few different sizes are faster on some devices, and their memory is
+                known. What is padded is masked: detections stay the same. None: as large as the images need.
 
         Raises:
-            ValueError: the backbone has no such map, `categories` is of another number of classes, or no query.
+            ValueError: the backbone has no such map (or several, and none is named), `categories` is of another number
+                of classes, no query, or `pad_to` is not two sizes.
         """
         super().__init__()
         shapes = backbone.output_shape()
+        if in_feature is None and len(shapes) == 1:
+            (in_feature,) = shapes
         if in_feature not in shapes:
             raise ValueError(f"in_feature={in_feature!r}: the backbone gives {', '.join(shapes)}.")
         if categories is not None and len(categories) != num_classes:
             raise ValueError(f"num_classes={num_classes}, but categories maps {len(categories)} classes.")
         if num_queries < 1:
             raise ValueError(f"num_queries={num_queries}: at least 1 is needed.")
+        if pad_to is not None and (len(pad_to) != 2 or min(pad_to) < 1):
+            raise ValueError(f"pad_to={list(pad_to)}: expected (height, width) in pixels, or None.")
         hidden_dim = transformer.hidden_dim
         num_logits = num_classes if categories is None else categories.num_logits
         self.num_classes = num_classes
@@ -80,6 +90,7 @@ class DETR(nn.Module):
         self.aux_loss = aux_loss
         self.categories = categories
         self.input_format = input_format
+        self.pad_to = None if pad_to is None else (int(pad_to[0]), int(pad_to[1]))
         self.criterion = criterion
         self.transformer = transformer
         self.class_embed = nn.Linear(hidden_dim, num_logits + 1)
@@ -111,7 +122,8 @@ class DETR(nn.Module):
             `pred_classes`, a detection for each query whose box is not empty.
 
         Raises:
-            ValueError: an image without `instances` in training, or a class out of range.
+            ValueError: an image without `instances` in training, a class out of range, or an image larger than
+                `pad_to`.
             NonFiniteCostError: in training, predictions or boxes are not finite.
         """
         images = self.preprocess_image(batched_inputs)
@@ -129,13 +141,22 @@ class DETR(nn.Module):
         ]
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalise the images and pad them with zeros to one batch, of the size that the backbone wants."""
+        """Normalise the images and pad them with zeros to one batch, of the size that `pad_to` and the backbone want.
+
+        Raises:
+            ValueError: an image is larger than `pad_to`.
+        """
         images = [move_device_like(item["image"], self.pixel_mean) for item in batched_inputs]
-        return ImageList.from_tensors(
+        batch = ImageList.from_tensors(
             [(image - self.pixel_mean) / self.pixel_std for image in images],
             self.backbone.size_divisibility,
             padding_constraints=self.backbone.padding_constraints,
         )
+        if self.pad_to is None:
+            return batch
+        names = [item.get("file_name", "an image") for item in batched_inputs]
+        size = fixed_batch_size(batch.image_sizes, self.pad_to, names)
+        return pad_batch(batch, size, self.backbone.size_divisibility)
 
     def predict(
         self, features: torch.Tensor, padding: torch.Tensor, *, is_padded: bool = True

@@ -1,0 +1,43 @@
+"""YOLO data: `data.data_yaml` (the file, or its folder) says where images and labels are and which classes there are.
+
+A model counts its classes from the same place: `model.num_classes = num_classes`. `dataloader.test` needs a `test` in
+the description, but only where `train.eval_splits` asks for it.
+"""
+
+from detectron2.config import LazyCall as L
+from omegaconf import OmegaConf
+
+from loradet.datasets import count_yolo_classes, yolo_dataset
+
+from .data import dataloader
+
+data = OmegaConf.create(
+    dict(
+        name="yolo",
+        data_yaml="???",
+        classes=None,  # names in the wanted order; None: all of the description, in its order
+        polygons=False,  # let labels be polygons too, of which the boxes are taken
+        max_images=dict(train=None, val=None, test=None),  # so many only, for a quick try; None: all
+        image_size=640,  # pixels of the shorter edge
+        max_size=1024,  # pixels of the longer edge
+    )
+)
+
+num_classes = L(count_yolo_classes)(data_yaml="${data.data_yaml}", classes="${data.classes}")
+
+
+def _dataset(split: str, **kwargs):
+    return L(yolo_dataset)(
+        name="${data.name}_" + split,
+        data_yaml="${data.data_yaml}",
+        split=split,
+        classes="${data.classes}",
+        max_images="${data.max_images." + split + "}",
+        polygons="${data.polygons}",
+        **kwargs,
+    )
+
+
+dataloader.train.dataset = _dataset("train", filter_empty=True)
+dataloader.val.dataset = _dataset("val")
+dataloader.test.dataset = _dataset("test")

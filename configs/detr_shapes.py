@@ -1,0 +1,35 @@
+"""A small DETR on a frozen backbone learns coloured shapes: the smallest run in which a DETR learns on a CPU.
+
+    python tools/datasets.py synthetic datasets/synthetic_shapes --style shapes --size 128 --max-objects 3 \
+        --train 4000 --val 200
+    python tools/lazyconfig_train_net.py --config-file configs/detr_shapes.py
+"""
+
+from .common.backbones import atto_frozen
+from .common.coco2017 import data, dataloader
+from .common.models.detr import model
+from .common.optim import AdamW as optimizer
+from .common.schedule import cosine as lr_multiplier
+from .common.train import train
+
+model.backbone = atto_frozen
+model.backbone.module.out_features = ["stage2"]
+model.in_feature = "stage2"
+model.position_embedding.num_pos_feats = 64
+model.transformer.hidden_dim = 128
+model.transformer.num_encoder_layers = 2
+model.transformer.num_decoder_layers = 2
+model.transformer.dim_feedforward = 256
+model.transformer.dropout = 0.0
+model.num_queries = 20
+data.name = "synthetic_shapes"
+data.root = "datasets/synthetic_shapes"
+data.image_size = data.max_size = 128
+dataloader.train.total_batch_size = 16
+optimizer.lr = 5e-4
+optimizer.weight_decay = 1e-4
+train.output_dir = "work_dirs/detr_shapes"
+train.max_iter = "60 epochs"
+train.eval_period = "5 epochs"
+train.checkpointer.period = "5 epochs"
+train.clip_grad.max_norm = 0.1

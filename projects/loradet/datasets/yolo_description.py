@@ -1,0 +1,183 @@
+"""What a YOLO data.yaml says: class names, and where the images and labels of a split are."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loradet.datasets.files import PathLike, expand
+
+SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class YoloSplit:
+    """One split of a YOLO data set. Images are strings: a Path for each of many files costs seconds.
+
+    Attributes:
+        names: of the classes, by number.
+        images: files, in the order of their paths.
+        image_root: folder that all of them are in.
+        faults: what is wrong with lists of images, a line each.
+    """
+
+    names: list[str]
+    images: list[str]
+    image_root: Path
+    faults: list[str]
+
+
+def count_yolo_classes(data_yaml: PathLike, classes: Sequence[str] | None = None) -> int:
+    """How many classes a model of this data needs: those that are named, else the description's `names`.
+
+    Raises:
+        FileNotFoundError, ValueError: no description, or one without names.
+    """
+    return len(yolo_class_names(data_yaml)) if classes is None else len(classes)
+
+
+def yolo_class_names(data_yaml: PathLike) -> list[str]:
+    """`names` of a description (the file, or its folder), by class number.
+
+    Raises:
+        FileNotFoundError, ValueError: no description, or one without names.
+    """
+    path = find_description(data_yaml)
+    return _class_names(_read_yaml(path), path)
+
+
+def coco_head(data_yaml: PathLike) -> dict[str, Any]:
+    """`info` and `categories` of the same data as COCO: ids are class numbers + 1, `synthetic: true` is passed on.
+
+    Raises:
+        FileNotFoundError, ValueError: no description, or one without names.
+    """
+    path = find_description(data_yaml)
+    content = _read_yaml(path)
+    # Without the folder: the same data elsewhere has the same fingerprint.
+    info: dict[str, Any] = {"description": f"made from {path.name}"}
+    if content.get("synthetic") is True:
+        info["synthetic"] = True
+    names = _class_names(content, path)
+    return {"info": info, "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)]}
+
+
+def find_description(data_yaml: PathLike) -> Path:
+    """The data.yaml itself, or that of a folder: `data.yaml`, else the only YAML file in it.
+
+    Raises:
+        FileNotFoundError: there is none, or several.
+    """
+    path = expand(data_yaml).absolute()
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise FileNotFoundError(f"No YOLO description at {path}. Expected a data.yaml with train, val and names.")
+    found = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
+    named = [file for file in found if file.stem == "data"]
+    if len(named or found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise FileNotFoundError(f"{path} should hold one data.yaml; YAML files there: {names}. Give the file itself.")
+    return (named or found)[0]
+
+
+def read_split(data_yaml: Path, split: str) -> YoloSplit:
+    """Class names and images of a split.
+
+    Raises:
+        FileNotFoundError, ValueError: as `loradet.datasets.yolo_dataset`, but for single images and labels.
+    """
+    content = _read_yaml(data_yaml)
+    names = _class_names(content, data_yaml)
+    if content.get(split) is None:
+        splits = [key for key, value in content.items() if key in ("train", "val", "test", "valid") and value]
+        raise ValueError(f"{data_yaml} has no split {split!r}; it has {', '.join(splits) or 'none'}.")
+    base = data_yaml.parent / expand(content.get("path") or ".")
+    entries = content[split] if isinstance(content[split], list) else [content[split]]
+    images: set[str] = set()
+    roots: set[str] = set()
+    faults: list[str] = []
+    for entry in entries:
+        source = _locate(base, str(entry), data_yaml, split)
+        if source.is_dir():
+            images.update(_in_folder(source))
+            roots.add(str(source))
+            continue
+        listed, absent = _listed(source, base)
+        faults += absent
+        images.update(listed)
+        roots.update(os.path.dirname(image) for image in listed)  # noqa: PTH120
+    if not images and not faults:
+        raise ValueError(f"{data_yaml}: no image ({', '.join(SUFFIXES)}) in split {split!r}: {content[split]}.")
+    files = sorted(images)
+    if files and not any(os.path.isfile(label_file(image)) for image in files):  # noqa: PTH113
+        raise FileNotFoundError(
+            f"{data_yaml}: no image of split {split!r} has a label file. Expected, for example, "
+            f"{label_file(files[0])} for {files[0]}."
+        )
+    return YoloSplit(names, files, Path(os.path.commonpath(roots)) if roots else base, faults)
+
+
+def label_file(image: str) -> str:
+    """Where an image's labels are: the last folder `images` of its path turned to `labels`, suffix `.txt`."""
+    folder, slash, name = image.rpartition(os.sep)
+    above, found, below = f"{folder}{slash}".rpartition(f"{os.sep}images{os.sep}")
+    if found:
+        folder, slash = f"{above}{os.sep}labels{os.sep}{below}", ""
+    stem, dot, _ = name.rpartition(".")
+    return f"{folder}{slash}{stem if dot else name}.txt"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected keys like train, val and names.")
+    return content
+
+
+def _class_names(content: dict[str, Any], path: Path) -> list[str]:
+    names = content.get("names")
+    if isinstance(names, dict):
+        by_number = {str(number): name for number, name in names.items()}
+        if by_number.keys() != set(map(str, range(len(names)))):
+            raise ValueError(f"{path}: the keys of names are {list(names)}. Expected 0 to {len(names) - 1}.")
+        names = [by_number[str(number)] for number in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"{path}: names is {names!r}. Expected a list of class names, or a dict from 0 on.")
+    if content.get("nc", len(names)) != len(names):
+        raise ValueError(f"{path}: nc is {content['nc']}, but names has {len(names)} entries.")
+    return [str(name) for name in names]
+
+
+def _locate(base: Path, entry: str, data_yaml: Path, split: str) -> Path:
+    path = base / expand(entry)
+    # Some exporters write `../train/images` for a folder beside the description.
+    candidates = [path, base / entry.removeprefix("../")]
+    for candidate in candidates:
+        if candidate.exists():
+            return Path(os.path.normpath(candidate))
+    raise FileNotFoundError(f"{data_yaml}: {split} is {entry!r}, but there is no {path}.")
+
+
+def _in_folder(folder: Path) -> Iterator[str]:
+    for root, _, files in os.walk(folder):
+        yield from (os.path.join(root, file) for file in files if file.lower().endswith(SUFFIXES))  # noqa: PTH118
+
+
+def _listed(list_file: Path, base: Path) -> tuple[list[str], list[str]]:
+    """Images that a text file names, a line each, relative to the description's base; a fault for each absent one."""
+    images, faults = [], []
+    for number, line in enumerate(list_file.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            image = os.path.normpath(base / expand(line.strip()))
+            if os.path.isfile(image):  # noqa: PTH113
+                images.append(image)
+            else:
+                faults.append(f"{list_file}, line {number}: there is no {image}.")
+    return images, faults

@@ -1,0 +1,278 @@
+"""The report's page on one factor: a table of its levels, what it says in words, and curves."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from loradet.experiments.document import Section, Table
+from loradet.experiments.factor_design import Level, level_text
+from loradet.experiments.factor_plots import level_curves
+from loradet.experiments.factor_runs import AP50, FactorRun, FactorRuns, average
+from loradet.experiments.run_dynamics import GAIN
+from loradet.experiments.seed_statistics import PairedDifference, Summary, paired_difference
+from loradet.experiments.study import MAIN_METRIC
+
+NOTHING = "–"
+SMOKE = "These are smoke runs: they show that the report fills itself, and nothing of the factors."
+_EQUAL = 0.0005  # of AP: what three digits do not show
+_Value = Callable[[FactorRun], float | None]
+
+
+def factor_page(runs: FactorRuns, factor: str) -> Section:
+    """Levels of a factor side by side, each against the baseline's."""
+    levels = {level: runs.at(factor, level) for level in runs.design.factors[factor]}
+    texts = [*([SMOKE] if runs.is_short else []), _comparison(runs), *sentences(runs, factor)]
+    images = " (smoke runs)" if runs.is_short else ""
+    plot = level_curves(factor, levels, runs.label)
+    return Section(f"Factor: {factor}{images}", texts, [_table(runs, factor)], plots=[plot] if plot else [])
+
+
+def _comparison(runs: FactorRuns) -> str:
+    if runs.design.is_factorial:
+        return (
+            "A level is judged by all runs that have it; the others are at the same combinations of the other factors. "
+            "Intervals are under «Main effects and interactions», once enough of them have run."
+        )
+    return (
+        f"A level is judged by the runs that differ from {runs.design.baseline.id} in this factor alone. Differences "
+        "are taken seed by seed; a difference of two runs of one seed may be chance alone."
+    )
+
+
+def _table(runs: FactorRuns, factor: str) -> Table:
+    at = {level: runs.at(factor, level) for level in runs.design.factors[factor]}
+    columns: list[tuple[str, Callable[[Level], str]]] = [
+        (factor, lambda level: level_text(level) + (" (baseline)" if level == _baseline(runs, factor) else "")),
+        ("finished", lambda level: _finished(at[level])),
+    ]
+
+    def add(header: str, value: _Value, digits: int, scale: float = 1.0) -> None:
+        columns.append((header, lambda level: _text(average(at[level], _scaled(value, scale)), digits)))
+
+    add("AP50", lambda run: run.metric(AP50), 3)
+    add("AP", lambda run: run.metric(MAIN_METRIC), 3)
+    columns.append((f"{runs.label} − baseline", lambda level: _difference(runs, factor, level)))
+    add("converged at epoch", _of("convergence_epoch"), 1)
+    add("best epoch", _of("best_epoch"), 1)
+    add("oscillation", _of("oscillation"), 4)
+    add("gradient variation", _of("gradient_variation"), 2)
+    add("gradient spikes", _of("gradient_spikes"), 1)
+    add("plateau (epochs)", _of("plateau_epochs"), 1)
+    columns.append(("overfits from epoch", lambda level: _overfitting(at[level])))
+    add(f"{runs.label} val − test", lambda run: run.gap(runs.metric), 3)
+    add("peak memory (MiB)", lambda run: run.record("peak_memory_mb"), 0)
+    add("training time (min)", lambda run: run.record("train_seconds"), 1, 1 / 60)
+    rows = [[cell(level) for _, cell in columns] for level in runs.design.factors[factor]]
+    return Table([header for header, _ in columns], rows)
+
+
+def _baseline(runs: FactorRuns, factor: str) -> Level:
+    return runs.design.baseline.factors[factor]
+
+
+def _of(name: str) -> _Value:
+    return lambda run: getattr(run.dynamics, name) if run.result.state == "finished" else None
+
+
+def _scaled(value: _Value, scale: float) -> _Value:
+    return lambda run: None if (found := value(run)) is None else scale * found
+
+
+def _text(summary: Summary | None, digits: int) -> str:
+    return NOTHING if summary is None else summary.text(digits)
+
+
+def _finished(runs: Sequence[FactorRun]) -> str:
+    done = sum(run.result.state == "finished" for run in runs)
+    diverged = sum(run.dynamics.diverged for run in runs)
+    return f"{done} of {len(runs)}" + (f"; {diverged} diverged" if diverged else "")
+
+
+def _overfitting(runs: Sequence[FactorRun]) -> str:
+    found = [epoch for run in runs if (epoch := run.dynamics.overfitting_epoch) is not None]
+    if not found:
+        return NOTHING
+    return f"{sum(found) / len(found):.3g} ({len(found)} of {len(runs)} runs)"
+
+
+def _paired(runs: FactorRuns, factor: str, level: Level) -> PairedDifference | None:
+    """Of the primary metric; in a factorial without interval, since its pairs are no repetitions of one another."""
+    first, second = runs.by_place(factor, level), runs.by_place(factor, _baseline(runs, factor))
+    if not runs.design.is_factorial:
+        return paired_difference(*({place[-1]: v for place, v in one.items()} for one in (first, second)))
+    changes = [first[place] - second[place] for place in first if place in second]
+    return PairedDifference(sum(changes) / len(changes), None, None, ()) if changes else None
+
+
+def _difference(runs: FactorRuns, factor: str, level: Level) -> str:
+    found = None if level == _baseline(runs, factor) else _paired(runs, factor, level)
+    if found is None:
+        return NOTHING
+    return f"{found.mean:+.3f}" + ("" if found.low is None else f" ({found.low:+.3f} to {found.high:+.3f})")
+
+
+def sentences(runs: FactorRuns, factor: str) -> list[str]:
+    """What the table says: one sentence a level, then which one is best and whether that is told from the baseline.
+
+    A level's difference of AP is always named; other quantities where they differ from the baseline's by the factors
+    and margins below. They come of the runs' means, and are no tests.
+    """
+    base = _baseline(runs, factor)
+    levels = [base, *(level for level in runs.design.factors[factor] if level != base)]
+    return [*(_sentence(runs, factor, level) for level in levels), *_best(runs, factor)]
+
+
+@dataclass(frozen=True)
+class _Ratio:
+    """What two levels are compared in: its value, when a difference is named, and the words for more and less.
+
+    Attributes:
+        times: from this ratio on, in either direction.
+        margin: from this difference on.
+        number: format of a mean.
+    """
+
+    value: _Value
+    times: float
+    margin: float
+    more: str
+    less: str
+    number: str
+
+
+_RATIOS = (
+    _Ratio(
+        *(_of("convergence_epoch"), 1.2, 0.5),
+        *("converges {times:.1f} times later", "converges {times:.1f} times sooner", "epoch {:.3g}"),
+    ),
+    _Ratio(_of("oscillation"), 1.5, 0.002, "oscillates more", "oscillates less", "{:.3f}"),
+    _Ratio(_of("gradient_variation"), 1.25, 0.05, "has less steady gradients", "has steadier gradients", "{:.2f}"),
+    _Ratio(lambda run: run.record("peak_memory_mb"), 1.1, 1, "takes more memory", "takes less memory", "{:.0f} MiB"),
+    _Ratio(
+        *(lambda run: run.record("train_seconds"), 1.25, 1),
+        *("trains {times:.1f} times as long", "trains in less time", "{:.0f} s"),
+    ),
+)
+_GAP = 0.01  # of AP between val and test
+_LONG = 0.25  # of the training: a plateau
+
+
+def _sentence(runs: FactorRuns, factor: str, level: Level) -> str:
+    own = runs.at(factor, level)
+    is_base = level == _baseline(runs, factor)
+    name = f"{factor}={level_text(level)}" + (" (baseline)" if is_base else "")
+    if not any(run.result.state == "finished" for run in own):
+        notes = "; ".join(dict.fromkeys(run.note for run in own if run.note)) or "missing"
+        return f"{name}: no run has finished ({notes})."
+    if is_base:
+        ap = average(own, lambda run: run.metric(runs.metric))
+        clauses = [f"{runs.label} {_text(ap, 3)}"]
+        if epoch := average(own, _of("convergence_epoch")):
+            clauses.append(f"converges at epoch {epoch.mean:.3g}")
+    else:
+        pairs = _comparable(runs, factor, level)
+        clauses = [_ap_clause(runs, factor, level), *_ratio_clauses(*pairs), *_gap_clause(runs, *pairs)]
+    clauses += _curve_clauses(own)
+    if lost := sum(run.dynamics.diverged for run in own):
+        clauses.append(f"{lost} of {len(own)} runs diverged")
+    return f"{name}: {'; '.join(clauses)}."
+
+
+def _ap_clause(runs: FactorRuns, factor: str, level: Level) -> str:
+    found = _paired(runs, factor, level)
+    base = f"{factor}={level_text(_baseline(runs, factor))}"
+    if found is None:
+        ap = average(runs.at(factor, level), lambda run: run.metric(runs.metric))
+        return f"its {runs.label} is {_text(ap, 3)}, and no run at {base} is its like in all else"
+    words = "within 0.001 of" if abs(found.mean) < _EQUAL else f"{abs(found.mean):.3f} {_side(found.mean)}"
+    text = f"{runs.label} is {words} that of {base}"
+    if runs.design.is_factorial:
+        return f"{text} on average over the combinations ({_range(runs, factor, level)})"
+    seeds = f"seed{'s' * (len(found.seeds) > 1)} {', '.join(map(str, found.seeds))}"
+    if found.low is None:
+        return f"{text} ({seeds} alone, so that chance is not told from effect)"
+    zero = ", which holds 0" if found.low <= 0 <= found.high else ""
+    return f"{text} ({seeds}: 95 % interval {found.low:+.3f} to {found.high:+.3f}{zero})"
+
+
+def _comparable(runs: FactorRuns, factor: str, level: Level) -> tuple[list[FactorRun], list[FactorRun]]:
+    """Runs of a level and of the baseline's; in a factorial only those that have a partner among the others."""
+    levels = (level, _baseline(runs, factor))
+    if not runs.design.is_factorial:
+        return tuple(runs.at(factor, one) for one in levels)
+    places = [runs.by_place(factor, one) for one in levels]
+    shared = places[0].keys() & places[1].keys()
+    return tuple([run for run in runs.at(factor, one) if runs.place(factor, run) in shared] for one in levels)
+
+
+def _side(difference: float) -> str:
+    return "above" if difference > 0 else "below"
+
+
+def _range(runs: FactorRuns, factor: str, level: Level) -> str:
+    first, second = runs.by_place(factor, level), runs.by_place(factor, _baseline(runs, factor))
+    changes = [first[place] - second[place] for place in first if place in second]
+    return f"{min(changes):+.3f} to {max(changes):+.3f} in {len(changes)} pairs of runs"
+
+
+def _ratio_clauses(own: Sequence[FactorRun], base: Sequence[FactorRun]) -> list[str]:
+    clauses = []
+    for one in _RATIOS:
+        mine, other = average(own, one.value), average(base, one.value)
+        if mine is None or other is None or abs(mine.mean - other.mean) < one.margin:
+            continue
+        low, high = sorted((mine.mean, other.mean))
+        if high < one.times * low:
+            continue
+        words = one.more if mine.mean > other.mean else one.less
+        words = words.format(times=high / low if low else math.inf)
+        clauses.append(f"{words} ({one.number.format(mine.mean)} against {one.number.format(other.mean)})")
+    return clauses
+
+
+def _gap_clause(runs: FactorRuns, own: Sequence[FactorRun], base: Sequence[FactorRun]) -> list[str]:
+    mine, other = (average(some, lambda run: run.gap(runs.metric)) for some in (own, base))
+    if mine is None or other is None or abs(mine.mean - other.mean) < _GAP:
+        return []
+    words = "larger" if mine.mean > other.mean else "smaller"
+    return [f"its gap from val to test is {words} ({mine.mean:+.3f} against {other.mean:+.3f})"]
+
+
+def _curve_clauses(own: Sequence[FactorRun]) -> list[str]:
+    clauses = []
+    found = [run.dynamics.overfitting_epoch for run in own if run.dynamics.overfitting_epoch is not None]
+    if found:
+        whole = "" if len(found) == len(own) else f" in {len(found)} of {len(own)} runs"
+        clauses.append(f"overfits from epoch {sum(found) / len(found):.3g} on{whole}")
+    lengths = [r.dynamics.evaluations[-1][0] for r in own if r.dynamics.evaluations and r.result.state == "finished"]
+    plateau = average(own, _of("plateau_epochs"))
+    if not found and plateau and lengths and plateau.mean > _LONG * sum(lengths) / len(lengths):
+        clauses.append(f"gains no more than {GAIN:g} in its last {plateau.mean:.3g} epochs")
+    return clauses
+
+
+def _best(runs: FactorRuns, factor: str) -> list[str]:
+    level = best_level(runs, factor)
+    if level is None:
+        return []
+    name = f"Best by mean {runs.label}: {factor}={level_text(level)}"
+    own = runs.at(factor, level)
+    if lost := sum(run.dynamics.diverged for run in own):
+        name += f" ({lost} of {len(own)} runs there diverged)"
+    if level == _baseline(runs, factor):
+        return [f"{name}, the baseline's."]
+    if runs.design.is_factorial:
+        return [f"{name}."]
+    found = _paired(runs, factor, level)
+    told = found is not None and found.low is not None and found.low > 0
+    return [f"{name}." if told else f"{name}; these runs do not tell it from the baseline's level."]
+
+
+def best_level(runs: FactorRuns, factor: str) -> Level | None:
+    """The level whose runs have the greatest mean of the primary metric; the first of equals. None without any."""
+    means = {
+        level: summary.mean
+        for level in runs.design.factors[factor]
+        if (summary := average(runs.at(factor, level), lambda run: run.metric(runs.metric)))
+    }
+    return max(means, key=means.get) if means else None

@@ -1,0 +1,75 @@
+"""Files that one process holds at a time; a lock is free again the moment that its holder is gone, killed or not."""
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.2
+
+
+@contextmanager
+def file_lock(path: Path, subject: str, *, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[IO]:
+    """Hold a lock, waiting for it; gives its open file, which a child process may inherit.
+
+    The lock is free when this process and every child that inherited the file are gone.
+
+    Args:
+        path: the lock's file, made where there is none; it stays when the lock is free.
+        subject: what is locked, for messages.
+        is_stopped: asked while waiting.
+
+    Raises:
+        InterruptedError: stopped while waiting.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        tries = 0
+        while not _try(file, fcntl.LOCK_EX):
+            if is_stopped():
+                raise InterruptedError
+            tries += 1
+            if tries == 2:  # the first time it may be no more than somebody's look
+                logger.info("Waiting for process %s, which works on %s.", _holder_of(file), subject)
+            time.sleep(_POLL_S)
+        try:
+            set_holder(file, os.getpid())
+            yield file
+        finally:
+            # An inherited file keeps the lock: closing, not unlocking, leaves it to the child.
+            file.truncate(0)
+
+
+def set_holder(file: IO, pid: int) -> None:
+    """Write whose lock it is, for messages."""
+    file.seek(0)
+    file.truncate()
+    file.write(f"{pid}\n")
+    file.flush()
+
+
+def holder(path: Path) -> str | None:
+    """The process that holds a lock (its number, or "?"); None where nobody does."""
+    if not path.is_file():
+        return None
+    with path.open() as file:
+        return None if _try(file, fcntl.LOCK_SH) else _holder_of(file)
+
+
+def _try(file: IO, operation: int) -> bool:
+    try:
+        fcntl.flock(file, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder_of(file: IO) -> str:
+    file.seek(0)
+    return file.read().strip() or "?"

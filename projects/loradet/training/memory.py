@@ -1,0 +1,47 @@
+"""Peak memory of training, without that of evaluations in between."""
+
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class TrainingMemory:
+    """Peak memory of what runs outside of `left_out` blocks.
+
+    A CUDA device can forget a peak, so that blocks count for nothing there. A process on the CPU cannot: what it ever
+    held counts.
+    """
+
+    def __init__(self):
+        self._held = 0.0
+
+    def peak_mb(self) -> float:
+        """MiB."""
+        return max(self._held, peak_memory_mb())
+
+    def resume(self, peak_mb: float) -> None:
+        """Count the peak (MiB) of an earlier part of the run too, which another process had."""
+        self._held = max(self._held, peak_mb)
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """What runs in the block does not count on CUDA."""
+        if not torch.cuda.is_initialized():
+            yield
+            return
+        self._held = self.peak_mb()
+        try:
+            yield
+        finally:
+            torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory_mb() -> float:
+    """Peak memory in MiB: allocated on the current CUDA device, else this process's resident set."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    # Linux counts it in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,85 @@
+"""What a run's folder already holds: another run, the same one finished, or an earlier part of it."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from detectron2.utils import comm
+from omegaconf import DictConfig
+
+from loradet.evaluation.splits import dataset_metadata, evaluation_splits
+from loradet.training import record
+from loradet.training.metrics_log import drop_lines_after
+
+logger = logging.getLogger(__name__)
+
+
+def refuse_other_run(folder: Path, resume: bool, overwrite: bool) -> bool:
+    """Whether the folder holds a run; ValueError where that must not be touched.
+
+    Every process looks before the main one writes anything.
+    """
+    held = [p.name for p in (folder / record.FILE, folder / "last_checkpoint") if p.exists()]
+    if held and not resume and not overwrite:
+        raise ValueError(
+            f"{folder} holds a run ({', '.join(held)}). Go on with it by --resume, choose another "
+            "train.output_dir, or start afresh in its place with train.overwrite=True."
+        )
+    comm.synchronize()
+    return bool(held)
+
+
+# Files of a run that begins anew; log.txt is open already and goes on.
+_REPLACED = (
+    *("model_[0-9]*.pth", "model_best.pth", "model_final.pth", "last_checkpoint", "adapter.safetensors"),
+    *("run.json", "parameters.json", "metrics.json", "*_metrics.json", "events.out.tfevents.*"),
+)
+
+
+def clear_folder(folder: Path, keep_before: int) -> None:
+    """Remove what an earlier run, or the lost end of this one, has left: all from iteration `keep_before` on."""
+    if keep_before:
+        drop_lines_after(folder / "metrics.json", keep_before - 1)
+        return
+    for pattern in _REPLACED:
+        for file in folder.glob(pattern):
+            file.unlink()
+    shutil.rmtree(folder / "predictions", ignore_errors=True)
+
+
+_DATA_KEYS = ("source", "fingerprint", "num_images", "synthetic")
+
+
+def describe_data(cfg: DictConfig) -> dict[str, dict[str, Any]]:
+    """By split: annotation file (`source`), its fingerprint, numbers of images and classes, whether it is synthetic."""
+    described = {}
+    for split in ("train", *evaluation_splits(cfg)):
+        metadata = dataset_metadata(cfg, split)
+        if metadata.get("fingerprint") is not None:
+            classes = {"num_classes": len(metadata.get("thing_classes") or ())}
+            described[split] = {key: metadata.get(key) for key in _DATA_KEYS} | classes
+    return described
+
+
+def is_finished(folder: Path, identity: str, data: dict[str, dict[str, Any]]) -> bool:
+    """Whether the folder holds this very run, at its end.
+
+    Args:
+        identity: the config's hash.
+        data: of now, as `describe_data` gives it.
+
+    Raises:
+        ValueError: it does, but its data have changed since.
+    """
+    past = record.read(folder)
+    if past.get("status") != "finished" or past.get("config_sha256") != identity:
+        return False
+    contents = [{split: d["fingerprint"] for split, d in x.items()} for x in (past.get("data", {}), data)]
+    if contents[0] != contents[1]:
+        raise ValueError(
+            f"The run in {folder} was made on other data: their annotation files have changed since. Choose another "
+            "train.output_dir, or start afresh in its place with train.overwrite=True."
+        )
+    logger.info("The run in %s is finished; nothing is left to do.", folder)
+    return True

@@ -1,0 +1,160 @@
+"""Speaks just enough of the Hugging Face Hub's HTTP interface for uploads; a stand-in on this machine."""
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+TOKEN = "hf_token_of_the_test"
+REPO = "somebody/detector"
+
+
+class HubServer(ThreadingHTTPServer):
+    """A Hub with one user. What it holds is in `files`, what it was asked in `commits` and `requests`.
+
+    Args:
+        lfs_from: bytes from which a file is to come by git LFS.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, lfs_from: int = 10_000):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.lfs_from = lfs_from
+        self.repositories: dict[str, dict] = {}  # name -> what it was made with
+        self.files: dict[str, bytes] = {}
+        self.commits: list[dict] = []
+        self.requests: list[str] = []
+        self.objects: dict[str, bytes] = {}  # LFS, by sha256
+        self.trouble: str | None = None  # "500", "close", or "403" from now on
+        self.held = threading.Event()  # requests wait for it
+        self.held.set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+@contextmanager
+def hub_server(**arguments: int) -> Iterator[HubServer]:
+    """A running server."""
+    with HubServer(**arguments) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.held.set()
+            server.shutdown()
+            thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+    def _answer(self, status: int, content: object) -> None:
+        self._send(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
+
+    def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
+    def _handle(self) -> None:
+        server, path = self.server, self.path.partition("?")[0]
+        body = self._body()
+        server.requests.append(f"{self.command} {path}")
+        server.held.wait(60)
+        if server.trouble == "close":
+            self.close_connection = True
+            return
+        if server.trouble is not None:
+            self._answer(int(server.trouble), {"error": f"the stand-in is in a state of {server.trouble}"})
+        elif path.startswith("/lfs/"):
+            digest = path.removeprefix("/lfs/")
+            assert hashlib.sha256(body).hexdigest() == digest
+            server.objects[digest] = body
+            self._answer(200, {})
+        elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self._answer(401, {"error": "Invalid username or password."})
+        else:
+            self._route(path, body)
+
+    do_HEAD = do_GET = do_POST = do_PUT = _handle  # noqa: N815
+
+    def _route(self, path: str, body: bytes) -> None:
+        server, api = self.server, f"/api/models/{REPO}"
+        if path == "/api/repos/create":
+            wanted = json.loads(body)
+            name = f"{wanted['organization']}/{wanted['name']}"
+            known = name in server.repositories
+            server.repositories.setdefault(name, wanted)
+            self._answer(409 if known else 200, {"url": f"{server.url}/{name}"})
+        elif REPO not in server.repositories:
+            self._answer(404, {"error": "Repository not found"})
+        elif path == f"{api}/preupload/main":
+            files = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["size"] >= server.lfs_from else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in json.loads(body)["files"]
+            ]
+            self._answer(200, {"files": files})
+        elif path == f"/{REPO}.git/info/lfs/objects/batch":
+            self._answer(200, {"transfer": "basic", "objects": [self._lfs(o) for o in json.loads(body)["objects"]]})
+        elif path == f"{api}/tree/main":
+            tree = [{"type": "file", "path": p, "size": len(d), "oid": "0" * 40} for p, d in server.files.items()]
+            self._answer(200, tree)
+        elif (data := server.files.get(path.removeprefix(f"/{REPO}/resolve/main/"))) is not None:
+            etag = hashlib.sha256(data).hexdigest()
+            self._send(200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": f"{len(server.commits):040x}"})
+        elif path == f"{api}/commit/main":
+            self._commit([json.loads(line) for line in body.splitlines()])
+            oid = f"{len(server.commits):040x}"
+            self._answer(200, {"commitUrl": f"{server.url}/{REPO}/commit/{oid}", "commitOid": oid})
+        else:
+            self._answer(404, {"error": f"the stand-in does not know {self.command} {path}"})
+
+    def _lfs(self, wanted: dict) -> dict:
+        if wanted["oid"] in self.server.objects:
+            return wanted
+        return {**wanted, "actions": {"upload": {"href": f"{self.server.url}/lfs/{wanted['oid']}"}}}
+
+    def _commit(self, lines: list[dict]) -> None:
+        server, commit = self.server, {"regular": [], "lfs": [], "deleted": []}
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "header":
+                commit["summary"] = value["summary"]
+            elif line["key"] == "file":
+                server.files[value["path"]] = base64.b64decode(value["content"])
+                commit["regular"].append(value["path"])
+            elif line["key"] == "lfsFile":
+                server.files[value["path"]] = server.objects[value["oid"]]
+                commit["lfs"].append(value["path"])
+            elif line["key"] == "deletedFile":
+                del server.files[value["path"]]
+                commit["deleted"].append(value["path"])
+        server.commits.append(commit)
