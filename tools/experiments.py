@@ -6,6 +6,7 @@
     tools/experiments.py run E0002 E0003 --full --seeds 0 1 2 --num-gpus 4
     tools/experiments.py --study configs/sar_lora_dino/mini run --full --jobs 2
     tools/experiments.py --study configs/sar_lora_dino report
+    tools/experiments.py --study configs/vim_ofat run --smoke --report
 
 A study is configs/<study>/study.py (or .yaml); --study may be left out where the ids tell which one is meant.
 """
@@ -45,6 +46,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--executor", default="local", choices=("local", "slurm", "slurm-local", "slurm-debug"))
     run.add_argument("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="submitit's parameters of a job")
     run.add_argument("--overwrite", action="store_true", help="start afresh runs of another config or failing a check")
+    run.add_argument(
+        "--report",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="then write the report of these runs, failed ones too (to WORK_DIRS/<study>_report)",
+    )
     _add_smoke_size(run)
     show_only = run.add_mutually_exclusive_group()
     show_only.add_argument("--dry-run", action="store_true", help="say what would be done")
@@ -69,7 +77,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
             command.add_argument("--num-gpus", type=int, default=4, metavar="N", help="of its commands (%(default)s)")
         if name == "report":
             command.add_argument("--output", metavar="DIR", help="folder (WORK_DIRS/<study>_report)")
-            command.add_argument("--mode", choices=("full", "smoke", "both"), default="full", help="(%(default)s)")
+            command.add_argument(
+                "--mode", choices=("full", "smoke", "both"), help="(full; smoke where no full run has begun)"
+            )
             command.add_argument(
                 "--bootstrap", type=int, default=0, metavar="N", help="intervals of AP by N draws of the images (none)"
             )

@@ -1,4 +1,4 @@
-"""Optimizers of what trains; norms have no weight decay."""
+"""Optimizers of what trains; PyTorch's norms have no weight decay (Detectron2's own `LayerNorm` has)."""
 
 import torch
 from detectron2.config import LazyCall as L

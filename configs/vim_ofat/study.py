@@ -5,7 +5,7 @@ from loradet.experiments.study import Entry, Reported, Scenes, Smoke, Study
 HERE = "configs/vim_ofat"
 # Levels of the baseline, and the trainable parameters of every experiment in millions (one class).
 BASELINE = {"lr": 1e-3, "batch": 8, "optimizer": "AdamW", "epochs": 100}
-TRAINABLE = {"backbone": 0.0, "neck": 2.665, "head": 46.825, "all": 49.490}
+TRAINABLE = {"backbone": 0.0, "neck": 2.665, "head": 46.825, "all": 49.490, "classes": 1}
 
 
 def entry(

@@ -12,11 +12,11 @@ import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-__all__ = ["ForbiddenPickleError", "load_array_pickle"]
+__all__ = ["TORCH_GLOBALS", "ForbiddenPickleError", "load_array_pickle"]
 
 
 class ForbiddenPickleError(pickle.UnpicklingError):
@@ -112,13 +112,22 @@ class _DType:
 
 
 class _Array(np.ndarray):
-    """An array whose pickled state is checked before numpy sees it."""
+    """An array whose pickled state is checked before numpy sees it; pickled anew, it is a plain one."""
+
+    def __new__(cls, *_: Any) -> NoReturn:
+        raise ForbiddenPickleError(_refusal("numpy.ndarray and calls it"))
 
     def __setstate__(self, state: tuple) -> None:
+        if self.size:
+            # A tensor may lie on the memory that would be freed.
+            raise ForbiddenPickleError(_refusal("an array and changes it"))
         _, shape, dtype, is_fortran, raw = state
         dtype = dtype.build()
         _check_size(shape, dtype, raw)
         super().__setstate__((1, shape, dtype, bool(is_fortran), _as_bytes(raw)))
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        return self.view(np.ndarray).__reduce_ex__(protocol)
 
 
 def _check_size(shape: tuple[int, ...], dtype: np.dtype, raw: bytes | str | list) -> None:
@@ -161,12 +170,8 @@ def _empty_bytes() -> bytes:
     return b""
 
 
-def _ndarray(*_: Any) -> None:
-    raise ForbiddenPickleError(_refusal("numpy.ndarray and calls it"))
-
-
 _STAND_INS: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): _Name(_ndarray),
+    ("numpy", "ndarray"): _Name(_Array),
     ("numpy", "dtype"): _Name(_DType),
     ("collections", "OrderedDict"): dict,
     ("_codecs", "encode"): _Name(_encode),
@@ -177,3 +182,11 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     **{(f"numpy.{core}.multiarray", "scalar"): _Name(_scalar) for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _Name(_from_buffer) for core in ("core", "_core")},
 }
+
+# The same for torch's reader, which sets states only on instances of classes that are themselves allowed.
+TORCH_GLOBALS: list[tuple[Any, str]] = [
+    (_Array, "numpy.ndarray"),
+    (_DType, "numpy.dtype"),
+    *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]

@@ -313,9 +313,35 @@ def test_a_smoke_run_has_the_size_that_is_asked_for(tmp_path, num_gpus):
     assert ask(study, "run", "--smoke", "--smoke-epochs", "0", status=1).startswith("error: --smoke-epochs")
 
 
+def test_a_smoke_grid_runs_to_its_report_by_one_command(tmp_path):
+    """Though a run fails; and `report` takes smoke runs where there are no others, and says so."""
+    study = write_study(tmp_path, {"id": "r2", "words": SHORT}, {"id": "bad", "words": [*SHORT, "optimizer.lr=1e30"]})
+    printed = ask(study, "run", "--smoke", "--report", "--jobs", "2", status=1)
+    assert "r2_smoke" in printed
+    report = study / "runs" / "tiny_report"
+    assert str(report / "report.html") in printed.splitlines()
+    text = (report / "report.md").read_text()
+    assert "1 of 2 runs are finished" in text
+    assert "Results on smoke" in text
+    assert "not finite at iteration" in text
+
+    first, *files = ask(study, "report", "--output", study / "again").splitlines()
+    assert first.startswith("No full run has begun: this is the report of the smoke runs")
+    assert str(study / "again" / "report.html") in files
+    again = (study / "again" / "report.md").read_text()
+    assert again.partition("## Runs")[0] == text.partition("## Runs")[0]
+    full = ask(study, "report", "--mode", "full", "--output", study / "full")
+    assert not full.startswith("No full run")
+    assert "0 of 2 runs are finished" in (study / "full" / "report.md").read_text()
+    # Of some entries alone, in a folder of one's own.
+    ask(study, "run", "r2", "--smoke", "--report", study / "own")
+    assert "1 of 1 runs are finished" in (study / "own" / "report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["run", "--dry-run", "--report"], "--report is for runs that are carried out"),
         (["run", "r9"], "has no entry r9"),
         (["show", "r9"], "has no entry r9"),
         (["run", "--jobs", "0"], "--jobs 0"),

@@ -6,6 +6,8 @@ import torch
 from train_tool import ROOT, arguments, succeed
 
 from loradet.adapters import read_adapter
+from loradet.training.command import load_config
+from loradet.training.record import config_hash, run_identity
 
 CONFIG = ROOT / "tests" / "tiny_detr_config.py"
 
@@ -51,3 +53,15 @@ def cut_off(output):
     run = json.loads((output / "run.json").read_text(encoding="utf-8"))
     (output / "run.json").write_text(json.dumps({**run, "status": "interrupted"}), encoding="utf-8")
     return run["iteration"] + 1
+
+
+def test_a_runs_own_config_is_that_run(train_data, tmp_path):
+    output = tmp_path / "run"
+    succeed(*arguments(train_data, output, "train.max_iter=1 epochs", "train.efficiency.enabled=True", config=CONFIG))
+    run, metrics = ((output / name).read_bytes() for name in ("run.json", "val_metrics.json"))
+    succeed("--config-file", str(output / "config.yaml"), "--resume")
+    assert ((output / "run.json").read_bytes(), (output / "val_metrics.json").read_bytes()) == (run, metrics)
+    assert config_hash(load_config(str(output / "config.yaml"), [])) != json.loads(run)["config_sha256"]
+    # Where something else is asked for, it is another one.
+    changed = load_config(str(output / "config.yaml"), ["optimizer.lr=0.5"])
+    assert run_identity(changed, output) == config_hash(changed)

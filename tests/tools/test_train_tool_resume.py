@@ -189,6 +189,30 @@ def test_workers_and_micro_batches_do_not_change_the_stream(train_data, tmp_path
     assert [reproducible(line) for line in lines(first)] == [reproducible(line) for line in lines(second)]
 
 
+def test_evaluations_between_the_log_s_lines_are_kept_once_each(train_data, tmp_path, crash_at, monkeypatch):
+    """Also that of iteration 11, at which the checkpoint is written that the run is resumed from."""
+    scores = iter(float(score) for score in range(20))
+    monkeypatch.setattr("loradet.training.run.evaluate_split", lambda *_: {"bbox": {"AP": next(scores)}})
+    words = ["train.log_period=20", "train.max_iter=18", "train.eval_period=4", "train.checkpointer.period=12"]
+    folder = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        # As a kill right after the checkpoint: what is logged later in that iteration, or at the end, is lost.
+        patch.setattr("loradet.training.hooks.WriteMetrics.after_step", lambda _: None)
+        patch.setattr("loradet.training.hooks.WriteMetrics.after_train", lambda _: None)
+        crash_at(12)
+        crash(*arguments(train_data, folder, *words))
+    assert [line["iteration"] for line in lines(folder)] == [3, 7, 11]
+    crash_at(17)
+    crash(*arguments(train_data, folder, *words, "--resume"))
+    succeed(*arguments(train_data, folder, *words, "--resume"))
+    # 15 was evaluated twice, as it is after the last checkpoint; the last number counts.
+    expected = [(3, 0.0), (7, 1.0), (11, 2.0), (15, 4.0), (17, 5.0)]
+    assert [(line["iteration"], line["bbox/AP"]) for line in lines(folder)] == expected
+    assert all("total_loss" in line and "lr" in line for line in lines(folder))
+    events = EventAccumulator(str(folder)).Reload().Scalars("bbox/AP")
+    assert [(event.step, event.value) for event in events] == expected
+
+
 def test_early_stopping_survives_a_resume(train_data, tmp_path, crash_at, monkeypatch):
     scores = iter([3.0, 5.0, 4.0, 4.0, 4.0, 4.0])
     monkeypatch.setattr("loradet.training.run.evaluate_split", lambda *_: {"bbox": {"AP": next(scores)}})

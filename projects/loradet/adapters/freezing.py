@@ -32,7 +32,7 @@ def freeze(module: nn.Module, unfreeze: Sequence[str] = (), *, statistics: bool 
         The module itself.
 
     Raises:
-        ValueError: a name does not exist, or the module is frozen already.
+        ValueError: a name does not exist, the module is frozen already, or `statistics` finds no batch norm.
     """
     if isinstance(module, FrozenMixin):
         raise ValueError("freeze: this module is frozen already; name all that trains in one `unfreeze`.")
@@ -46,7 +46,9 @@ def freeze(module: nn.Module, unfreeze: Sequence[str] = (), *, statistics: bool 
         "parameters": [path for path in parameters if path in named],
     }
     if statistics:
-        entry["statistics"] = [path for path, norm in module.named_modules() if isinstance(norm, _BatchNorm)]
+        entry["statistics"] = [path for path, norm in module.named_modules() if path and isinstance(norm, _BatchNorm)]
+        if not entry["statistics"]:
+            raise ValueError("freeze: statistics=True, but the module holds no batch norm that gathers statistics.")
     _check_nesting(module, entry)
     ensure_recipe(module)["freeze"] = entry
     _set_gradients(module, [*entry["modules"], *entry["parameters"]])

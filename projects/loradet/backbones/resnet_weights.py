@@ -1,13 +1,17 @@
 """ImageNet weights of ResNets, in torchvision's names or in Detectron2's, for Detectron2's `ResNet`."""
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
 
 import torch
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import ResNet
 
 from loradet.backbones.weights import read_state_dict, resolve
+
+logger = logging.getLogger(__name__)
 
 _STANDARD = {
     ("basic", 2, 2, 2, 2): 18,
@@ -28,7 +32,8 @@ def resnet_with_weights(*, net: ResNet, weights: str | os.PathLike | None = None
 
     Args:
         net: with any norm.
-        weights: safetensors or pth file; None leaves `net` as it is.
+        weights: safetensors or pth file; None leaves `net` as it is and says so in the log, with what goes wrong
+            where it is frozen.
 
     Returns:
         `net`.
@@ -38,6 +43,7 @@ def resnet_with_weights(*, net: ResNet, weights: str | os.PathLike | None = None
         ValueError: the file is damaged, or of another network; the message says of which, or names tensors.
     """
     if weights is None:
+        _warn_of_random_weights(net)
         return net
     path = resolve(weights)
     state = {_detectron2_name(name): tensor for name, tensor in read_state_dict(path).items()}
@@ -61,6 +67,17 @@ def resnet_with_weights(*, net: ResNet, weights: str | os.PathLike | None = None
         raise ValueError(f"{path} does not hold the weights of this ResNet; {'; '.join(problems)}.")
     net.load_state_dict({name: tensor for name, tensor in state.items() if name in own}, strict=False)
     return net
+
+
+def _warn_of_random_weights(net: ResNet) -> None:
+    frozen = any(isinstance(module, FrozenBatchNorm2d) for module in net.modules())
+    logger.warning(
+        "ResNet starts from random weights: weights=None. %sWhat is frozen of it stays random, unless a checkpoint of "
+        "the whole detector follows (train.init_checkpoint). Set `weights` to a file of ImageNet weights "
+        "(model.backbone.bottom_up.module.weights in configs/common/models/faster_rcnn_fpn.py); to train from random "
+        "weights, set norm=BN and freeze nothing.",
+        "Its batch norms are frozen (FrozenBN) and normalise nothing. " if frozen else "",
+    )
 
 
 def _detectron2_name(name: str) -> str:

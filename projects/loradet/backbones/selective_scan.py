@@ -50,22 +50,28 @@ def selective_scan(
         delta_bias: (D,).
         delta_softplus: whether delta goes through softplus.
         return_last_state: whether to return h_L too.
-        chunk_size: steps a chunk; None chooses by size and device.
-        implementation: `auto` takes `mamba_ssm` on CUDA where it is installed, else `chunked`.
+        chunk_size: steps a chunk of the chunked scan; None chooses by size and device.
+        implementation: `auto` takes `mamba_ssm` on CUDA where it is installed, else, or with a `chunk_size`, `chunked`.
 
     Returns:
         (B, D, L) in u's type; with `return_last_state` also the state (B, D, N), at least float32.
 
     Raises:
-        ValueError: shapes that do not fit, a chunk size below 1, or an unknown implementation.
+        ValueError: shapes that do not fit, a chunk size below 1, an unknown implementation, or `mamba_ssm` with a chunk
+            size or for tensors that are not on CUDA.
         ImportError: `mamba_ssm` is asked for and cannot be imported.
     """
     _check(u, delta, A, B, C, chunk_size)
-    if _choose(implementation, u) == "mamba_ssm":
+    if _choose(implementation, u, chunk_size) == "mamba_ssm":
+        kernel = _mamba_ssm_kernel()
+        if not u.is_cuda:
+            raise ValueError(
+                f"selective_scan: implementation='mamba_ssm' runs on CUDA alone, and the tensors are on {u.device}; "
+                "use 'auto' or 'chunked' (VisionMamba: scan=auto)."
+            )
         delta, z = (None if x is None else x.to(u.dtype) for x in (delta, z))
         A, D, delta_bias = (None if x is None else x.float() for x in (A, D, delta_bias))
         B, C = (x.float() if x.dim() == 2 else x.to(u.dtype) for x in (B, C))
-        kernel = _mamba_ssm_kernel()
         return kernel(
             u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus, return_last_state=return_last_state
         )
@@ -91,11 +97,18 @@ def _chosen(device_type: str) -> str:
     return chosen
 
 
-def _choose(implementation: str, u: Tensor) -> str:
+def _choose(implementation: str, u: Tensor, chunk_size: int | None) -> str:
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation={implementation!r}; expected one of {', '.join(IMPLEMENTATIONS)}.")
+    if implementation == "mamba_ssm" and chunk_size is not None:
+        raise ValueError(
+            f"selective_scan: chunk_size={chunk_size} with implementation='mamba_ssm', whose kernel has no such "
+            "setting; leave chunk_size out, or use implementation='chunked'."
+        )
     if implementation != "auto":
         return implementation
+    if chunk_size is not None:
+        return "chunked"
     chosen = chosen_implementation(u.device.type)
     return "chunked" if u.dtype == torch.float64 else chosen  # the kernel has no float64
 

@@ -1,8 +1,10 @@
 """Vision Mamba as a Detectron2 backbone."""
 
+import functools
 import logging
 import os
 import re
+from collections.abc import Callable
 
 import torch
 from detectron2.layers import ShapeSpec
@@ -204,6 +206,14 @@ def get_vim_lr_decay_rate(name: str, lr_decay_rate: float = 1.0, num_layers: int
         return 1.0
     below = num_layers + 1 if found.group(1) is None else num_layers - int(found.group(1))
     return lr_decay_rate**below
+
+
+def vim_lr_factors(*, lr_decay_rate: float, num_layers: int = 24) -> Callable[[str], float]:
+    """`get_vim_lr_decay_rate` with these numbers, as a call that a config which is saved can hold.
+
+    For `lr_factor_func` of `get_default_optimizer_params`.
+    """
+    return functools.partial(get_vim_lr_decay_rate, lr_decay_rate=lr_decay_rate, num_layers=num_layers)
 
 
 def _check_weights(weights: object, random_weights: bool) -> None:

@@ -25,7 +25,8 @@ def load_vision_mamba_weights(
     """Load a checkpoint in place and strictly, but for what only classification uses; log what was dropped.
 
     A file with a `cls_token` has one position embedding more than patches; that row is dropped and the others are
-    resized to `grid`. A file without one may also come from this very backbone, on a grid that is not square.
+    resized to `grid`. A number of rows that is a square is that of a square grid, as in all published files. Any other
+    must be that of `grid`: the file comes from this very backbone, on a grid that is not square.
 
     Args:
         net: the backbone; its `rope` tables are kept, they depend on the grid alone.
@@ -98,15 +99,18 @@ def _architecture(state: dict[str, Tensor | None]) -> dict[str, int]:
 
 
 def _fitted(rows: Tensor, own: Tensor, grid: tuple[int, int], path: os.PathLike) -> Tensor:
-    if rows.shape == own.shape:
-        return rows
     edge = math.isqrt(rows.shape[1])
-    if rows.dim() != 3 or edge * edge != rows.shape[1] or edge == 0:
+    is_square = rows.dim() == 3 and edge > 0 and edge * edge == rows.shape[1]
+    if rows.shape == own.shape and (grid == (edge, edge) or not is_square):
+        return rows
+    if not is_square:
         raise ValueError(
             f"{path}: pos_embed has {rows.shape[1]} rows for patches, which is no square grid; expected a square, or "
             f"the {own.shape[1]} rows of the grid {grid[0]}×{grid[1]} of this VisionMamba (img_size)."
         )
-    logger.info("%s: pos_embed resized from %d×%d to %d×%d", path, edge, edge, *grid)
+    # As many rows on another grid: whoever saved this very backbone there gets what they do not want.
+    level = logging.WARNING if rows.shape == own.shape else logging.INFO
+    logger.log(level, "%s: pos_embed resized from %d×%d to %d×%d", path, edge, edge, *grid)
     return resize_position_embedding(rows, (edge, edge), grid)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from loradet.datasets.boxes import parse_xywh, upright_size
+from loradet.datasets.classes import real_categories
 from loradet.datasets.files import PathLike, expand, read_coco, refuse_overwrite, write_coco
 
 # Pixels that a box may reach over the image's edge: coordinates are often rounded.
@@ -101,7 +102,7 @@ def _examine(json_file: PathLike, image_root: PathLike, progress: bool) -> tuple
     if not root.is_dir():
         raise FileNotFoundError(f"No image folder at {root}: expected the images of {path} there.")
     walk = _Walk()
-    categories = walk.categories(content["categories"])
+    categories = walk.categories(real_categories(content))
     images = walk.images(content["images"], root, progress)
     annotations = walk.annotations(content["annotations"])
     report = Report(path, root, len(content["images"]), len(content["annotations"]), walk.problems)

@@ -10,13 +10,15 @@ def real_categories(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The categories of a COCO file, less an empty heading above all the others.
 
     Roboflow's exports begin with such a one: id 0, the name of the project (often that of a class too), the
-    `supercategory` of all others, no annotation. A category that has an annotation always counts.
+    `supercategory` of all others and itself in none, no annotation. A category that has an annotation always counts.
     """
     categories = content["categories"]
     annotated = {ann.get("category_id") for ann in content["annotations"]}
     for heading in categories:
         others = [entry for entry in categories if entry is not heading]
         if heading.get("name") is None or heading.get("id") in annotated or not others:
+            continue
+        if heading.get("supercategory") not in (None, "", "none"):  # a class that gave its name to a group
             continue
         if all(entry.get("supercategory") == heading["name"] for entry in others):
             return others

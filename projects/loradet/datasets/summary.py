@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from loradet.datasets.boxes import is_usable
+from loradet.datasets.classes import real_categories
 from loradet.datasets.files import PathLike, expand, read_coco
 
 SMALL, MEDIUM = 32.0, 96.0  # COCO's limits, square roots of areas in pixels
@@ -31,7 +32,7 @@ def summarize(json_file: PathLike, png: PathLike | None = None) -> str:
 
 def _sizes_by_class(content: dict[str, Any], boxes: list[dict]) -> dict[Any, np.ndarray]:
     """Box sizes in pixels by category id, in the order of ids; ids without a category come last."""
-    known = sorted((category.get("id") for category in content["categories"]), key=str)
+    known = sorted((category.get("id") for category in real_categories(content)), key=str)
     known.sort(key=lambda number: (not isinstance(number, int), number if isinstance(number, int) else 0))
     found: dict[Any, list[float]] = {number: [] for number in known}
     for ann in boxes:

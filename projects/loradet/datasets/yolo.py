@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 MAX_FAULTS = 20  # that an error lists
 
 # Part of every key of the cache: what an older reader let pass is read again.
-_VERSION = "3"
+_VERSION = "4"
 
 Stamp = tuple[int, int]
 
@@ -86,7 +86,7 @@ def yolo_to_coco(
     """
     path = find_description(data_yaml)
     data = read_split(path, split)
-    files = _Files.of(data.images)
+    files, numbers = _Files.of(data.images), {file: number for number, file in enumerate(data.images, start=1)}
     if max_images is not None:
         files = _choose(files, data, max_images)
         data = replace(data, images=list(files.images))
@@ -105,7 +105,7 @@ def yolo_to_coco(
         # Whoever held the lock before may have made it.
         if not (is_kept and target.is_file()):
             sizes, boxes = _read(data, files, caches, where, polygons, progress)
-            write_coco(target, {**coco_head(path), **_to_coco(data, sizes, boxes)})
+            write_coco(target, {**coco_head(path), **_to_coco(data, numbers, sizes, boxes)})
     return target, data.image_root
 
 
@@ -187,10 +187,14 @@ def _bar(shown: bool, unit: str) -> Callable[[Iterable, int], Iterable]:
     return bar
 
 
-def _to_coco(data: YoloSplit, sizes: dict[str, list[int]], boxes: dict[str, list]) -> dict[str, Any]:
+def _to_coco(
+    data: YoloSplit, numbers: dict[str, int], sizes: dict[str, list[int]], boxes: dict[str, list]
+) -> dict[str, Any]:
+    """Images and annotations; an image has the same id whether all of the split is there or a part."""
     images, annotations, empty = [], [], 0
     root = os.path.join(data.image_root, "")  # noqa: PTH118
-    for image_id, file in enumerate(data.images, start=1):
+    for file in data.images:
+        image_id = numbers[file]
         width, height = sizes[file]
         file_name = file.removeprefix(root).replace(os.sep, "/")
         images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})

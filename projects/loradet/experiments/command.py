@@ -86,6 +86,8 @@ def _with_smoke_size(study: Study, arguments: argparse.Namespace) -> Study:
 
 def _run(study: Study, arguments: argparse.Namespace) -> int:
     runs = plan(study, arguments.ids, mode=arguments.mode, seeds=arguments.seeds, root=arguments.work_dirs)
+    if arguments.report is not None and (arguments.dump_commands or arguments.dry_run):
+        raise ValueError("--report is for runs that are carried out, not for --dry-run or --dump-commands.")
     if arguments.dump_commands:
         lines = [words for run in runs for words in (*run.data.commands, *run.commands(_launch(arguments)))]
         for line in dict.fromkeys(shlex.join(["python", *words]) for words in lines):
@@ -100,6 +102,8 @@ def _run(study: Study, arguments: argparse.Namespace) -> int:
         signal.signal(number, signal.default_int_handler)
     results = run_all(runs, _executor(arguments))
     print(status_table(results))
+    if arguments.report is not None:
+        _write_report(study, results, arguments.report or _report_folder(study, arguments))
     return 0 if all(result.state == "finished" for result in results) else 1
 
 
@@ -153,18 +157,36 @@ def _results(study: Study, arguments: argparse.Namespace, modes: Sequence[str]) 
     for mode in modes:
         runs = plan(study, arguments.ids, mode=mode, seeds=arguments.seeds, root=arguments.work_dirs)
         results = [inspect(run) for run in runs]
-        found += [r for r in results if mode == modes[0] or r.state not in ("missing", "waiting")]
+        found += [r for r in results if mode == modes[0] or _has_begun(r)]
     return found
 
 
 def _report(study: Study, arguments: argparse.Namespace) -> None:
+    modes = MODES if arguments.mode == "both" else (arguments.mode or "full",)
+    results = _results(study, arguments, modes)
+    if arguments.mode is None and not any(map(_has_begun, results)):
+        short = _results(study, arguments, ("smoke",))
+        if any(map(_has_begun, short)):
+            print("No full run has begun: this is the report of the smoke runs, whose numbers say nothing.")
+            results = short
+    intervals = _intervals(results, arguments.bootstrap) if arguments.bootstrap else None
+    _write_report(study, results, arguments.output or _report_folder(study, arguments), intervals)
+
+
+def _has_begun(result: Result) -> bool:
+    return result.state not in ("missing", "waiting")
+
+
+def _report_folder(study: Study, arguments: argparse.Namespace) -> Path:
+    return Path(arguments.work_dirs) / f"{study.name.replace('/', '_')}_report"
+
+
+def _write_report(
+    study: Study, results: Sequence[Result], output: str | os.PathLike, intervals: Intervals | None = None
+) -> None:
     from loradet.experiments.report import write_report
 
-    modes = MODES if arguments.mode == "both" else (arguments.mode,)
-    output = Path(arguments.output or Path(arguments.work_dirs) / f"{study.name.replace('/', '_')}_report")
-    results = _results(study, arguments, modes)
-    intervals = _intervals(results, arguments.bootstrap) if arguments.bootstrap else None
-    for path in write_report(study, results, output, intervals=intervals):
+    for path in write_report(study, results, Path(output), intervals=intervals):
         print(path)
 
 

@@ -88,14 +88,22 @@ class FactorialAnalysis:
         effect = next(e for e in self.effects if e.factors == (factor,) and e.levels == (level,))
         return self.mean + effect.estimate
 
-    def best_levels(self) -> dict[str, Level]:
-        """The level of each factor with the greatest marginal mean."""
+    def best_levels(self, baseline: Mapping[str, Level]) -> dict[str, Level]:
+        """The level of each factor with the greatest marginal mean; of equals the baseline's, or else the first."""
         means = {name: {one: self.marginal_mean(name, one) for one in levels} for name, levels in self.factors.items()}
-        return {name: max(of, key=of.get) for name, of in means.items()}
+        return {name: greatest(of, baseline[name]) for name, of in means.items()}
 
     def best_cell(self) -> dict[str, Level]:
         """The combination with the greatest mean of its runs."""
         return dict(zip(self.factors, max(self.cells, key=lambda cell: self.cells[cell].mean)))
+
+
+def greatest(means: Mapping[Level, float], preferred: Level) -> Level:
+    """The level with the greatest mean; of equals the preferred one, or else the first."""
+    best = max(means, key=means.get)
+    # Sums of the same numbers in another order differ in their last digits.
+    is_equal = preferred in means and math.isclose(means[preferred], means[best], abs_tol=1e-9)
+    return preferred if is_equal else best
 
 
 def analyse(observations: Sequence[Observation], factors: Mapping[str, Sequence[Level]]) -> FactorialAnalysis | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from loradet.experiments.document import Section, Table
 from loradet.experiments.factor_design import Level, level_text
+from loradet.experiments.factor_effects import greatest
 from loradet.experiments.factor_plots import level_curves
 from loradet.experiments.factor_runs import AP50, FactorRun, FactorRuns, average
 from loradet.experiments.run_dynamics import GAIN
@@ -264,15 +265,23 @@ def _best(runs: FactorRuns, factor: str) -> list[str]:
     if runs.design.is_factorial:
         return [f"{name}."]
     found = _paired(runs, factor, level)
-    told = found is not None and found.low is not None and found.low > 0
-    return [f"{name}." if told else f"{name}; these runs do not tell it from the baseline's level."]
+    has_interval = found is not None and found.low is not None
+    told = has_interval and found.low > 0
+    text = name if told else f"{name}; these runs do not tell it from the baseline's level"
+    levels = len(runs.design.factors[factor])
+    if has_interval and levels > 2:
+        text += f" (by its 95 % interval, which is not corrected for the number of levels, {levels})"
+    return [f"{text}."]
 
 
 def best_level(runs: FactorRuns, factor: str) -> Level | None:
-    """The level whose runs have the greatest mean of the primary metric; the first of equals. None without any."""
+    """The level whose runs have the greatest mean of the primary metric. None without any.
+
+    Of equals it is the baseline's, which is no change, or else the first.
+    """
     means = {
         level: summary.mean
         for level in runs.design.factors[factor]
         if (summary := average(runs.at(factor, level), lambda run: run.metric(runs.metric)))
     }
-    return max(means, key=means.get) if means else None
+    return greatest(means, _baseline(runs, factor)) if means else None

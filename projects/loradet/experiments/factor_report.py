@@ -196,10 +196,11 @@ def _effect_table(analysis: FactorialAnalysis, label: str, order: int) -> Table:
 
 def _next_section(study: Study, runs: FactorRuns, analysis: FactorialAnalysis | None) -> FactorReport:
     """The best levels together; of a factorial that has run them, its best combination."""
-    best = analysis.best_levels() if analysis else {name: best_level(runs, name) for name in runs.design.factors}
+    base = runs.design.baseline.factors
+    best = analysis.best_levels(base) if analysis else {name: best_level(runs, name) for name in runs.design.factors}
     if all(level is None for level in best.values()):
         return FactorReport()
-    together = {name: runs.design.baseline.factors[name] if level is None else level for name, level in best.items()}
+    together = {name: base[name] if level is None else level for name, level in best.items()}
     texts = [SMOKE] if runs.is_short else []
     texts.append(f"The best level of each factor, by mean {runs.label}: {levels_text(together)}.")
     chosen, more = _choose(runs, together, analysis)

@@ -111,7 +111,11 @@ class FactorRuns:
 
 
 def factor_runs(design: Design, results: Sequence[Result]) -> FactorRuns | None:
-    """Runs of a design's entries with their logs; None where none has begun."""
+    """Runs of a design's entries with their logs; None where none has begun.
+
+    Raises:
+        ValueError: no finished run has the metric that they are compared by.
+    """
     names = {entry.id for entry in design.entries}
     own = [result for result in results if result.entry.id in names]
     begun = [result for result in own if result.state != "missing"]
@@ -119,6 +123,7 @@ def factor_runs(design: Design, results: Sequence[Result]) -> FactorRuns | None:
         return None
     short = all(is_short(result) for result in begun)
     primary = primary_metric(begun)
+    metric = file_metric(primary)
     runs = [
         FactorRun(
             result=result,
@@ -128,10 +133,27 @@ def factor_runs(design: Design, results: Sequence[Result]) -> FactorRuns | None:
         for result in own
         if is_short(result) == short
     ]
-    rest = primary.removeprefix("bbox/AP")
-    return FactorRuns(
-        design=design, runs=tuple(runs), primary=primary, metric=MAIN_METRIC + (f"_{rest}" if rest else "")
-    )
+    _check_metric(runs, primary, metric)
+    return FactorRuns(design=design, runs=tuple(runs), primary=primary, metric=metric)
+
+
+def file_metric(logged: str) -> str:
+    """An AP of logs by its name in metrics files: `coco/bbox_mAP_50` for "bbox/AP50", `coco/bbox_mAP/x` for AP-x."""
+    rest = logged.removeprefix("bbox/AP")
+    if rest.startswith("-"):
+        return f"{MAIN_METRIC}/{rest[1:]}"
+    return MAIN_METRIC + (f"_{rest}" if rest else "")
+
+
+def _check_metric(runs: Sequence[FactorRun], primary: str, metric: str) -> None:
+    held = [run.result.metrics.get(run.split, {}) for run in runs if run.result.state == "finished"]
+    if held and not any(metric in one for one in held):
+        known = ", ".join(sorted({name for one in held for name in one if name.startswith(MAIN_METRIC)}))
+        raise ValueError(
+            f"The runs chose their best weights by train.best.metric={primary!r}, but none of the {len(held)} finished "
+            f"runs of this study of factors has {metric!r} in its metrics file, by which to compare them. "
+            f"There: {known or 'no AP at all'}."
+        )
 
 
 def average(runs: Sequence[FactorRun], value: Callable[[FactorRun], float | None]) -> Summary | None:

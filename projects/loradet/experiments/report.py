@@ -130,15 +130,20 @@ def _introduction(study: Study, results: Sequence[Result], table: Sequence[Row])
     ]
     if any(row.reported for row in table):
         texts.append(f"Reported: {study.source or 'the source is not named by the study'}.")
+    short = [result for result in results if is_short(result)]
     if any(row.data for row in table):
+        compared = "" if len(short) == len(results) else " and how the methods compare there"
         texts.append(
             "The runs marked «synthetic» were trained and measured on synthetic images. They show that the "
-            "experiments run and how the methods compare there; they are not to be held against numbers on real images."
+            f"experiments run{compared}; they are not to be held against numbers on real images."
         )
-    if study.stand_in_overrides and any(is_short(one) and one.synthetic for one in results):
+    if short:
+        stand_in = study.stand_in_overrides if any(one.synthetic for one in short) else ()
+        changed = ", ".join((*study.smoke.overrides, *stand_in))
         texts.append(
-            "Smoke runs on synthetic images had another model than their entry names: "
-            f"{', '.join(study.stand_in_overrides)}."
+            f"Smoke runs had {study.smoke.train_images} training and {study.smoke.val_images} validation images and "
+            f"{study.smoke.epochs:g} epochs; their numbers say nothing of the methods."
+            f"{f' They differ from their entries by: {changed}.' if changed else ''}"
         )
     return texts
 

@@ -68,7 +68,7 @@ class RunData:
         for path in self.annotations:
             if not path.exists():
                 raise FileNotFoundError(
-                    f"Entry {entry.id}: no annotation file at {path}; datasets/README.md says where data are expected."
+                    f"Entry {entry.id}: no annotations at {path}; datasets/README.md says where data are expected."
                 )
         for subset in self.subsets:
             _draw(subset)

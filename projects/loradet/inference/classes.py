@@ -1,5 +1,6 @@
 """What a trained detector's class numbers mean."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from loradet.adapters import read_adapter
+from loradet.datasets.classes import real_categories
 from loradet.datasets.files import expand, read_coco
 from loradet.datasets.provenance import says_synthetic
 from loradet.datasets.yolo_description import coco_head
@@ -64,7 +66,7 @@ def find_classes(cfg: DictConfig, checkpoint: str | Path, num_classes: int) -> C
         names, ids, source = info["classes"], info.get("class_ids") or ids, str(checkpoint)
     elif truth is not None:
         source = str(cfg.data.get("train_json") or cfg.data.data_yaml)
-        known = {str(c["name"]): int(c["id"]) for c in sorted(truth["categories"], key=lambda c: c["id"])}
+        known = {str(c["name"]): int(c["id"]) for c in sorted(_categories(truth), key=lambda c: c["id"])}
         names = wanted or list(known)
         if missing := [name for name in names if name not in known]:
             raise ValueError(f"data.classes has {', '.join(missing)}; {source} has {', '.join(known)}.")
@@ -74,6 +76,11 @@ def find_classes(cfg: DictConfig, checkpoint: str | Path, num_classes: int) -> C
     if len(names) != num_classes:
         raise ValueError(f"{source} names {len(names)} classes ({', '.join(names)}), the model has {num_classes}.")
     return Classes(list(names), list(ids), truth is not None and says_synthetic(truth))
+
+
+def _categories(truth: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those that are classes; a YOLO description has no heading among them."""
+    return real_categories(truth) if "annotations" in truth else truth["categories"]
 
 
 def _annotations(cfg: DictConfig) -> dict[str, Any] | None:

@@ -35,6 +35,10 @@ class EvaluateAndKeepBest(HookBase):
         mode: "max" or "min".
         patience: stop after so many evaluations in a row without a better one. None: never.
         min_delta: what counts as better than the best so far.
+
+    Attributes:
+        on_evaluated: called after each evaluation, when its numbers are in the event storage; before any checkpoint of
+            this iteration, so that a run that is resumed there has what the call wrote.
     """
 
     FILE = "model_best"
@@ -61,6 +65,7 @@ class EvaluateAndKeepBest(HookBase):
         self.best_iteration: int | None = None
         self.evaluations_without_gain = 0
         self.evaluated_at: int | None = None
+        self.on_evaluated: Callable[[], None] | None = None
 
     def before_train(self) -> None:
         """Stop at once where the run that is resumed had stopped early."""
@@ -79,6 +84,8 @@ class EvaluateAndKeepBest(HookBase):
         with self.trainer.memory.left_out(), ema.applied() if ema is not None else contextlib.nullcontext():
             self._evaluate_and_save()
         self.evaluated_at = self.trainer.iter
+        if self.on_evaluated is not None:
+            self.on_evaluated()
 
     def _evaluate_and_save(self) -> None:
         results = self.evaluate()
@@ -208,13 +215,16 @@ class StopOnInterrupt(HookBase):
 
 
 class LogMemory(HookBase):
-    """Writes the peak memory of training as `memory_mb`: of the device on CUDA, else of the process."""
+    """Puts the peak memory of training as `memory_mb`: of the device on CUDA, else of the process.
+
+    It stands before the hook that evaluates, after which the iteration's line may be written already.
+    """
 
     def __init__(self, period: int):
         self.period = period
 
     def after_step(self) -> None:
-        """Put the scalar where a line is written."""
+        """Put the scalar every `period` iterations."""
         if (self.trainer.iter + 1) % self.period == 0 or self.trainer.iter + 1 >= self.trainer.max_iter:
             self.trainer.storage.put_scalar("memory_mb", self.trainer.memory.peak_mb(), smoothing_hint=False)
 
@@ -226,14 +236,27 @@ class WriteMetrics(PeriodicWriter):
         super().__init__(writers, period)
         self._opened = list(writers)
         self._stepped = False
+        self._written_at: int | None = None
+        self._closed = False
+
+    def write_evaluation(self) -> None:
+        """Write this iteration now: at the next period the storage gives the latest value of a metric alone."""
+        # A run that is resumed at its end evaluates after the loop.
+        if self._closed:
+            return
+        self._written_at = self.trainer.iter
+        for writer in self._opened:
+            writer.write()
 
     def after_step(self) -> None:
         """Write where it is due."""
         self._stepped = True
-        super().after_step()
+        if self._written_at != self.trainer.iter:
+            super().after_step()
 
     def after_train(self) -> None:
         """Write what is left, and close."""
+        self._closed = True
         if self._stepped:
             super().after_train()
             return

@@ -15,6 +15,7 @@ import omegaconf
 import timm
 import torch
 import torchvision
+from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,6 +24,7 @@ import loradet
 from loradet.files import write_json
 
 FILE = "run.json"
+CONFIG_FILE = "config.yaml"
 
 # Keys of `train` that change no result: where it is written and reported, how a batch is spread, what is measured.
 NEUTRAL_KEYS = (
@@ -104,6 +106,15 @@ def _weights_given(node: Any) -> Iterator[bool]:
     elif OmegaConf.is_list(node):
         for inner in node:
             yield from _weights_given(inner)
+
+
+def run_identity(cfg: DictConfig, folder: Path) -> str:
+    """`config_hash`; that of the run in the folder where `cfg` is its own `config.yaml`, in which all is resolved."""
+    own, identity = folder / CONFIG_FILE, config_hash(cfg)
+    past = read(folder).get("config_sha256")
+    if past is None or past == identity or not own.is_file():
+        return identity
+    return past if config_hash(LazyConfig.load(str(own))) == identity else identity
 
 
 def config_hash(cfg: DictConfig) -> str:

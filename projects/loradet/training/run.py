@@ -78,7 +78,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
     if resume and cfg.train.seed < 0:
         cfg.train.seed = record.read(output_dir).get("seed", cfg.train.seed)
     device = setup_process(cfg, output_dir)
-    identity = record.config_hash(cfg)
+    identity = record.run_identity(cfg, output_dir)
     plan = plan_batch(
         cfg.dataloader.train.total_batch_size,
         comm.get_world_size(),
@@ -107,9 +107,12 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
         config = _write_config(cfg, output_dir)
         if is_held:
             clear_folder(output_dir, keep_before=start_iter)
-        config.replace(output_dir / "config.yaml")
+        config.replace(output_dir / record.CONFIG_FILE)
         _show_what_trains(model, output_dir)
-        trainer.register_hooks([_writers(output_dir, schedule, cfg.train.log_period, start_iter, trackers), upload])
+        writing = _writers(output_dir, schedule, cfg.train.log_period, start_iter, trackers)
+        if best is not None:
+            best.on_evaluated = writing.write_evaluation
+        trainer.register_hooks([writing, upload])
     comm.synchronize()
     # Not lost where this part reports nowhere: a later one goes on with the same runs there.
     carried = {"run_ids": past_ids} if past_ids else {}
@@ -315,12 +318,14 @@ def _register_hooks(
         if upload is not None:
             upload.checkpoint_saved()
 
-    # Evaluation before the checkpoint, so that a checkpoint knows the best metric of its own iteration.
+    # Evaluation before the checkpoint, so that a checkpoint knows the best metric of its own iteration; whatever puts
+    # a number before the evaluation, which writes the iteration's line.
     trainer.register_hooks(
         [
             StopOnInterrupt(),
             hooks.IterationTimer(warmup_iter=0),
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            LogMemory(train.log_period),
             best,
             KeepCheckpoints(
                 checkpointer,
@@ -328,7 +333,6 @@ def _register_hooks(
                 train.checkpointer.max_to_keep,
                 on_save=on_save,
             ),
-            LogMemory(train.log_period),
             ProgressBar(),
         ]
     )

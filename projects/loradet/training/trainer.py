@@ -145,13 +145,14 @@ class Trainer(TrainerBase):
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, torch.Tensor] = {}
         image_ids: list[Any] = []
+        errors: list[str] = []
         data_time = 0.0
         for micro_step in range(self.accumulate):
             begin = time.perf_counter()
             batch = next(self._iterator)
             data_time += time.perf_counter() - begin
             image_ids += [sample.get("image_id") for sample in batch]
-            losses = self._forward_backward(batch, exchange=micro_step == self.accumulate - 1)
+            losses = self._forward_backward(batch, image_ids, errors, exchange=micro_step == self.accumulate - 1)
             for name, value in losses.items():
                 sums[name] = sums[name] + value if name in sums else value
         self.images_seen += len(image_ids) * comm.get_world_size()
@@ -163,20 +164,32 @@ class Trainer(TrainerBase):
         # The scaler skips such steps and halves its scale; below 1 it is no longer the scale that overflows.
         if not math.isfinite(norm) and (not self.scaler.is_enabled() or self.scaler.get_scale() < 1.0):
             # All processes hold the same gradient, so all of them come here.
-            self._raise_non_finite({"grad_norm": norm}, image_ids)
+            self._raise_non_finite([f"grad_norm={norm}"], image_ids)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
             self.ema.update()
         self._log(means, norm)
 
-    def _forward_backward(self, batch: list[dict], exchange: bool) -> dict[str, torch.Tensor]:
+    def _forward_backward(
+        self, batch: list[dict], image_ids: list[Any], errors: list[str], *, exchange: bool
+    ) -> dict[str, torch.Tensor]:
+        """One micro-batch; a forward pass without finite numbers adds to `errors` and has no losses."""
         distributed = isinstance(self.model, DistributedDataParallel)
         with self.model.no_sync() if distributed and not exchange else contextlib.nullcontext():
-            with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
-                losses = self.model(batch)
-            total = sum(losses.values()) / self.accumulate
-            self.scaler.scale(total).backward()
+            try:
+                with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+                    losses = self.model(batch)
+            except FloatingPointError as error:
+                errors.append(str(error).rstrip("."))
+                losses = {}
+            # A process without losses has no backward pass, and the others would wait for its gradients for ever: so
+            # all hear of it before. The host knows by itself whether it has failed, so the device is not waited for.
+            if exchange and any(comm.all_gather(bool(errors))):
+                self._raise_non_finite(errors, image_ids)
+            if losses:
+                total = sum(losses.values()) / self.accumulate
+                self.scaler.scale(total).backward()
         return {name: value.detach() / self.accumulate for name, value in losses.items()}
 
     def _mean_losses(self, sums: dict[str, torch.Tensor], data_time: float, image_ids: list[Any]) -> dict[str, float]:
@@ -191,17 +204,18 @@ class Trainer(TrainerBase):
         values = row.tolist()
         *losses, data_time, bad_processes, interrupts = values
         if bad_processes:
-            self._raise_non_finite({k: v.item() for k, v in sums.items() if not torch.isfinite(v)}, image_ids)
+            self._raise_non_finite([f"{k}={v.item()}" for k, v in sums.items() if not torch.isfinite(v)], image_ids)
         if interrupts:
             self.stop_reason = "interrupted"
         means = {name: value / comm.get_world_size() for name, value in zip(names, losses)}
         means["data_time"] = data_time / comm.get_world_size()
         return means
 
-    def _raise_non_finite(self, found: dict[str, float], image_ids: list[Any]) -> NoReturn:
+    def _raise_non_finite(self, found: list[str], image_ids: list[Any]) -> NoReturn:
+        """A collective call; `found` is what is bad on this process."""
         reports = comm.all_gather((comm.get_rank(), found, image_ids))
         lines = [
-            f"process {rank}: {', '.join(f'{k}={v}' for k, v in bad.items())}; images of the batch: {ids}"
+            f"process {rank}: {', '.join(dict.fromkeys(bad))}; images of the batch: {ids}"
             for rank, bad, ids in reports
             if bad
         ]

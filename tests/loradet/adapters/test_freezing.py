@@ -221,3 +221,8 @@ def test_statistics_of_frozen_batch_norms_can_follow_the_mode(how, tmp_path):
     assert not torch.equal(other(images), net(images))
     load_adapter(other, tmp_path / "adapter.safetensors")
     assert torch.equal(other(images), net(images))
+
+
+def test_statistics_without_a_batch_norm_are_an_error():
+    with pytest.raises(ValueError, match="holds no batch norm"):
+        freeze(nn.Sequential(nn.Linear(2, 2)), statistics=True)

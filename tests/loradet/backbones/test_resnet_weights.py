@@ -118,3 +118,17 @@ def test_missing_and_unexpected_tensors_are_named_and_nothing_is_loaded(tmp_path
     with pytest.raises(ValueError, match=r"R-50\.pkl is a pickle.*tools/convert_weights\.py"):
         (tmp_path / "R-50.pkl").write_bytes(b"")
         resnet_with_weights(net=net, weights=tmp_path / "R-50.pkl")
+
+
+@pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
+def test_random_weights_are_told_of(tmp_path, caplog, norm):
+    net = build(norm=norm)
+    assert resnet_with_weights(net=net) is net
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and ("FrozenBN" in record.message) == (norm == "FrozenBN")
+    for name in ("weights=None", "model.backbone.bottom_up.module.weights", "train.init_checkpoint", "norm=BN"):
+        assert name in record.message
+    caplog.clear()
+    torch.save(reference(18).state_dict(), tmp_path / "tv.pth")
+    resnet_with_weights(net=net, weights=tmp_path / "tv.pth")
+    assert not caplog.records

@@ -308,12 +308,28 @@ def test_with_mamba_ssm(monkeypatch, caplog):
     u, delta, A, B, C = inputs_of()
     D, z, bias = torch.randn(4), torch.randn_like(u), torch.randn(4)
     arguments = (u.bfloat16(), delta, A, B, C, D, z, bias, True, True)
-    actual = selective_scan(*arguments, implementation="mamba_ssm")
+    with monkeypatch.context() as patch:
+        patch.setattr(Tensor, "is_cuda", True, raising=False)
+        actual = selective_scan(*arguments, implementation="mamba_ssm")
     # The kernel wants one type for all that has a length, and float32 for the rest.
     low, full = torch.bfloat16, torch.float32
     assert [x.dtype for x in calls[0]] == [low, low, full, low, low, full, low, full]
     for x, y in zip(actual, selective_scan(*arguments)):
         torch.testing.assert_close(x.float(), y.float(), rtol=5e-2, atol=5e-2)
+
+
+@pytest.mark.usefixtures("fresh_choice")
+def test_no_argument_is_ignored_where_mamba_ssm_is_installed(monkeypatch):
+    fake_mamba_ssm(monkeypatch, lambda *_, **__: pytest.fail("the kernel was called"))
+    inputs = inputs_of()
+    with pytest.raises(ValueError, match=r"chunk_size=4 with implementation='mamba_ssm'.*implementation='chunked'"):
+        selective_scan(*inputs, implementation="mamba_ssm", chunk_size=4)
+    with pytest.raises(ValueError, match=r"'mamba_ssm' runs on CUDA alone, and the tensors are on cpu"):
+        selective_scan(*inputs, implementation="mamba_ssm")
+    # A chunk size chooses the scan that has chunks.
+    monkeypatch.setattr(module, "chosen_implementation", lambda _: "mamba_ssm")
+    monkeypatch.setattr(Tensor, "is_cuda", True, raising=False)
+    torch.testing.assert_close(selective_scan(*inputs, chunk_size=4), step_by_step(*inputs).float())
 
 
 @pytest.mark.gpu

@@ -2,18 +2,20 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import LazyCall, instantiate
+from detectron2.config import LazyCall, LazyConfig, instantiate
 from detectron2.modeling import BACKBONE_REGISTRY
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from loradet.adapters import adapter_layers, freeze, load_adapter, lora, merge, save_adapter, unmerge
 from loradet.backbones import VisionMamba
 from loradet.inference.config_edits import without_weights
 
+ROOT = Path(__file__).parents[3]
 SIZES = dict(img_size=32, patch_size=8, embed_dim=16, depth=3, d_state=4)
 PROJECTIONS = ["in_proj", "out_proj", "x_proj", "x_proj_b", "dt_proj", "dt_proj_b"]
 
@@ -231,3 +233,25 @@ def test_wrong_arguments_are_named(change, message):
 def test_an_image_smaller_than_a_patch():
     with pytest.raises(ValueError, match="7×40 is smaller than a 8 px patch"):
         build()(image(7, 40))
+
+
+def test_the_documented_settings_for_a_backbone_that_trains(tmp_path):
+    lines = (ROOT / "docs" / "vision_mamba.md").read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if "import vim_lr_factors" in line)
+    cfg = LazyConfig.load(ROOT / "configs" / "vim_ofat" / "base.py")
+    shown = "\n".join(line.strip() for line in lines[start : lines.index("", start + 2)])
+    exec(shown, {"L": LazyCall, "model": cfg.model, "optimizer": cfg.optimizer})
+    LazyConfig.save(cfg, tmp_path / "config.yaml")
+    cfg = LazyConfig.load(tmp_path / "config.yaml")  # as a run leaves it
+    cfg.model.backbone.net.module = LazyCall(VisionMamba)(random_weights=True, **SIZES | {"depth": 24})
+
+    net = instantiate(cfg.model.backbone.net)
+    detector = nn.ModuleDict({"backbone": nn.ModuleDict({"net": net}), "head": nn.Linear(2, 2)})
+    cfg.optimizer.params.model = detector
+    optimizer = instantiate(cfg.optimizer)
+    groups = {id(x): group for group in optimizer.param_groups for x in group["params"]}
+    undecayed = {name for name, x in net.named_parameters() if groups[id(x)]["weight_decay"] == 0}
+    assert undecayed == net.no_weight_decay()
+    rates = {name: groups[id(x)]["lr"] / cfg.optimizer.lr for name, x in detector.named_parameters()}
+    factors = {"head.weight": 1, "backbone.net.layers.23.mixer.D": 0.8, "backbone.net.pos_embed": 0.8**25}
+    assert {name: rates[name] for name in factors} == pytest.approx(factors)

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from loradet.backbones import VisionMamba
+from loradet.backbones.vision_mamba_position import resize_position_embedding
 
 SIZES = dict(img_size=32, patch_size=8, embed_dim=16, depth=2, d_state=4)
 
@@ -81,6 +82,15 @@ def test_own_checkpoints_of_a_grid_that_is_not_square(tmp_path):
     assert same_weights(VisionMamba(weights=tmp_path / "own.safetensors", **sizes), net)
     with pytest.raises(ValueError, match=r"10 rows .*no square grid.*16 rows of the grid 4×4"):
         VisionMamba(weights=tmp_path / "own.safetensors", **SIZES)
+
+
+def test_a_square_grid_is_resized_to_another_of_as_many_positions(source, tmp_path, caplog):
+    save_file(published(source), tmp_path / "vim.safetensors")
+    with caplog.at_level(logging.INFO):
+        net = VisionMamba(weights=tmp_path / "vim.safetensors", **SIZES | {"img_size": (16, 64)})
+    assert torch.equal(net.pos_embed, resize_position_embedding(source.pos_embed, (4, 4), (2, 8)))
+    assert not torch.equal(net.pos_embed, source.pos_embed)
+    assert any("resized from 4×4 to 2×8" in r.message and r.levelname == "WARNING" for r in caplog.records)
 
 
 @pytest.mark.parametrize("rope_in_file", [False, True])

@@ -11,7 +11,7 @@ from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
-from loradet.datasets import coco_dataset, synthetic
+from loradet.datasets import check, coco_dataset, summarize, synthetic
 from loradet.datasets.classes import count_classes
 from loradet.training.command import load_config
 
@@ -119,6 +119,7 @@ def test_a_heading_that_is_annotated_is_a_class(tmp_path):
         ([("vehicle", "none"), ("car", "vehicle"), ("dog", "animal")], 3),  # not above all others
         ([("car", "vehicle"), ("bus", "vehicle")], 2),
         ([("car", "car")], 1),
+        ([("person", "person"), ("rider", "person")], 2),
         ([("car", "things"), ("bus", "things"), ("things", "none")], 2),
         ([(None, None), (None, None)], 2),
     ],
@@ -186,3 +187,11 @@ def test_coco_dataset_alone(tmp_path):
     root = export(tmp_path)
     records = coco_dataset(root / "train" / "_annotations.coco.json", root / "train", name=f"alone_{next(_numbers)}")
     assert {ann["category_id"] for record in records for ann in record["annotations"]} == {0, 1}
+
+
+def test_the_heading_is_no_fault_and_no_class_of_a_summary(tmp_path):
+    root = export(tmp_path, heading="head")
+    file = root / "train" / "_annotations.coco.json"
+    assert not check(file, root / "train").problems
+    rows = [line.split() for line in summarize(file).splitlines()]
+    assert sum(row[:2] in (["0", "head"], ["head"]) for row in rows) == 0

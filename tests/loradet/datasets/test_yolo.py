@@ -284,6 +284,8 @@ def test_a_given_number_of_images_is_the_same_choice_every_time(yolo):
     names, more = ([record["file_name"] for record in found] for found in (records, again))
     assert names == sorted(names)
     assert set(names) < set(more)
+    ids = {record["file_name"]: record["image_id"] for record in yolo_dataset(yolo.path, "train")}
+    assert all(ids[record["file_name"]] == record["image_id"] for record in records)
     assert len(yolo_dataset(yolo.path, "train", max_images=99)) == 14
     with pytest.raises(ValueError, match="max_images=0"):
         yolo_dataset(yolo.path, "train", max_images=0)

@@ -47,7 +47,8 @@ def test_known_effects_are_found_again():
     assert effect(found, 0.001, "SGD").estimate == pytest.approx(-0.02)
     assert effect(found, "RMSProp", 32).estimate == pytest.approx(0, abs=1e-12)
     assert found.marginal_mean("optimizer", "AdamW") == pytest.approx(0.46)
-    assert found.best_levels() == {"lr": 0.01, "optimizer": "AdamW", "batch": 8}
+    baseline = {"lr": 0.001, "optimizer": "SGD", "batch": 32}
+    assert found.best_levels(baseline) == {"lr": 0.01, "optimizer": "AdamW", "batch": 8}
     assert found.balanced
     assert found.left_out == ()
 

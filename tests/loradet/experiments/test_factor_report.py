@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import LazyConfig
-from factor_trial import EPOCHS, RISING, diverged, factorial, ofat, trained
+from factor_trial import EPOCHS, RISING, diverged, factorial, ofat, trained, write_log
 from omegaconf import OmegaConf
 from report_runs import absent
 
@@ -18,6 +18,7 @@ from loradet.experiments.figures import drawing_style
 from loradet.experiments.next_run import CombinationError, next_run
 from loradet.experiments.report import write_report
 from loradet.training.command import load_config
+from loradet.training.metrics_log import read_lines
 
 FAST = tuple(0.52 * (1 - 0.3**epoch) for epoch in range(1, EPOCHS + 1))
 ROUGH = tuple(0.48 + (0.02 if epoch % 2 else -0.02) * (epoch > 2) for epoch in range(EPOCHS))
@@ -104,7 +105,9 @@ def test_a_page_says_what_its_table_shows(one_at_a_time):
     assert "oscillates more (0.0" in high
     assert "its gap from val to test is larger (+0.100 against +0.011)" in high
     assert high.endswith("1 of 3 runs diverged.")
-    assert best == "Best by mean AP50: lr=0.005."
+    assert best == (
+        "Best by mean AP50: lr=0.005 (by its 95 % interval, which is not corrected for the number of levels, 3)."
+    )
     assert [plot.name for plot in page.plots] == ["factor_lr"]
     assert "cross where one diverged" in page.plots[0].caption
 
@@ -145,6 +148,52 @@ def test_one_seed_is_no_proof(tmp_path):
     page = sections(study, results)["Factor: lr"].paragraphs
     assert "(seed 0 alone, so that chance is not told from effect)" in page[2]
     assert page[-1] == "Best by mean AP50: lr=0.005; these runs do not tell it from the baseline's level."
+
+
+def test_of_equal_levels_the_baseline_s_is_the_best(tmp_path):
+    """Though lr=0.1, the baseline's, is the last level of the factor."""
+    study = ofat()
+    base, *others = (
+        replace(e, factors={**e.factors, "lr": {0.001: 0.1}.get(e.factors["lr"], e.factors["lr"])})
+        for e in study.entries
+    )
+    study = replace(study, entries=(base, *others))
+    found = sections(study, [trained(tmp_path, e) for e in study.entries])
+    assert found["Factor: lr"].paragraphs[-1] == "Best by mean AP50: lr=0.1, the baseline's."
+    assert found["Next run"].paragraphs[0].endswith("lr=0.1, batch=8.")
+    study = factorial()
+    first, *others, last = study.entries
+    others = [replace(e, baselines=(last.id,)) for e in (first, *others)]
+    study = replace(study, entries=(last, *others))
+    found = sections(study, [trained(tmp_path, e, values=[0.4] * 3) for e in study.entries])
+    assert found["Factor: lr"].paragraphs[-1] == "Best by mean AP50: lr=0.01, the baseline's."
+    assert found["Next run"].paragraphs[0].endswith("lr=0.01, batch=16.")
+
+
+def of_class(run, logged, name):
+    """A run that was chosen by the AP of a class, which its metrics file may have."""
+    lines = [line | {"bbox/AP-head": line["bbox/AP"]} for line in read_lines(run.folder / "metrics.json")]
+    write_log(run.folder, lines)
+    metrics = {split: {**values, name: values["coco/bbox_mAP"]} for split, values in run.metrics.items()}
+    return replace(run, metrics=metrics, record=run.record | {"best": {"metric": logged}})
+
+
+def test_runs_may_be_compared_by_the_ap_of_a_class(tmp_path):
+    study = ofat()
+    results = [of_class(trained(tmp_path, e), "bbox/AP-head", "coco/bbox_mAP/head") for e in study.entries]
+    page = sections(study, results)["Factor: lr"]
+    assert page.paragraphs[1].startswith(f"lr=0.001 (baseline): AP-head {0.6 * max(RISING):.3f}")
+    assert rows(page)[0]["converged at epoch"].startswith("5.0")
+
+
+def test_a_metric_that_no_run_has_is_an_error(tmp_path):
+    study = ofat()
+    results = [of_class(trained(tmp_path, e), "bbox/AP-tail", "coco/bbox_mAP/head") for e in study.entries]
+    with pytest.raises(ValueError, match=r"best.metric='bbox/AP-tail'.*'coco/bbox_mAP/tail'.*There: .*mAP/head"):
+        sections(study, results)
+    # One that has diverged has no metrics file; nor is it finished.
+    unfinished = [diverged(tmp_path, e) for e in study.entries]
+    assert rows(sections(study, unfinished)["Comparison"])[0]["mAP@0.5"] == "–"
 
 
 def test_the_next_run_combines_the_best_levels(one_at_a_time, tmp_path):

@@ -169,7 +169,7 @@ def test_synthetic_data_stand_in_where_the_data_are_missing_alone(tmp_path):
         (full,) = plan(whole, root=tmp_path)
         assert full.data.scenes is None
         assert full.config.data.root == str(root)
-    with pytest.raises(FileNotFoundError, match=rf"Entry a: no annotation file at {tmp_path}/nowhere/"):
+    with pytest.raises(FileNotFoundError, match=rf"Entry a: no annotations at {tmp_path}/nowhere/"):
         full.data.prepare(full.entry)
     assert not (tmp_path / "stand_in").exists()  # planning makes nothing
 

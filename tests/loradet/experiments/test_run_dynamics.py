@@ -10,6 +10,7 @@ from factor_trial import EPOCH, EPOCHS, RISING, diverged, log, ofat, trained, wr
 from hypothesis import given
 from hypothesis import strategies as st
 from report_runs import absent
+from small_models import BACKBONES, batch, build
 
 from loradet.experiments.run_dynamics import oscillation, primary_metric, run_dynamics
 from loradet.training.trainer import NonFiniteLossError, Trainer
@@ -112,6 +113,17 @@ def test_the_trainer_s_own_error_is_understood(tmp_path):
         Trainer(model, data, torch.optim.SGD(model.parameters(), lr=0.1), output_dir=tmp_path).train(0, 3)
     run = absent(tmp_path, ENTRY, state="failed", detail=f"{type(error.value).__name__}: {error.value}")
     assert run_dynamics(run).diverged_at == 2
+
+
+def test_a_proposal_generator_that_diverges_says_at_which_iteration(tmp_path):
+    """It stops in the forward pass, where there is no loss yet."""
+    model = build(BACKBONES["ViT"], "Faster R-CNN", "probe")
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e30)
+    data = [[{**sample, "image_id": 7 + i} for i, sample in enumerate(batch())]] * 4
+    with pytest.raises(NonFiniteLossError, match=r"proposal generator .*images of the batch: \[7, 8\]") as error:
+        Trainer(model, data, optimizer, output_dir=tmp_path).train(0, 4)
+    run = absent(tmp_path, ENTRY, state="failed", detail=f"{type(error.value).__name__}: {error.value}")
+    assert (run_dynamics(run).diverged, run_dynamics(run).diverged_at) == (True, 1)
 
 
 def test_a_loss_that_goes_up_for_good_has_diverged_too(tmp_path):

@@ -93,5 +93,5 @@ def test_data_that_are_missing_fail_their_runs_before_anything_is_begun(runs):
 
     results = run_all(runs[:2], none)
     assert [result.state for result in results] == ["failed", "failed"]
-    assert all("no annotation file at nowhere/" in result.detail for result in results)
+    assert all("no annotations at nowhere/" in result.detail for result in results)
     assert not any(run.folder.exists() for run in runs[:2])

@@ -160,3 +160,12 @@ def test_other_augmentations_are_refused():
     for augmentations in ([T.RandomFlip()], [T.Resize(3), T.Resize(4)], [T.ResizeShortestEdge([3, 4], 9, "choice")]):
         with pytest.raises(ValueError, match="expected Resize"):
             Resizing.from_augmentations(augmentations)
+
+
+def test_an_empty_heading_of_an_export_is_no_class(tmp_path):
+    file = tmp_path / "_annotations.coco.json"
+    categories = [{"id": 0, "name": "heads", "supercategory": "none"}]
+    categories += [{"id": 1, "name": "head", "supercategory": "heads"}]
+    file.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    found = find_classes(config(f"data.train_json={file}", "data.classes=null"), "model.pth", 1)
+    assert (found.names, found.ids) == (["head"], [1])

@@ -140,6 +140,25 @@ def test_a_bad_loss_stops_before_it_reaches_the_weights(value, tmp_path):
     assert trainer.iter == 1
 
 
+@pytest.mark.parametrize("bad", [4, 5])  # the first or the second micro-batch of iteration 2
+def test_a_forward_pass_that_meets_nan_stops_there(bad):
+    """As the proposal generator's does, which has no loss to give."""
+
+    class Proposals(Toy):
+        def forward(self, batch):
+            if batch[0]["image_id"] == 10 * bad:
+                raise FloatingPointError("The boxes are NaN: training has diverged.")
+            return super().forward(batch)
+
+    torch.manual_seed(1)
+    model = Proposals()
+    trainer = Trainer(model, batches(8), torch.optim.SGD(model.layer.parameters(), lr=0.05), accumulate=2)
+    message = r"not finite at iteration 2 \(process 0: The boxes are NaN: training has diverged; images .*\[40, 41, 50"
+    with pytest.raises(NonFiniteLossError, match=message):
+        trainer.train(0, 4)
+    torch.testing.assert_close(model.layer.weight.detach(), loop(batches(8), 2, 2)[-1]["weight"])
+
+
 def test_an_interrupt_ends_after_the_running_step():
     class Interrupt(HookBase):
         def before_step(self):

@@ -28,6 +28,8 @@ class Toy(nn.Module):
     def forward(self, batch):
         x = torch.stack([sample["x"] for sample in batch])
         y = torch.tensor([sample["y"] for sample in batch])
+        if torch.isinf(y).any():
+            raise FloatingPointError("The boxes are NaN.")  # as the proposal generator does, without a loss
         return {"loss": ((self.layer(x)[:, 0] - y) ** 2).mean()}
 
 
@@ -91,6 +93,14 @@ def work(folder):
     found["nan"] = _error(NonFiniteLossError, lambda: trainer.train(0, STEPS))
     found["nan_iter"] = trainer.iter
 
+    # In a micro-batch without exchange, and in that with it, of iteration 1.
+    for place in (3, 5):
+        data = batches(rank)
+        if rank == 1:
+            data[place][0]["y"] = math.inf
+        trainer = make(data, accumulate=ACCUMULATE)
+        found[f"forward {place}"] = _error(NonFiniteLossError, lambda trainer=trainer: trainer.train(0, STEPS))
+
     trainer = make(batches(rank))
     if rank == 1:
         signal.signal(signal.SIGTERM, lambda *_: trainer.interrupt())
@@ -147,6 +157,13 @@ def test_a_bad_loss_on_one_process_is_the_same_error_on_all(found):
     assert first == second
     assert "at iteration 2 (process 1: loss=nan; images of the batch: [102])" in first
     assert [f["nan_iter"] for f in found] == [1, 1]
+
+
+@pytest.mark.parametrize("place", [3, 5])
+def test_a_forward_pass_that_fails_on_one_process_is_the_same_error_on_all(found, place):
+    first, second = (f[f"forward {place}"] for f in found)
+    assert first == second
+    assert "at iteration 1 (process 1: The boxes are NaN; images of the batch: [103, 104, 105])" in first
 
 
 def test_an_interrupt_of_one_process_stops_all_after_the_same_step(found):

@@ -5,34 +5,22 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from detectron2_embedded.array_pickle import ForbiddenPickleError, load_array_pickle
-
-_NUMPY_DTYPES = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDSU"]
+from detectron2_embedded.array_pickle import TORCH_GLOBALS, ForbiddenPickleError, load_array_pickle
 
 
 def load_torch_file(path: str) -> Any:
-    """`torch.load` of tensors, plain containers and numpy values, onto the CPU.
+    """`torch.load` of tensors, plain containers and numpy's arrays and scalars, onto the CPU.
+
+    Numpy's own constructors do not see the file; see `detectron2_embedded.array_pickle`.
 
     Raises:
         pickle.UnpicklingError: the file holds something else.
         RuntimeError: the file is cut off or no checkpoint at all.
     """
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
-    allowed = [
-        *_NUMPY_DTYPES,
-        np.ndarray,
-        np.dtype,
-        multiarray._reconstruct,
-        multiarray.scalar,
-        # Files from numpy 1 name the same functions by their old module.
-        (multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-        (multiarray.scalar, "numpy.core.multiarray.scalar"),
-    ]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(TORCH_GLOBALS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if _looks_cut(path):
@@ -41,7 +29,10 @@ def load_torch_file(path: str) -> Any:
             f"{path} holds more than weights; loading it could run code ({_first_line(error)}). If you trust "
             "it, save its state dict anew with torch.save(...) or safetensors."
         ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+    except (
+        *(RuntimeError, EOFError, zipfile.BadZipFile, LookupError, ValueError, OSError),
+        *(TypeError, AttributeError),
+    ) as error:
         if isinstance(error, OSError) and error.filename is not None:
             # The file cannot be opened at all; without a name it is a seek beyond the end of a cut file.
             raise

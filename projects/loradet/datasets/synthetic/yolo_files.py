@@ -35,6 +35,10 @@ def write_yolo(
                 for (x0, y0, x1, y1), label in zip(boxes, labels)
             ]
             (folder / Path(name).with_suffix(".txt")).write_text("".join(lines), encoding="utf-8")
-    folders = {split: layout.image_folder(root, split).relative_to(root).as_posix() for split in records}
+    folders = {
+        split: layout.image_folder(root, split).relative_to(root).as_posix()
+        for split, images in records.items()
+        if images
+    }
     with atomic_open(root / layout.annotations) as file:
         yaml.safe_dump({**folders, "names": list(classes), "synthetic": True}, file, sort_keys=False)
