@@ -92,6 +92,28 @@ def initial_weights(cfg: DictConfig) -> dict[str, str]:
     return {"initial_weights": "random"} if given and not any(given) else {}
 
 
+def refuse_random_weights(cfg: DictConfig) -> None:
+    """Raise ValueError where a part of the model has `random_weights=True` and nothing makes up for that.
+
+    It says that a network which is of no use without its checkpoint is only tried out: in smoke runs.
+    """
+    if not cfg.train.smoke and not cfg.train.init_checkpoint and any(_asked_for_random(cfg.model)):
+        raise ValueError(
+            "The model has random_weights=True, which is for smoke runs (train.smoke=True): give the backbone its "
+            "checkpoint by `weights`, or the whole model one by train.init_checkpoint."
+        )
+
+
+def _asked_for_random(node: Any) -> Iterator[bool]:
+    if OmegaConf.is_dict(node):
+        yield node.get("random_weights") is True
+    if OmegaConf.is_dict(node) or OmegaConf.is_list(node):
+        keys = node if OmegaConf.is_dict(node) else range(len(node))
+        for key in keys:
+            if not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
+                yield from _asked_for_random(node[key])
+
+
 def _weights_given(node: Any) -> Iterator[bool]:
     """Of every part of a model's config that can have pretrained weights: whether it asks for some."""
     if OmegaConf.is_dict(node):

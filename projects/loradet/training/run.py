@@ -73,6 +73,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
         ValueError: the config, the data or a checkpoint do not fit together.
         NonFiniteLossError: a loss became NaN or infinite.
     """
+    record.refuse_random_weights(cfg)
     output_dir = Path(cfg.train.output_dir)
     is_held = refuse_other_run(output_dir, resume, cfg.train.overwrite)
     if resume and cfg.train.seed < 0:
