@@ -6,6 +6,7 @@ import torch
 from train_tool import ROOT, arguments, succeed
 
 from loradet.adapters import read_adapter
+from loradet.datasets.synthetic import generate
 from loradet.training.command import load_config
 from loradet.training.record import config_hash, run_identity
 
@@ -65,3 +66,13 @@ def test_a_runs_own_config_is_that_run(train_data, tmp_path):
     # Where something else is asked for, it is another one.
     changed = load_config(str(output / "config.yaml"), ["optimizer.lr=0.5"])
     assert run_identity(changed, output) == config_hash(changed)
+
+
+def test_the_config_that_learns_shapes(tmp_path):
+    generate(tmp_path / "shapes", style="shapes", size=128, counts={"train": 8, "val": 2}, max_objects=3)
+    words = ["train.max_iter=2", "dataloader.train.total_batch_size=4", "dataloader.train.num_workers=0"]
+    config = ROOT / "configs" / "detr_shapes.py"
+    succeed(*arguments(tmp_path / "shapes", tmp_path / "run", *words, config=config))
+    run = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert run["parameters"]["backbone"]["trainable"] == 0
+    assert run["data"]["train"]["num_classes"] == 10
