@@ -256,6 +256,8 @@ def _best(runs: FactorRuns, factor: str) -> list[str]:
     level = best_level(runs, factor)
     if level is None:
         return []
+    if len(level_means(runs, factor)) == 1:
+        return [f"Only {factor}={level_text(level)} has finished runs: its levels are not compared yet."]
     name = f"Best by mean {runs.label}: {factor}={level_text(level)}"
     own = runs.at(factor, level)
     if lost := sum(run.dynamics.diverged for run in own):
@@ -274,14 +276,19 @@ def _best(runs: FactorRuns, factor: str) -> list[str]:
     return [f"{text}."]
 
 
+def level_means(runs: FactorRuns, factor: str) -> dict[Level, float]:
+    """Mean of the primary metric by level, of those that have finished runs."""
+    return {
+        level: summary.mean
+        for level in runs.design.factors[factor]
+        if (summary := average(runs.at(factor, level), lambda run: run.metric(runs.metric)))
+    }
+
+
 def best_level(runs: FactorRuns, factor: str) -> Level | None:
     """The level whose runs have the greatest mean of the primary metric. None without any.
 
     Of equals it is the baseline's, which is no change, or else the first.
     """
-    means = {
-        level: summary.mean
-        for level in runs.design.factors[factor]
-        if (summary := average(runs.at(factor, level), lambda run: run.metric(runs.metric)))
-    }
+    means = level_means(runs, factor)
     return greatest(means, _baseline(runs, factor)) if means else None

@@ -9,7 +9,7 @@ from loradet.experiments.factor_design import Level, design, level_text, levels_
 from loradet.experiments.factor_effects import FactorialAnalysis, Observation, analyse
 from loradet.experiments.factor_file import FILE as NUMBERS
 from loradet.experiments.factor_file import plain_factors
-from loradet.experiments.factor_pages import NOTHING, SMOKE, best_level, factor_page
+from loradet.experiments.factor_pages import NOTHING, SMOKE, best_level, factor_page, level_means
 from loradet.experiments.factor_plots import interaction_plot
 from loradet.experiments.factor_runs import AP50, FactorRun, FactorRuns, average, factor_runs, notes
 from loradet.experiments.next_run import FILE, CombinationError, NextRun, next_run
@@ -203,6 +203,8 @@ def _next_section(study: Study, runs: FactorRuns, analysis: FactorialAnalysis | 
     together = {name: base[name] if level is None else level for name, level in best.items()}
     texts = [SMOKE] if runs.is_short else []
     texts.append(f"The best level of each factor, by mean {runs.label}: {levels_text(together)}.")
+    if alone := [name for name in runs.design.factors if len(level_means(runs, name)) < 2]:
+        texts.append(f"Not compared yet, for want of finished runs at two levels: {', '.join(alone)}.")
     chosen, more = _choose(runs, together, analysis)
     rows = [
         [name, level_text(level), _text(average(runs.at(name, level), lambda run: run.metric(runs.metric)), 3)]

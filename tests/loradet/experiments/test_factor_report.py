@@ -170,6 +170,14 @@ def test_of_equal_levels_the_baseline_s_is_the_best(tmp_path):
     assert found["Next run"].paragraphs[0].endswith("lr=0.01, batch=16.")
 
 
+def test_a_factor_of_one_finished_level_is_not_compared(tmp_path):
+    study = ofat()
+    trials = [trained(tmp_path, e) if e.id != "bs16" else absent(tmp_path, e, 0) for e in study.entries]
+    found = sections(study, trials)
+    assert found["Factor: batch"].paragraphs[-1] == "Only batch=8 has finished runs: its levels are not compared yet."
+    assert found["Next run"].paragraphs[1] == "Not compared yet, for want of finished runs at two levels: batch."
+
+
 def of_class(run, logged, name):
     """A run that was chosen by the AP of a class, which its metrics file may have."""
     lines = [line | {"bbox/AP-head": line["bbox/AP"]} for line in read_lines(run.folder / "metrics.json")]
