@@ -6,12 +6,12 @@ weights of torchvision's ResNet-50, starts every backbone from ImageNet instead;
 
 from detectron2.config import LazyCall as L
 from detectron2.evaluation import DatasetEvaluators
-from fvcore.common.param_scheduler import ConstantParamScheduler
 
 from loradet.evaluation import CalibrationEvaluator
 
 from ..common.coco2017 import data, dataloader
 from ..common.optim import AdamW as optimizer
+from ..common.schedule import constant as lr_multiplier
 from ..common.train import train
 
 init = dict(resnet50=None)
@@ -24,7 +24,6 @@ dataloader.evaluator = L(DatasetEvaluators)(
 )
 optimizer.params.weight_decay_norm = None
 optimizer.weight_decay = 1e-4
-lr_multiplier = L(ConstantParamScheduler)(value=1.0)
 train.max_iter = "12 epochs"
 train.max_batch_per_gpu = 4
 train.efficiency.enabled = True

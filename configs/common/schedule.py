@@ -1,7 +1,7 @@
 """Learning-rate schedules as fractions of the run, so that they hold in epochs and in iterations alike."""
 
 from detectron2.config import LazyCall as L
-from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler, MultiStepParamScheduler
 
 from loradet.training.schedule import warmup
 
@@ -27,3 +27,6 @@ cosine = L(warmup)(
     factor=0.01,
     max_iter="${train.max_iter}",
 )
+
+# fvcore's own constant scheduler has no value at the end of the run, where the last step asks for one.
+constant = L(LinearParamScheduler)(start_value=1.0, end_value=1.0)
