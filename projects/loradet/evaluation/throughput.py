@@ -1,9 +1,7 @@
 """How fast a detector works through a loader, and what of the time goes where."""
 
 import itertools
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from loradet.process_memory import process_peak_mb
 
 PARTS = ("data", "forward", "postprocessing")
 
@@ -143,8 +143,7 @@ class _Clock:
         """MiB."""
         if self._cuda:
             return (torch.cuda.max_memory_allocated(self.device) - self._others) / 2**20
-        # Linux counts it in KiB, macOS in bytes.
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return process_peak_mb()
 
     def device_name(self) -> str:
         """Name of the GPU, or the kind of device."""

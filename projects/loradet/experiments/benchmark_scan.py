@@ -2,7 +2,6 @@
 
 # ruff: noqa: N803 (A, B, C and D are the names of the papers and of the checkpoints)
 
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loradet.backbones.selective_scan import selective_scan
+from loradet.process_memory import process_peak_mb
 
 Scan = Callable[..., Tensor]
 
@@ -125,7 +125,7 @@ def benchmark_scan(
         "pairs": len(ratios),
         "threads": torch.get_num_threads(),
         "largest_difference": ((ours - theirs).abs().max() / theirs.abs().max()).item(),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": process_peak_mb(),
     }
 
 

@@ -1,11 +1,11 @@
 """Peak memory of training, without that of evaluations in between."""
 
-import resource
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from loradet.process_memory import process_peak_mb
 
 
 class TrainingMemory:
@@ -43,5 +43,4 @@ def peak_memory_mb() -> float:
     """Peak memory in MiB: allocated on the current CUDA device, else this process's resident set."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
-    # Linux counts it in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return process_peak_mb()

@@ -88,7 +88,7 @@ def initial_weights(cfg: DictConfig) -> dict[str, str]:
     """
     if cfg.train.init_checkpoint:
         return {}
-    given = list(_weights_given(cfg.model))
+    given = [g for node in _nodes(cfg.model) if (g := _weights_given(node)) is not None]
     return {"initial_weights": "random"} if given and not any(given) else {}
 
 
@@ -97,37 +97,34 @@ def refuse_random_weights(cfg: DictConfig) -> None:
 
     It says that a network which is of no use without its checkpoint is only tried out: in smoke runs.
     """
-    if not cfg.train.smoke and not cfg.train.init_checkpoint and any(_asked_for_random(cfg.model)):
+    if (
+        not cfg.train.smoke
+        and not cfg.train.init_checkpoint
+        and any(node.get("random_weights") is True for node in _nodes(cfg.model))
+    ):
         raise ValueError(
             "The model has random_weights=True, which is for smoke runs (train.smoke=True): give the backbone its "
             "checkpoint by `weights`, or the whole model one by train.init_checkpoint."
         )
 
 
-def _asked_for_random(node: Any) -> Iterator[bool]:
-    if OmegaConf.is_dict(node):
-        yield node.get("random_weights") is True
-    if OmegaConf.is_dict(node) or OmegaConf.is_list(node):
-        keys = node if OmegaConf.is_dict(node) else range(len(node))
-        for key in keys:
-            if not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
-                yield from _asked_for_random(node[key])
+def _weights_given(node: DictConfig) -> bool | None:
+    """Whether a part of a model's config asks for pretrained weights; None where it cannot have any."""
+    file = node.get("weights")
+    # A list of weights is of something else.
+    if "pretrained" in node or ("weights" in node and isinstance(file, str | None)):
+        return bool(node.get("pretrained")) or file is not None
+    return None
 
 
-def _weights_given(node: Any) -> Iterator[bool]:
-    """Of every part of a model's config that can have pretrained weights: whether it asks for some."""
-    if OmegaConf.is_dict(node):
-        file = node.get("weights")
-        # A list of weights is of something else.
-        if "pretrained" in node or ("weights" in node and isinstance(file, str | None)):
-            yield bool(node.get("pretrained")) or file is not None
-        for key in node:
-            # What is written elsewhere is looked at there.
-            if not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
-                yield from _weights_given(node[key])
-    elif OmegaConf.is_list(node):
-        for inner in node:
-            yield from _weights_given(inner)
+def _nodes(config: Any) -> Iterator[DictConfig]:
+    """All dicts in a config, itself first. What is an interpolation is written, and found, elsewhere."""
+    if OmegaConf.is_dict(config):
+        yield config
+    if OmegaConf.is_dict(config) or OmegaConf.is_list(config):
+        for key in config if OmegaConf.is_dict(config) else range(len(config)):
+            if not OmegaConf.is_interpolation(config, key) and not OmegaConf.is_missing(config, key):
+                yield from _nodes(config[key])
 
 
 def run_identity(cfg: DictConfig, folder: Path) -> str:
