@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -37,3 +38,13 @@ def _own_dataset_names():
         DatasetCatalog.remove(name)
         if name in MetadataCatalog.list():
             MetadataCatalog.remove(name)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_log_handlers():
+    """The console and file handlers of a run in this process end with the test module that ran it."""
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "loradet")]
+    before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, handlers, level, propagate in before:
+        logger.handlers, logger.level, logger.propagate = handlers, level, propagate
