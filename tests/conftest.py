@@ -2,12 +2,17 @@
 
 import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 import loradet  # noqa: F401  (makes `import detectron2` work before any test module imports it)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts the tests in the background has them, and what they start, ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
