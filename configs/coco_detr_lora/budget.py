@@ -1,7 +1,8 @@
 """What all nine experiments share: COCO 2017, 12 epochs of 16 images, AdamW at a constant 1e-4, flips and nothing else.
 
 Weights are random, as in the study; batch norm trains, and gathers statistics where it is frozen. `init.resnet50=FILE`,
-weights of torchvision's ResNet-50, starts every backbone from ImageNet instead; its batch norm stays as it is then.
+weights of torchvision's ResNet-50, starts every backbone from ImageNet, `train.init_checkpoint=FILE` a whole detector
+from that file; batch norm stays as it is then.
 """
 
 from detectron2.config import LazyCall as L

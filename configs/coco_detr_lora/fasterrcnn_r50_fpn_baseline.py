@@ -9,5 +9,7 @@ from .budget import data, dataloader, init, lr_multiplier, optimizer, train
 
 model.backbone.bottom_up = model.backbone.bottom_up.module
 model.backbone.bottom_up.weights = "${init.resnet50}"
-model.backbone.bottom_up.net.stem.norm = L(batch_norm_for)(weights="${init.resnet50}")
+model.backbone.bottom_up.net.stem.norm = L(batch_norm_for)(
+    weights="${init.resnet50}", checkpoint="${train.init_checkpoint}"
+)
 train.output_dir = "work_dirs/fasterrcnn_r50_fpn_baseline"

@@ -7,15 +7,16 @@ from loradet.backbones.batch_norm import batch_norm_for, gathers_statistics
 
 from ..common.models.detr import model as full
 
+START = dict(weights="${init.resnet50}", checkpoint="${train.init_checkpoint}")
 full.backbone = full.backbone.module
-full.backbone.norm = L(batch_norm_for)(weights="${init.resnet50}")
+full.backbone.norm = L(batch_norm_for)(**START)
 full.backbone.weights = "${init.resnet50}"
 
 HEADS = ["class_embed", "bbox_embed", "query_embed"]
 ATTENTION = ["self_attn", "multihead_attn"]
 FEED_FORWARD = ["linear1", "linear2"]
 
-gathers = L(gathers_statistics)(weights="${init.resnet50}")
+gathers = L(gathers_statistics)(**START)
 partial = L(freeze)(module=full, unfreeze=["layer4", *HEADS], statistics=gathers)
 
 

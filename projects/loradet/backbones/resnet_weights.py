@@ -33,7 +33,7 @@ def resnet_with_weights(*, net: ResNet, weights: str | os.PathLike | None = None
     Args:
         net: with any norm.
         weights: safetensors or pth file; None leaves `net` as it is and says so in the log, with what goes wrong
-            where it is frozen.
+            where its batch norms are frozen.
 
     Returns:
         `net`.
@@ -70,13 +70,14 @@ def resnet_with_weights(*, net: ResNet, weights: str | os.PathLike | None = None
 
 
 def _warn_of_random_weights(net: ResNet) -> None:
-    frozen = any(isinstance(module, FrozenBatchNorm2d) for module in net.modules())
+    if not any(isinstance(module, FrozenBatchNorm2d) for module in net.modules()):
+        logger.warning("ResNet starts from random weights: weights=None. What is frozen of it stays random.")
+        return
     logger.warning(
-        "ResNet starts from random weights: weights=None. %sWhat is frozen of it stays random, unless a checkpoint of "
-        "the whole detector follows (train.init_checkpoint). Set `weights` to a file of ImageNet weights "
-        "(model.backbone.bottom_up.module.weights in configs/common/models/faster_rcnn_fpn.py); to train from random "
-        "weights, set norm=BN and freeze nothing.",
-        "Its batch norms are frozen (FrozenBN) and normalise nothing. " if frozen else "",
+        "ResNet starts from random weights: weights=None. Its batch norms are frozen (FrozenBN) and normalise nothing, "
+        "unless a checkpoint of the whole detector follows (train.init_checkpoint). Set `weights` to ImageNet weights "
+        "(model.backbone.bottom_up.module.weights in configs/common/models/faster_rcnn_fpn.py); to train from "
+        "random weights, set norm=BN and freeze nothing."
     )
 
 

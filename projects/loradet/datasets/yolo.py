@@ -19,6 +19,7 @@ from loradet.datasets.file_cache import FaultyFileError, FileCache, stamp
 from loradet.datasets.files import PathLike, cache_dir, expand, fingerprint, write_coco
 from loradet.datasets.yolo_description import YoloSplit, coco_head, find_description, label_file, read_split
 from loradet.datasets.yolo_labels import read_labels
+from loradet.files import atomic_open
 from loradet.locking import file_lock
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ def yolo_to_coco(
 
     Raises:
         FileNotFoundError: no description, folder or labels.
-        ValueError: a broken description; or images and labels with faults, of which `MAX_FAULTS` are listed.
+        ValueError: a broken description; or images and labels with faults. Where there are more than `MAX_FAULTS`, the
+            error lists the first and names a file in the cache folder that has all.
     """
     path = find_description(data_yaml)
     data = read_split(path, split)
@@ -153,7 +155,7 @@ def _read(
     )
     faults += wrong_images + wrong_labels
     if faults:
-        raise ValueError(_report(where, faults))
+        raise ValueError(_report(where, faults, _beside(caches, ".faults.txt")))
     return sizes, boxes
 
 
@@ -168,11 +170,14 @@ def _read_size(file: Path) -> list[int]:
         raise FaultyFileError([f"{file}: cannot be read as an image: {error}"]) from error
 
 
-def _report(where: str, faults: list[str]) -> str:
+def _report(where: str, faults: list[str], file: Path) -> str:
+    """What the error says; more faults than it lists are all in `file`."""
     count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
     lines = [f"{where}: {count} in images and labels:", *(f"- {fault}" for fault in faults[:MAX_FAULTS])]
     if len(faults) > MAX_FAULTS:
-        lines.append(f"… and {len(faults) - MAX_FAULTS} more.")
+        with atomic_open(file) as output:
+            output.writelines(f"{fault}\n" for fault in faults)
+        lines.append(f"… and {len(faults) - MAX_FAULTS} more. All of them are in {file}")
     return "\n".join(lines)
 
 

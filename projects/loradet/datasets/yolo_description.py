@@ -1,5 +1,6 @@
 """What a YOLO data.yaml says: class names, and where the images and labels of a split are."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,9 @@ from typing import Any
 
 from loradet.datasets.files import PathLike, expand
 
+logger = logging.getLogger(__name__)
+
+_IMAGES, _LABELS = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
 SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -112,21 +116,27 @@ def read_split(data_yaml: Path, split: str) -> YoloSplit:
         raise ValueError(f"{data_yaml}: no image ({', '.join(SUFFIXES)}) in split {split!r}: {content[split]}.")
     files = sorted(images)
     if files and not any(os.path.isfile(label_file(image)) for image in files):  # noqa: PTH113
-        raise FileNotFoundError(
-            f"{data_yaml}: no image of split {split!r} has a label file. Expected, for example, "
-            f"{label_file(files[0])} for {files[0]}."
-        )
+        # Background alone where there is a place for labels; without one they lie, or are looked for, elsewhere.
+        where = f"{data_yaml}: no image of split {split!r} has a label file"
+        if not any(map(_has_label_folder, files)):
+            raise FileNotFoundError(f"{where}. Expected, for example, {label_file(files[0])} for {files[0]}.")
+        logger.warning("%s: its %d images count as empty.", where, len(files))
     return YoloSplit(names, files, Path(os.path.commonpath(roots)) if roots else base, faults)
 
 
 def label_file(image: str) -> str:
     """Where an image's labels are: the last folder `images` of its path turned to `labels`, suffix `.txt`."""
-    folder, slash, name = image.rpartition(os.sep)
-    above, found, below = f"{folder}{slash}".rpartition(f"{os.sep}images{os.sep}")
-    if found:
-        folder, slash = f"{above}{os.sep}labels{os.sep}{below}", ""
+    above, found, below = image.rpartition(_IMAGES)
+    path = f"{above}{_LABELS}{below}" if found else image
+    folder, slash, name = path.rpartition(os.sep)
     stem, dot, _ = name.rpartition(".")
     return f"{folder}{slash}{stem if dot else name}.txt"
+
+
+def _has_label_folder(image: str) -> bool:
+    """Whether there is a folder `labels` beside the last folder `images` of an image's path."""
+    above, found, _ = image.rpartition(_IMAGES)
+    return bool(found) and os.path.isdir(above + _LABELS)  # noqa: PTH112
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

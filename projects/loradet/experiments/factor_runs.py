@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from loradet.experiments.consistency import is_short
 from loradet.experiments.factor_design import Design, Level
 from loradet.experiments.results import Result
-from loradet.experiments.run_dynamics import Dynamics, primary_metric, run_dynamics
+from loradet.experiments.run_dynamics import GAIN, Dynamics, primary_metric, run_dynamics
 from loradet.experiments.seed_statistics import Summary, summarize
 from loradet.experiments.study import MAIN_METRIC, Entry
 
@@ -53,14 +53,19 @@ class FactorRun:
         if self.dynamics.diverged:
             at = self.dynamics.diverged_at
             notes.append("diverged" + ("" if at is None else f" at iteration {at}"))
-            if self.result.state != "finished" and self.dynamics.best is not None:
+            if self.result.state != "finished" and self.dynamics.best_epoch is not None:
                 notes.append(f"best before that {self.dynamics.best:.3f} at epoch {self.dynamics.best_epoch:.3g}")
         elif self.result.state != "finished":
             detail = textwrap.shorten(self.result.detail, 60, placeholder=" …")
             notes.append(self.result.state + (f" ({detail})" if detail else ""))
         elif self.result.detail:
             notes.append(self.result.detail)
-        if self.dynamics.without_ap and not self.dynamics.evaluations:
+        if count := len(self.dynamics.evaluations):
+            if self.dynamics.best_epoch is None:
+                notes.append(f"learns nothing: AP below {GAIN} at every evaluation")
+            elif lacking := self.dynamics.without_ap:
+                notes.append(f"detects nothing at {lacking} of {count} evaluations")
+        elif self.dynamics.without_ap:
             notes.append("no AP at any evaluation: it detects nothing")
         if self.dynamics.overfitting_epoch is not None:
             notes.append(f"overfits from epoch {self.dynamics.overfitting_epoch:.3g} on")

@@ -27,12 +27,14 @@ class Dynamics:
     """What one run's log says. AP is a fraction; None where the log has too little to say it.
 
     Attributes:
-        evaluations: (epoch, AP) of the periodic evaluations that have a number; epochs count from 0.0, so that the
-            end of the first one is 1.0.
-        without_ap: number of the other evaluations, as those of a model that detects nothing.
+        evaluations: (epoch, AP) of the periodic evaluations; epochs count from 0.0, so that the end of the first one
+            is 1.0. One without a number, as COCO gives it where nothing is detected, counts as 0 beside others that
+            have one; none is here where all lack it.
+        without_ap: how many have no number.
         losses: (epoch, training loss) of the logged lines.
         best: greatest AP of the evaluations.
-        best_epoch: the first that has it.
+        best_epoch: the first that has it; None, as all that is counted from it, where nothing was learnt: a best
+            below 0.005.
         convergence_epoch: the first evaluation with 90 % of the best.
         oscillation: mean back-and-forth of AP an evaluation, from convergence on (see `oscillation`).
         gradient_variation: coefficient of variation of the gradient norm in the second half (see `variation`).
@@ -68,28 +70,29 @@ def run_dynamics(result: Result, metric: str = PRIMARY) -> Dynamics:
     lines = [] if result.state == "changed" else read_lines(result.folder / "metrics.json")
     # Without the length of an epoch (a record of an earlier version) nothing can be said in epochs.
     length = result.record.get("iterations_per_epoch")
-    evaluations = _series(lines, metric, length, 0.01)
+    evaluations, without_ap = _evaluations(lines, metric, length)
     losses = _series(lines, "total_loss", length)
     gradients = [norm for _, norm in _series(lines, "grad_norm", length or 1)]
     values = [value for _, value in evaluations]
+    best = max(values, default=None)
     diverged_at = divergence(result, lines)
     message = _message(result)
-    found = dict.fromkeys(("best", "best_epoch", "convergence_epoch", "plateau_epochs"))
+    found = dict.fromkeys(("best_epoch", "convergence_epoch", "plateau_epochs"))
     settled: list[float] = []
-    if values:
-        converged = next(place for place, value in enumerate(values) if value >= CONVERGED * max(values))
+    if best is not None and best >= GAIN:
+        converged = next(place for place, value in enumerate(values) if value >= CONVERGED * best)
         settled = values[converged:]
         found = {
-            "best": max(values),
-            "best_epoch": evaluations[values.index(max(values))][0],
+            "best_epoch": evaluations[values.index(best)][0],
             "convergence_epoch": evaluations[converged][0],
             "plateau_epochs": evaluations[-1][0] - evaluations[last_gain(values)][0],
         }
     swing = oscillation(settled)
     return Dynamics(
         evaluations=tuple(evaluations),
-        without_ap=sum(metric in line for line in lines) - len(evaluations) if length else 0,
+        without_ap=without_ap,
         losses=tuple(losses),
+        best=best,
         **found,
         oscillation=swing,
         gradient_variation=variation(gradients[len(gradients) // 2 :]),
@@ -100,6 +103,23 @@ def run_dynamics(result: Result, metric: str = PRIMARY) -> Dynamics:
     )
 
 
+def _evaluations(
+    lines: Sequence[dict[str, Any]], metric: str, epoch: int | None
+) -> tuple[list[tuple[float, float]], int]:
+    """(epoch, AP as a fraction) of the evaluations, and how many of them have no number; see `Dynamics`."""
+    told = [line for line in lines if metric in line]
+    with_number = _series(told, metric, epoch, 0.01)
+    lacking = len(told) - len(with_number) if epoch else 0
+    if with_number and lacking:
+        told = [line if _is_number(line[metric]) else {**line, metric: 0.0} for line in told]
+        with_number = _series(told, metric, epoch, 0.01)
+    return with_number, lacking
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _series(
     lines: Sequence[dict[str, Any]], key: str, epoch: int | None, scale: float = 1.0
 ) -> list[tuple[float, float]]:
@@ -108,7 +128,7 @@ def _series(
     return [
         ((line["iteration"] + 1) / epoch, scale * line[key])
         for line in lines
-        if "iteration" in line and isinstance(line.get(key), int | float) and math.isfinite(line[key])
+        if "iteration" in line and _is_number(line.get(key))
     ]
 
 

@@ -15,6 +15,8 @@ from loradet.experiments.results import Result
 from loradet.experiments.runs import Launch, Run
 from loradet.experiments.state import inspect
 from loradet.experiments.study import MAIN_METRIC
+from loradet.training.checkpoint import last_checkpoint_name
+from loradet.training.initial_weights import check_start
 
 logger = logging.getLogger(__name__)
 
@@ -126,12 +128,23 @@ def _is_settled(run: Run, results: dict[str, Result]) -> bool:
     try:
         result = inspect(run)
         if result.state != "finished":
+            _check_start(run)
             run.data.prepare(run.entry)
             return False
     except (ValueError, OSError) as error:
         result = failure(run, error)
     results[run.name] = result
     return True
+
+
+def _check_start(run: Run) -> None:
+    """Whether a training has what it starts from, before data are painted and a process is started for it."""
+    if run.entry.kind != "training":
+        return
+    try:
+        check_start(run.config, fresh=last_checkpoint_name(run.folder) is None)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} The experiment starts from {run.entry.weights or 'it'}.") from error
 
 
 def _tell(run: Run, result: Result, number: str, before: str = "", eta: float = 0.0) -> None:

@@ -105,7 +105,8 @@ class Checkpointer(DetectionCheckpointer):
             raise CheckpointError(f"{error}{hint and f'{hint} {path.parent}/last_checkpoint.'}") from error
 
     def _load_checked(self, path: str, checkpointables: list[str], strict: bool) -> dict[str, Any]:
-        self._shapes = {k: v.shape for k, v in self.model.state_dict().items()}
+        # Counters of batches come and go with the kind of batch norm, and torch does not miss them in every file.
+        self._names = {name for name in self.model.state_dict() if not name.endswith("num_batches_tracked")}
         self._misfits = _Misfits()
         try:
             # The other parts are loaded below, once the weights are known to fit.
@@ -119,7 +120,7 @@ class Checkpointer(DetectionCheckpointer):
                 f"Cannot load {path}: it is cut short, not a checkpoint, or holds more than weights "
                 f"({_first_line(error)})."
             ) from error
-        self._misfits.check(path, len(self._shapes), strict)
+        self._misfits.check(path, len(self._names), strict)
         for name in dict.fromkeys([*checkpointables, "adapter_recipes"]):
             if name in content:
                 self._load_part(path, name, content.pop(name))
@@ -160,7 +161,7 @@ class Checkpointer(DetectionCheckpointer):
         if incompatible is not None:
             misfits = self._misfits
             misfits.shapes = {name: (tuple(there), tuple(here)) for name, there, here in incompatible.incorrect_shapes}
-            misfits.missing = [k for k in incompatible.missing_keys if k in self._shapes and k not in misfits.shapes]
+            misfits.missing = [k for k in incompatible.missing_keys if k in self._names and k not in misfits.shapes]
             misfits.unexpected = list(incompatible.unexpected_keys)
         return incompatible
 

@@ -26,7 +26,8 @@ from loradet.evaluation.splits import (
 from loradet.evaluation.throughput import measure_inference
 from loradet.training.checkpoint import Checkpointer
 from loradet.training.hooks import EvaluateAndKeepBest
-from loradet.training.record import RunRecord, initial_weights
+from loradet.training.initial_weights import initial_weights
+from loradet.training.record import RunRecord
 from loradet.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)

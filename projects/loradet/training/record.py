@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 import detectron2_embedded
 import loradet
 from loradet.files import write_json
+from loradet.training.initial_weights import initial_weights
 
 FILE = "run.json"
 CONFIG_FILE = "config.yaml"
@@ -78,53 +78,6 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); delete it if the run does not matter.") from error
-
-
-def initial_weights(cfg: DictConfig) -> dict[str, str]:
-    """{"initial_weights": "random"} where training starts from no pretrained weights at all, else nothing.
-
-    That is: `train.init_checkpoint` names none, and what could have them in the model, by `pretrained` or `weights`,
-    was not given any.
-    """
-    if cfg.train.init_checkpoint:
-        return {}
-    given = [g for node in _nodes(cfg.model) if (g := _weights_given(node)) is not None]
-    return {"initial_weights": "random"} if given and not any(given) else {}
-
-
-def refuse_random_weights(cfg: DictConfig) -> None:
-    """Raise ValueError where a part of the model has `random_weights=True` and nothing makes up for that.
-
-    It says that a network which is of no use without its checkpoint is only tried out: in smoke runs.
-    """
-    if (
-        not cfg.train.smoke
-        and not cfg.train.init_checkpoint
-        and any(node.get("random_weights") is True for node in _nodes(cfg.model))
-    ):
-        raise ValueError(
-            "The model has random_weights=True, which is for smoke runs (train.smoke=True): give the backbone its "
-            "checkpoint by `weights`, or the whole model one by train.init_checkpoint."
-        )
-
-
-def _weights_given(node: DictConfig) -> bool | None:
-    """Whether a part of a model's config asks for pretrained weights; None where it cannot have any."""
-    file = node.get("weights")
-    # A list of weights is of something else.
-    if "pretrained" in node or ("weights" in node and isinstance(file, str | None)):
-        return bool(node.get("pretrained")) or file is not None
-    return None
-
-
-def _nodes(config: Any) -> Iterator[DictConfig]:
-    """All dicts in a config, itself first. What is an interpolation is written, and found, elsewhere."""
-    if OmegaConf.is_dict(config):
-        yield config
-    if OmegaConf.is_dict(config) or OmegaConf.is_list(config):
-        for key in config if OmegaConf.is_dict(config) else range(len(config)):
-            if not OmegaConf.is_interpolation(config, key) and not OmegaConf.is_missing(config, key):
-                yield from _nodes(config[key])
 
 
 def run_identity(cfg: DictConfig, folder: Path) -> str:

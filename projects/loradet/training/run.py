@@ -38,6 +38,7 @@ from loradet.training.hooks import (
     WriteMetrics,
 )
 from loradet.training.hub import HubUpload
+from loradet.training.initial_weights import check_start
 from loradet.training.run_folder import clear_folder, describe_data, is_finished, refuse_other_run
 from loradet.training.settings import BatchPlan, iterations, plan_batch
 from loradet.training.setup import setup_process
@@ -70,11 +71,12 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
         "finished" or "interrupted".
 
     Raises:
+        FileNotFoundError: a file of weights is not there.
         ValueError: the config, the data or a checkpoint do not fit together.
         NonFiniteLossError: a loss became NaN or infinite.
     """
-    record.refuse_random_weights(cfg)
     output_dir = Path(cfg.train.output_dir)
+    check_start(cfg, fresh=not resume or last_checkpoint_name(output_dir) is None)
     is_held = refuse_other_run(output_dir, resume, cfg.train.overwrite)
     if resume and cfg.train.seed < 0:
         cfg.train.seed = record.read(output_dir).get("seed", cfg.train.seed)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from loradet.datasets import count_yolo_classes, yolo_class_names, yolo_dataset, yolo_to_coco
+from loradet.datasets.files import cache_dir
 from loradet.datasets.provenance import is_synthetic
 from loradet.datasets.yolo_description import label_file
 from loradet.datasets.yolo_labels import parse_label
@@ -122,6 +123,14 @@ def test_an_image_without_labels_is_empty(yolo):
     assert _read(yolo, "val")["annotations"] == []
 
 
+def test_a_split_of_background_alone(yolo, caplog):
+    for file in (yolo.root / "labels").rglob("*.txt"):
+        file.unlink()
+    content = _read(yolo)
+    assert len(content["images"]) == 2 and content["annotations"] == []
+    assert "its 2 images count as empty" in caplog.text
+
+
 def test_the_conversion_is_kept_until_labels_change(yolo):
     first, _ = yolo_to_coco(yolo.path, "train")
     stamp = first.stat().st_mtime_ns
@@ -215,8 +224,11 @@ def test_all_faults_of_a_split_are_reported_at_once(yolo):
 
 def test_a_long_list_of_faults_is_cut(yolo):
     path = yolo.label("train/a.txt", "9 0.5 0.5 0.2 0.2\n" * 25)
-    with pytest.raises(ValueError, match=r"25 faults[^…]*… and 5 more\.$") as caught:
+    with pytest.raises(ValueError, match=r"25 faults[^…]*… and 5 more\. All of them are in (.*)$") as caught:
         yolo_to_coco(yolo.path, "train")
+    listed = Path(str(caught.value).rpartition(" are in ")[2])
+    assert listed.is_relative_to(cache_dir("yolo"))
+    assert re.findall(r"line (\d+)", listed.read_text()) == [str(number) for number in range(1, 26)]
     assert re.findall(r"line (\d+)", str(caught.value)) == [str(number) for number in range(1, 21)]
     assert str(caught.value).count(str(path)) == 20
 

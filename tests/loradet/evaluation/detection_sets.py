@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loradet.evaluation.detection_records import DetectionRecords, read_records
+from loradet.evaluation.detection_records import DetectionRecords, ImageRecord, read_records
 
 
 def random_set(seed: int, *, images: int = 4, classes: int = 3, crowds: bool = True) -> tuple[dict, list[dict]]:
@@ -72,3 +72,40 @@ def one_image(truth: list[tuple], found: list[tuple], classes: int = 2) -> tuple
     }
     detections = [{"image_id": 1, "category_id": c, "bbox": b, "score": s} for c, b, s in found]
     return content, detections
+
+
+def large_set(images: int = 10_000, detections: int = 100, classes: int = 80) -> DetectionRecords:
+    """About seven boxes an image, of which the detections are copies that are moved a little."""
+    rng = np.random.default_rng(0)
+    records = []
+    for number in range(images):
+        boxes = rng.poisson(7) + 1
+        truth = np.concatenate([rng.uniform(0, 400, (boxes, 2)), np.exp(rng.normal(4, 1, (boxes, 2)))], axis=1)
+        kinds = rng.choice(rng.integers(0, classes, 3), boxes)
+        source = rng.integers(0, boxes, detections)
+        moved = truth[source] + rng.normal(0, 0.1, (detections, 4)) * truth[source][:, [2, 3, 2, 3]]
+        moved[:, 2:] = np.maximum(moved[:, 2:], 1)
+        found = np.where(rng.random(detections) < 0.6, kinds[source], rng.integers(0, classes, detections))
+        scores = np.sort(rng.beta(0.5, 2, detections))[::-1]
+        records.append(ImageRecord(number, truth, kinds, rng.random(boxes) < 0.01, moved, found, scores))
+    return DetectionRecords(tuple(records), tuple(f"class{number}" for number in range(classes)))
+
+
+def as_files(folder: Path, records: DetectionRecords) -> tuple[Path, Path]:
+    """Ground truth and detections of records, class numbers as category ids."""
+    truth = {
+        "images": [{"id": image.image_id, "width": 640, "height": 640, "file_name": ""} for image in records.images],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(records.class_names)],
+        "annotations": [],
+    }
+    detections = []
+    for image in records.images:
+        boxes = zip(image.truth_xywh.tolist(), image.truth_classes.tolist(), image.truth_crowd.tolist())
+        for box, kind, crowd in boxes:
+            entry = {"id": len(truth["annotations"]) + 1, "image_id": image.image_id, "category_id": kind, "bbox": box}
+            truth["annotations"].append({**entry, "area": box[2] * box[3], "iscrowd": int(crowd)})
+        found = zip(image.found_xywh.tolist(), image.found_classes.tolist(), image.scores.tolist())
+        detections += [
+            {"image_id": image.image_id, "category_id": kind, "bbox": box, "score": score} for box, kind, score in found
+        ]
+    return write(folder, truth, detections)

@@ -4,10 +4,11 @@ import contextlib
 import copy
 import io
 import math
+import time
 
 import numpy as np
 import pytest
-from detection_sets import random_set, write
+from detection_sets import as_files, large_set, random_set, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.cocoeval import COCOeval
@@ -144,3 +145,20 @@ def test_what_cannot_be_measured(tmp_path):
         bootstrap_metrics(empty, NAMES, resamples=0)
     nothing = AccumulatedMatches.from_evaluation(evaluation_of(tmp_path, truth, []))
     assert bootstrap_metrics(nothing, NAMES, resamples=3)["mAP"].high == 0
+
+
+@pytest.mark.slow
+def test_a_resample_takes_a_fraction_of_the_matching(tmp_path):
+    paths = as_files(tmp_path, large_set(1000))
+    began = time.process_time()  # what other processes take does not count
+    evaluation = match_detections(*paths)
+    matches = AccumulatedMatches.from_evaluation(evaluation)
+    matched = time.process_time()
+    for seed in range(10):
+        matches.accumulate(np.random.default_rng(seed).multinomial(1000, np.full(1000, 1 / 1000)))
+    resampled = time.process_time()
+    accumulated(evaluation)
+    done = time.process_time()
+    of_one = (resampled - matched) / 10
+    print(f"CPU s: matching {matched - began:.1f}, a resample {of_one:.3f}, COCO's accumulation {done - resampled:.1f}")
+    assert of_one < (matched - began) / 20

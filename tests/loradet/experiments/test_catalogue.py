@@ -111,3 +111,8 @@ def test_a_broken_python_file_is_one_clear_error(tmp_path, text, words):
     with pytest.raises(ValueError) as caught:
         load_study(write(tmp_path, text, "study.py"))
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_no_two_experiments_of_the_project_share_a_folder():
+    ids = [entry.id for file in find_studies() for entry in load_study(file).entries]
+    assert len(ids) == len(set(ids))

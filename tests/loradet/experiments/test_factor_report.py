@@ -88,6 +88,15 @@ def test_an_experiment_all_of_whose_runs_diverged_has_its_note_and_no_number(tmp
     assert rows(page)[2]["finished"] == "0 of 1; 1 diverged"
 
 
+def test_an_experiment_that_learns_nothing_is_not_called_quick(tmp_path):
+    study = ofat()
+    base, high, *_ = study.entries
+    found = sections(study, [trained(tmp_path, base), trained(tmp_path, high, values=[0.0] * EPOCHS)])
+    row = rows(found["Comparison"])[1]
+    assert (row["best epoch"], row["notes"]) == ("–", "learns nothing: AP below 0.005 at every evaluation")
+    assert not any("sooner" in text for text in found["Factor: lr"].paragraphs)
+
+
 def test_a_page_says_what_its_table_shows(one_at_a_time):
     page = sections(*one_at_a_time)["Factor: lr"]
     table = rows(page)

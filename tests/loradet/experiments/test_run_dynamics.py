@@ -147,13 +147,29 @@ def test_the_log_of_another_config_s_run_is_left_alone(tmp_path):
     assert run_dynamics(run).evaluations == ()
 
 
-def test_evaluations_without_a_number_are_passed_over(tmp_path):
-    run = trained(tmp_path, ENTRY)
-    lines = log(RISING)
-    lines[0]["bbox/AP50"] = float("nan")
+def with_nan(root, values, *places):
+    run = trained(root, ENTRY, values=values)
+    lines = log(values)
+    told = [line for line in lines if "bbox/AP50" in line]
+    for place in places:
+        told[place]["bbox/AP50"] = float("nan")
     write_log(run.folder, lines)
-    found = run_dynamics(run)
-    assert (found.evaluations[0][0], found.without_ap) == (2, 1)
+    return run_dynamics(run)
+
+
+def test_an_evaluation_that_finds_nothing_counts_as_0_beside_others(tmp_path):
+    found = with_nan(tmp_path, [0.1, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], 0, 4, 5, 6, 7)
+    assert found.without_ap == 5
+    assert [value for _, value in found.evaluations] == pytest.approx([0, 0.4, 0.5, 0.5, 0, 0, 0, 0])
+    assert (found.best_epoch, found.plateau_epochs) == (3, 5)
+    assert with_nan(tmp_path, [0.1, 0.4], 0, 1).evaluations == ()
+
+
+def test_a_run_that_learns_nothing_does_not_converge(tmp_path):
+    found = told(tmp_path, [0.0, 0.0, 0.004, 0.0, 0.0, 0.0])
+    assert found.best == pytest.approx(0.004)
+    assert found.best_epoch is found.convergence_epoch is found.plateau_epochs is found.oscillation is None
+    assert found.overfitting_epoch is None
 
 
 def test_the_primary_metric_is_the_one_that_chose_the_best_weights(tmp_path):

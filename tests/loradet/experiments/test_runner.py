@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from engine_study import entry, study
+from engine_study import entry, on_scenes, study
 
 from loradet.experiments import runner
 from loradet.experiments.planning import plan
@@ -95,3 +95,12 @@ def test_data_that_are_missing_fail_their_runs_before_anything_is_begun(runs):
     assert [result.state for result in results] == ["failed", "failed"]
     assert all("no annotations at nowhere/" in result.detail for result in results)
     assert not any(run.folder.exists() for run in runs[:2])
+
+
+def test_what_starts_from_a_lost_file_fails_before_anything_is_painted(tmp_path):
+    lost = entry(overrides=("train.init_checkpoint=lost.pth",), weights="a friend's detector")
+    runs = plan(on_scenes(tmp_path / "scenes", lost), root=tmp_path / "runs")
+    (result,) = run_all(runs, lambda _: pytest.fail("begun"))
+    assert result.state == "failed"
+    assert "train.init_checkpoint='lost.pth': no such file" in result.detail and "a friend's detector" in result.detail
+    assert not (tmp_path / "scenes").exists()

@@ -21,7 +21,8 @@ from loradet.experiments.planning import plan
 from loradet.experiments.state import inspect
 from loradet.inference.loading import without_weights
 from loradet.training.command import load_config
-from loradet.training.record import config_hash, initial_weights
+from loradet.training.initial_weights import initial_weights
+from loradet.training.record import config_hash
 from loradet.training.settings import iterations, plan_batch
 
 IMAGES = 1271  # of the study's training split

@@ -1,9 +1,9 @@
-"""What a run's record says of where it began."""
+"""What training starts from, and what a run records of it."""
 
 import pytest
 from omegaconf import OmegaConf
 
-from loradet.training.record import initial_weights, refuse_random_weights
+from loradet.training.initial_weights import check_start, initial_weights
 
 RANDOM = {"initial_weights": "random"}
 
@@ -30,10 +30,27 @@ def test_random_weights_on_request_are_for_smoke_runs():
     net = {"backbone": [{"net": {"random_weights": True, "weights": None}}]}
     cfg = OmegaConf.create({"model": net, "train": {"init_checkpoint": "", "smoke": False}})
     with pytest.raises(ValueError, match=r"random_weights=True, which is for smoke runs"):
-        refuse_random_weights(cfg)
+        check_start(cfg)
     for key, value in (("train.smoke", True), ("train.init_checkpoint", "all.pth")):
         allowed = cfg.copy()
         OmegaConf.update(allowed, key, value)
-        refuse_random_weights(allowed)
+        check_start(allowed, fresh=False)
     cfg.model.backbone[0].net.random_weights = False
-    refuse_random_weights(cfg)
+    check_start(cfg)
+
+
+def test_files_that_are_not_there(tmp_path):
+    cfg = OmegaConf.create(
+        {"file": "lost.pth", "model": {"net": {"weights": "${file}"}}, "train": {"init_checkpoint": "", "smoke": False}}
+    )
+    with pytest.raises(FileNotFoundError, match=r"weights='lost\.pth': no such file"):
+        check_start(cfg)
+    cfg.file = str(tmp_path / "there.pth")
+    (tmp_path / "there.pth").write_bytes(b"")
+    check_start(cfg)
+    cfg.train.init_checkpoint = "lost.pth?matching_heuristics=True"
+    with pytest.raises(FileNotFoundError, match=r"train\.init_checkpoint='lost\.pth"):
+        check_start(cfg)
+    check_start(cfg, fresh=False)  # a resumed run does not read it
+    cfg.train.init_checkpoint = "detectron2://elsewhere.pkl"
+    check_start(cfg)

@@ -1,0 +1,66 @@
+"""What a config's training starts from: pretrained weights or random ones."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from loradet.backbones.weights import resolve
+
+
+def initial_weights(cfg: DictConfig) -> dict[str, str]:
+    """{"initial_weights": "random"} where training starts from no pretrained weights at all, else nothing.
+
+    That is: `train.init_checkpoint` names none, and what could have them in the model, by `pretrained` or `weights`,
+    was not given any.
+    """
+    if cfg.train.init_checkpoint:
+        return {}
+    given = [g for node in _nodes(cfg.model) if (g := _weights_given(node)) is not None]
+    return {"initial_weights": "random"} if given and not any(given) else {}
+
+
+def check_start(cfg: DictConfig, *, fresh: bool = True) -> None:
+    """Raise, before anything is read or built, where training could not start from what the config names.
+
+    Args:
+        fresh: False where a checkpoint of the run itself is gone on from: `train.init_checkpoint` is not read then.
+
+    Raises:
+        FileNotFoundError: `weights` of a part of the model, or `train.init_checkpoint`, is a file that is not there.
+        ValueError: a part of the model has `random_weights=True` outside a smoke run, and nothing makes up for that. It
+            is said of a network that is of no use without its checkpoint, and only tried out.
+    """
+    checkpoint = cfg.train.init_checkpoint
+    nodes = list(_nodes(cfg.model))
+    if not cfg.train.smoke and not checkpoint and any(node.get("random_weights") is True for node in nodes):
+        raise ValueError(
+            "The model has random_weights=True, which is for smoke runs (train.smoke=True): give the backbone its "
+            "checkpoint by `weights`, or the whole model one by train.init_checkpoint."
+        )
+    for node in nodes:
+        if isinstance(file := node.get("weights"), str):
+            resolve(file)
+    # What may stand before "://" and behind "?" is the checkpointer's to know.
+    if fresh and checkpoint and "://" not in checkpoint and not Path(checkpoint.partition("?")[0]).is_file():
+        raise FileNotFoundError(f"train.init_checkpoint={checkpoint!r}: no such file.")
+
+
+def _weights_given(node: DictConfig) -> bool | None:
+    """Whether a part of a model's config asks for pretrained weights; None where it cannot have any."""
+    file = node.get("weights")
+    # A list of weights is of something else.
+    if "pretrained" in node or ("weights" in node and isinstance(file, str | None)):
+        return bool(node.get("pretrained")) or file is not None
+    return None
+
+
+def _nodes(config: Any) -> Iterator[DictConfig]:
+    """All dicts in a config, itself first. What is an interpolation is written, and found, elsewhere."""
+    if OmegaConf.is_dict(config):
+        yield config
+    if OmegaConf.is_dict(config) or OmegaConf.is_list(config):
+        for key in config if OmegaConf.is_dict(config) else range(len(config)):
+            if not OmegaConf.is_interpolation(config, key) and not OmegaConf.is_missing(config, key):
+                yield from _nodes(config[key])

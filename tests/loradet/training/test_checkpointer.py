@@ -1,0 +1,28 @@
+"""What a checkpoint of another model does."""
+
+import pytest
+import torch
+from torch import nn
+
+from loradet.training.checkpoint import Checkpointer, CheckpointError
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+
+
+def test_a_file_of_another_model_is_refused_where_batch_norms_count(tmp_path):
+    # torch does not miss the counters of batches in a file without metadata of versions.
+    file = tmp_path / "other.pth"
+    torch.save({"model": {"elsewhere.weight": torch.ones(2)}}, file)
+    with pytest.raises(CheckpointError, match=r"of another model than the config's, which has 6 tensors: 6 missing"):
+        Checkpointer(net()).load_weights(str(file), strict=False)
+
+
+def test_what_was_loaded_is_counted(tmp_path, caplog):
+    model, file = net(), tmp_path / "part.pth"
+    torch.save({"model": {"0.weight": torch.full((2, 1, 1, 1), 3.0), "0.bias": torch.ones(3)}}, file)
+    with caplog.at_level("INFO"):
+        Checkpointer(model).load_weights(str(file), strict=False)
+    assert "1 of the model's 6 tensors loaded" in caplog.text
+    assert (model[0].weight == 3.0).all()
