@@ -1,6 +1,8 @@
 """Says, for a name that Detectron2 has and this subset does not, where to get it."""
 
+import sys
 from collections.abc import Callable, Iterable
+from importlib.abc import MetaPathFinder
 from typing import Any, NoReturn
 
 ADVICE = (
@@ -9,9 +11,28 @@ ADVICE = (
 )
 
 
+class _MissingModules(MetaPathFinder):
+    """Asked for a module that no other finder has: refuses the known names with `ADVICE`."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:  # noqa: ARG002
+        if fullname in self.names:
+            raise ModuleNotFoundError(f"{fullname} {ADVICE}", name=fullname)
+
+
+_missing_modules = _MissingModules()
+sys.meta_path.append(_missing_modules)
+
+
 def missing_names(module: str, names: Iterable[str]) -> Callable[[str], Any]:
-    """A module-level `__getattr__`: ImportError for `names`, AttributeError for any other name."""
+    """A module-level `__getattr__`: ImportError for `names`, AttributeError for any other name.
+
+    Where `module` is a package, importing one of `names` as a module of it is a ModuleNotFoundError that says the same.
+    """
     missing = frozenset(names)
+    _missing_modules.names.update(f"{module}.{name}" for name in missing)
 
     def module_getattr(name: str) -> NoReturn:
         if name in missing:

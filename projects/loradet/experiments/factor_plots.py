@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from loradet.experiments.factor_design import Level, level_text
 from loradet.experiments.factor_effects import FactorialAnalysis
 from loradet.experiments.factor_runs import FactorRun
-from loradet.experiments.figures import Plot, finish, new_figure, style
+from loradet.experiments.figures import Plot, are_far_apart, finish, new_figure, set_log_y, style
 
 Points = Sequence[tuple[float, float]]
 
@@ -31,24 +31,24 @@ def level_curves(factor: str, levels: Mapping[Level, Sequence[FactorRun]], label
     for axes, name in zip(grid[0], ("evaluations", "losses")):
         for level, runs in levels.items():
             color = looks[level]["color"]
-            _mean_line(axes, [getattr(r.dynamics, name) for r in runs if r.result.state == "finished"], color)
+            _mean_line(axes, [getattr(run.dynamics, name) for run in runs if not _is_broken(run)], color)
             for run in runs:
-                if run.result.state != "finished" and (points := getattr(run.dynamics, name)):
+                if _is_broken(run) and (points := getattr(run.dynamics, name)):
                     _broken_line(axes, points, color, run.dynamics.diverged)
         axes.set_xlabel("epochs")
         axes.set_xlim(left=0)
     grid[0, 0].set(ylabel=label, ylim=(0, None))
     grid[0, 1].set_ylabel("training loss")
-    _limit_losses(grid[0, 1], levels)
+    _scale_losses(grid[0, 1], levels)
     handles = [Line2D([], [], label=f"{factor}={level_text(one)}", color=looks[one]["color"]) for one in levels]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
     caption = (
-        f"{label} on the validation images and training loss by {factor}. Lines: means over the finished runs of a "
-        "level; bands: least to greatest."
+        f"{label} on the validation images and training loss by {factor}. Lines: means over the runs of a level; "
+        "bands: least to greatest."
     )
-    broken = [run for runs in levels.values() for run in runs if run.result.state != "finished"]
+    broken = [run for runs in levels.values() for run in runs if _is_broken(run)]
     if any(run.dynamics.losses for run in broken):
-        caption += " Dashed: runs that have not finished, with a cross where one diverged."
+        caption += " Dashed, and in no mean: runs that have not finished, and with a cross those that diverged."
     return finish(figure, f"factor_{_file_name(factor)}", caption)
 
 
@@ -73,6 +73,10 @@ def interaction_plot(analysis: FactorialAnalysis, first: str, second: str, label
     return finish(figure, f"interaction_{_file_name(first)}_{_file_name(second)}", caption)
 
 
+def _is_broken(run: FactorRun) -> bool:
+    return run.result.state != "finished" or run.dynamics.diverged
+
+
 def _mean_line(axes: Axes, runs: Sequence[Points], color: str) -> None:
     series = [{round(epoch, 6): value for epoch, value in points} for points in runs if points]
     shared = sorted(set.intersection(*map(set, series))) if series else []
@@ -91,10 +95,12 @@ def _broken_line(axes: Axes, points: Points, color: str, diverged: bool) -> None
         axes.plot(*points[-1], color=color, marker="x", markersize=7, linestyle="")
 
 
-def _limit_losses(axes: Axes, levels: Mapping[Level, Sequence[FactorRun]]) -> None:
-    """An exploding loss does not flatten the others."""
+def _scale_losses(axes: Axes, levels: Mapping[Level, Sequence[FactorRun]]) -> None:
+    """Losses that are far above most do not flatten the rest."""
     losses = sorted(loss for runs in levels.values() for run in runs for _, loss in run.dynamics.losses)
-    if losses and losses[-1] > (bound := 3 * losses[math.ceil(0.95 * len(losses)) - 1]) > 0:
+    if are_far_apart(losses):
+        set_log_y(axes)
+    elif losses and losses[-1] > (bound := 3 * losses[math.ceil(0.95 * len(losses)) - 1]) > 0:
         axes.set_ylim(top=bound)
 
 

@@ -60,13 +60,10 @@ class FactorRun:
             notes.append(self.result.state + (f" ({detail})" if detail else ""))
         elif self.result.detail:
             notes.append(self.result.detail)
-        if count := len(self.dynamics.evaluations):
-            if self.dynamics.best_epoch is None:
-                notes.append(f"learns nothing: AP below {GAIN} at every evaluation")
-            elif lacking := self.dynamics.without_ap:
-                notes.append(f"detects nothing at {lacking} of {count} evaluations")
-        elif self.dynamics.without_ap:
-            notes.append("no AP at any evaluation: it detects nothing")
+        if self.dynamics.evaluations and self.dynamics.best_epoch is None:
+            notes.append(f"learns nothing: AP below {GAIN} at every evaluation")
+        elif empty := self.dynamics.empty_evaluations:
+            notes.append(f"detects nothing at {empty} of {len(self.dynamics.evaluations)} evaluations")
         if self.dynamics.overfitting_epoch is not None:
             notes.append(f"overfits from epoch {self.dynamics.overfitting_epoch:.3g} on")
         return "; ".join(notes)

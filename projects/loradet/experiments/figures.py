@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from matplotlib.transforms import Affine2D, Bbox
 
 # Okabe and Ito's colours, told apart by colour-blind people (https://jfly.uni-koeln.de/color/); yellow is too pale.
@@ -58,6 +59,19 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
         one.grid(color=GRID, linewidth=0.6)
         one.set_axisbelow(True)
     return figure, axes
+
+
+def are_far_apart(values: Sequence[float]) -> bool:
+    """Whether a logarithmic axis suits values: all are positive, and the greatest is over 100 times the least."""
+    return min(values, default=0) > 0 and max(values) > 100 * min(values)
+
+
+def set_log_y(axes: Axes) -> None:
+    """Give the y axis a logarithmic scale."""
+    axes.set_yscale("log")
+    # matplotlib's own labels are mathtext, which is off.
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def finish(figure: Figure, name: str, caption: str) -> Plot:

@@ -12,7 +12,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from loradet.experiments.curves import Curve
-from loradet.experiments.figures import COLORS, GRID, INK, Plot, finish, label_points, new_figure, style
+from loradet.experiments.figures import (
+    COLORS,
+    GRID,
+    INK,
+    Plot,
+    are_far_apart,
+    finish,
+    label_points,
+    new_figure,
+    set_log_y,
+    style,
+)
 from loradet.experiments.seed_statistics import Summary
 from loradet.experiments.study import MAIN_METRIC, Entry
 from loradet.experiments.table import Row
@@ -176,12 +187,13 @@ def _class_cells(rows: Sequence[Row], names: Sequence[str], split: str) -> Plot:
     return finish(figure, f"ap_classes_{split}", f"AP of each class on {_images(rows, split)}, mean over the seeds.")
 
 
-def curve_plot(curves: Sequence[Curve], name: str, label: str) -> Plot | None:
+def curve_plot(curves: Sequence[Curve], name: str, label: str, *, wide: bool = False) -> Plot | None:
     """Curves with the spread of the seeds; more than six get axes of their own, with the others in grey behind.
 
     Args:
         name: of the file.
         label: of the y axis.
+        wide: values may differ by orders of magnitude, as losses do; the axis is logarithmic then.
     """
     if not curves:
         return None
@@ -198,7 +210,7 @@ def curve_plot(curves: Sequence[Curve], name: str, label: str) -> Plot | None:
         _legend(figure, {f"{c.entry.id}  {_short(c.entry)}": look[c.entry.id] for c in curves}, False, lines=True)
     else:
         _draw_apart(grid, curves)
-    _curve_limits(grid, curves)
+    _curve_limits(grid, curves, wide)
     unit = "epochs" if curves[0].in_epochs else "iterations"
     if columns == 1:
         grid[0, 0].set(xlabel=unit, ylabel=label)
@@ -227,15 +239,21 @@ def _draw_curve(axes: Axes, curve: Curve, color: str) -> None:
         axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.22, linewidth=0, zorder=2)
 
 
-def _curve_limits(grid: np.ndarray, curves: Sequence[Curve]) -> None:
-    """The same limits everywhere; a first loss far above the rest does not flatten the others."""
+def _curve_limits(grid: np.ndarray, curves: Sequence[Curve], wide: bool) -> None:
+    """The same limits everywhere; losses far above the rest do not flatten the others."""
     values = np.concatenate([(*curve.low, *curve.high) for curve in curves])
+    right = 1.02 * max(curve.x[-1] for curve in curves)
+    if wide and are_far_apart(values):
+        for axes in grid.flat:
+            set_log_y(axes)
+            axes.set(xlim=(0, right), ylim=(values.min() / 1.5, values.max() * 1.5))
+        return
     top = min(values.max(), 3 * np.percentile(values, 95))
     bottom = min(0.0, values.min())
     span = (top - bottom) or 0.05
     for axes in grid.flat:
         axes.set_ylim(bottom - 0.02 * span, bottom + 1.05 * span)
-        axes.set_xlim(0, 1.02 * max(curve.x[-1] for curve in curves))
+        axes.set_xlim(0, right)
 
 
 def _of(rows: Sequence[Row], split: str) -> list[Row]:

@@ -239,7 +239,7 @@ def _curve_section(logs: Sequence[RunLog]) -> Section:
     chosen = [log for log in logs if is_short(log.result) == short]
     images = " (synthetic images)" if any(log.result.synthetic for log in chosen) else ""
     drawn = [
-        curve_plot(curves(chosen, LOSS), "curves_loss", f"training loss{images}"),
+        curve_plot(curves(chosen, LOSS), "curves_loss", f"training loss{images}", wide=True),
         curve_plot(curves(chosen, AP, 0.01), "curves_ap", f"AP at the periodic evaluations{images}"),
     ]
     return Section("Training (smoke runs)" if short else "Training", plots=[p for p in drawn if p])

@@ -27,10 +27,9 @@ class Dynamics:
     """What one run's log says. AP is a fraction; None where the log has too little to say it.
 
     Attributes:
-        evaluations: (epoch, AP) of the periodic evaluations; epochs count from 0.0, so that the end of the first one
-            is 1.0. One without a number, as COCO gives it where nothing is detected, counts as 0 beside others that
-            have one; none is here where all lack it.
-        without_ap: how many have no number.
+        evaluations: (epoch, AP) of the periodic evaluations, 0 where nothing was detected; epochs count from 0.0, so
+            that the end of the first one is 1.0.
+        empty_evaluations: at how many nothing was detected.
         losses: (epoch, training loss) of the logged lines.
         best: greatest AP of the evaluations.
         best_epoch: the first that has it; None, as all that is counted from it, where nothing was learnt: a best
@@ -46,7 +45,7 @@ class Dynamics:
     """
 
     evaluations: tuple[tuple[float, float], ...]
-    without_ap: int
+    empty_evaluations: int
     losses: tuple[tuple[float, float], ...]
     best: float | None
     best_epoch: float | None
@@ -70,7 +69,8 @@ def run_dynamics(result: Result, metric: str = PRIMARY) -> Dynamics:
     lines = [] if result.state == "changed" else read_lines(result.folder / "metrics.json")
     # Without the length of an epoch (a record of an earlier version) nothing can be said in epochs.
     length = result.record.get("iterations_per_epoch")
-    evaluations, without_ap = _evaluations(lines, metric, length)
+    told = [_with_zero(line, metric) for line in lines]
+    evaluations = _series(told, metric, length, 0.01)
     losses = _series(lines, "total_loss", length)
     gradients = [norm for _, norm in _series(lines, "grad_norm", length or 1)]
     values = [value for _, value in evaluations]
@@ -90,7 +90,7 @@ def run_dynamics(result: Result, metric: str = PRIMARY) -> Dynamics:
     swing = oscillation(settled)
     return Dynamics(
         evaluations=tuple(evaluations),
-        without_ap=without_ap,
+        empty_evaluations=sum(map(_is_empty, lines)) if length else 0,
         losses=tuple(losses),
         best=best,
         **found,
@@ -103,17 +103,13 @@ def run_dynamics(result: Result, metric: str = PRIMARY) -> Dynamics:
     )
 
 
-def _evaluations(
-    lines: Sequence[dict[str, Any]], metric: str, epoch: int | None
-) -> tuple[list[tuple[float, float]], int]:
-    """(epoch, AP as a fraction) of the evaluations, and how many of them have no number; see `Dynamics`."""
-    told = [line for line in lines if metric in line]
-    with_number = _series(told, metric, epoch, 0.01)
-    lacking = len(told) - len(with_number) if epoch else 0
-    if with_number and lacking:
-        told = [line if _is_number(line[metric]) else {**line, metric: 0.0} for line in told]
-        with_number = _series(told, metric, epoch, 0.01)
-    return with_number, lacking
+def _is_empty(line: dict[str, Any]) -> bool:
+    """Whether it is that of an evaluation of nothing: of no detections, Detectron2 says that every AP is NaN."""
+    return "bbox/AP" in line and not _is_number(line["bbox/AP"])
+
+
+def _with_zero(line: dict[str, Any], metric: str) -> dict[str, Any]:
+    return {**line, metric: 0.0} if _is_empty(line) else line
 
 
 def _is_number(value: Any) -> bool:

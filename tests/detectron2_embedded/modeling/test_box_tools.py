@@ -138,6 +138,15 @@ def test_dense_box_loss_equals_the_loop_over_foreground(loss_type):
     assert float(loss) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("loss_type", ["giou", "diou", "ciou"])
+def test_a_loss_on_boxes_that_are_not_finite_says_that_training_has_diverged(loss_type):
+    anchors, truth = torch.tensor([[0.0, 0.0, 8.0, 8.0]]), [torch.tensor([[0.0, 0.0, 9.0, 9.0]])]
+    deltas, foreground = torch.full((1, 1, 4), math.nan), torch.ones(1, 1, dtype=torch.bool)
+    transform = Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0))
+    with pytest.raises(FloatingPointError, match="NaN or infinite: training has diverged"):
+        _dense_box_regression_loss([anchors], transform, [deltas], truth, foreground, loss_type)
+
+
 @pytest.mark.parametrize("loss_type", ["smooth_l1", "giou", "diou", "ciou"])
 def test_dense_box_loss_without_foreground_is_zero_and_connected(loss_type):
     deltas = torch.randn(2, 5, 4, requires_grad=True)

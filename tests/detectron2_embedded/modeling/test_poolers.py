@@ -107,6 +107,25 @@ def test_every_map_stays_in_the_graph_without_a_box():
     assert all(map_.grad is not None and not map_.grad.any() for map_ in maps)
 
 
+@pytest.mark.parametrize("pooler_type", ["ROIAlignV2", "ROIAlign", "ROIPool"])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+@pytest.mark.parametrize("num_maps", [1, 3])
+def test_every_box_has_a_row_even_one_that_cannot_be_sampled(num_maps, pooler_type, sampling_ratio):
+    nan, inf = math.nan, math.inf
+    good = torch.tensor([[4.0, 4, 60, 50], [10, 20, 200, 190]])
+    odd = torch.tensor([[nan] * 4, [nan, 0, 9, 9], [0, 0, inf, 30], [-inf, 7, inf, 7], [inf] * 4, [50, 4, 10, 40]])
+    maps = pyramid()[:num_maps]
+    scales = [1 / 4, 1 / 8, 1 / 16][:num_maps]
+    module = pooler(scales=scales, pooler_type=pooler_type, sampling_ratio=sampling_ratio)
+    boxes = [Boxes(torch.cat((odd, good[:1])).clone()), Boxes(torch.cat((good[1:], odd)))]
+    pooled = module(maps, boxes)
+    assert pooled.shape == (14, 3, 2, 2)
+    assert torch.equal(pooled[6:8], module(maps, [Boxes(good[:1]), Boxes(good[1:])]))
+    assert pooled[6:8].any() and not pooled[:6].any() and not pooled[8:].any()
+    assert torch.equal(boxes[0].tensor[:6].isnan(), odd.isnan())
+    assert module(maps, [Boxes(odd[:1]), Boxes([])]).shape == (1, 3, 2, 2)
+
+
 def test_the_format_names_the_image_of_each_box():
     boxes = [Boxes([[0, 1, 2, 3]]), Boxes([]), Boxes([[4, 5, 6, 7], [8, 9, 10, 11]])]
     rows = convert_boxes_to_pooler_format(boxes)

@@ -1,5 +1,6 @@
 """Faster and Cascade R-CNN beyond the recorded numbers: images without objects, no proposals, bad input."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,67 @@ def test_the_score_of_a_cascade_is_the_mean_of_its_stages():
         (result,), losses = heads(None, features, proposals)
     assert losses == {} and sorted(result.pred_classes.tolist()) == [0, 1, 2]
     torch.testing.assert_close(result.scores, expected[:CLASSES].sort(descending=True).values)
+
+
+def spoil(heads: StandardROIHeads, where: str, stage: int = 0) -> None:
+    """Make the box head of one stage, or a part of it, give NaN or infinity."""
+    head, predictor = heads.box_head, heads.box_predictor
+    if isinstance(heads, CascadeROIHeads):
+        head, predictor = head[stage], predictor[stage]
+    layer, value = {
+        "NaN deltas": (predictor.bbox_pred, math.nan),
+        "huge deltas": (predictor.bbox_pred, 3.4e38),
+        "infinite features": (head.fc1, math.inf),
+        "NaN logits": (predictor.cls_score, math.nan),
+    }[where]
+    torch.nn.init.constant_(layer.bias, value)
+
+
+@pytest.mark.parametrize("where", ["NaN deltas", "huge deltas", "infinite features"])
+@pytest.mark.parametrize("stage", [0, 2])
+@pytest.mark.parametrize("loss_type", ["smooth_l1", "giou"])
+def test_a_cascade_that_diverges_says_so(where, stage, loss_type):
+    model = build(3, predictor={"box_reg_loss_type": loss_type})
+    spoil(model.roi_heads, where, stage)
+    with pytest.raises(FloatingPointError, match=rf"Stage {stage} of the cascade .*diverged"):
+        losses_of(model, [item([BOX]), item([])])
+
+
+@BOTH
+@pytest.mark.parametrize("where", ["NaN deltas", "huge deltas", "infinite features", "NaN logits"])
+def test_inference_without_a_finite_number_ends_without_detections(stages, where):
+    model = build(stages)
+    spoil(model.roi_heads, where)
+    with torch.no_grad():
+        results = model.eval()([item([]), item([], size=(40, 40))])
+    for result in results:
+        assert len(result["instances"]) == 0 and result["instances"].has("pred_classes")
+
+
+@BOTH
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3.4e38])
+def test_rows_that_are_not_finite_leave_the_others_as_they_are(stages, value):
+    torch.manual_seed(0)
+    heads = build_roi_heads(stages, {"test_nms_thresh": 1.0, "test_topk_per_image": -1}).eval()
+    first = heads.box_predictor[0] if stages > 1 else heads.box_predictor
+    features = {name: map_.repeat(2, 1, 1, 1) for name, map_ in zip(("p3", "p4", "p5"), random_maps())}
+    corners = torch.rand(2, 6, 2) * 30
+    boxes = torch.cat((corners, corners + 12 + torch.rand(2, 6, 2) * 6), dim=2)
+    bad = torch.tensor([[1, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0]], dtype=torch.bool)
+
+    def detect(rows: torch.Tensor) -> list[Instances]:
+        proposals = [Instances((48, 64), proposal_boxes=Boxes(b[r])) for b, r in zip(boxes, rows)]
+        with torch.no_grad():
+            return heads(None, features, proposals)[0]
+
+    expected = detect(~bad)
+    hook = lambda layer, inputs, output: output.masked_fill(bad.flatten()[:, None], value)  # noqa: E731, ARG005
+    first.bbox_pred.register_forward_hook(hook)
+    for found, without in zip(detect(torch.ones_like(bad)), expected):
+        assert len(found) == len(without) > 0
+        assert torch.equal(found.pred_classes, without.pred_classes)
+        torch.testing.assert_close(found.scores, without.scores)
+        torch.testing.assert_close(found.pred_boxes.tensor, without.pred_boxes.tensor)
 
 
 VITDET_CASCADE = """

@@ -118,7 +118,16 @@ def test_a_page_says_what_its_table_shows(one_at_a_time):
         "Best by mean AP50: lr=0.005 (by its 95 % interval, which is not corrected for the number of levels, 3)."
     )
     assert [plot.name for plot in page.plots] == ["factor_lr"]
-    assert "cross where one diverged" in page.plots[0].caption
+    assert "with a cross those that diverged" in page.plots[0].caption
+
+
+def test_losses_that_are_orders_apart_share_a_logarithmic_axis(tmp_path):
+    study = ofat()
+    base, high, *_ = study.entries
+    exploding = [2.0, *[1e6 / 4**epoch for epoch in range(EPOCHS - 1)]]
+    page = sections(study, [trained(tmp_path, base), trained(tmp_path, high, losses=exploding)])["Factor: lr"]
+    drawn = page.plots[0].svg.decode()
+    assert "<!-- 10000 -->" in drawn and "mathdefault" not in drawn
 
 
 def test_costs_and_overfitting_are_said_too(one_at_a_time):

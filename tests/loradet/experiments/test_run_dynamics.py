@@ -139,7 +139,7 @@ def test_a_run_without_a_log_says_nothing(tmp_path):
     found = run_dynamics(absent(tmp_path, ENTRY))
     assert found.best is found.best_epoch is found.oscillation is found.gradient_spikes is None
     assert not found.diverged
-    assert found.without_ap == 0
+    assert found.empty_evaluations == 0
 
 
 def test_the_log_of_another_config_s_run_is_left_alone(tmp_path):
@@ -152,17 +152,24 @@ def with_nan(root, values, *places):
     lines = log(values)
     told = [line for line in lines if "bbox/AP50" in line]
     for place in places:
-        told[place]["bbox/AP50"] = float("nan")
+        told[place] |= dict.fromkeys(("bbox/AP", "bbox/AP50"), float("nan"))
     write_log(run.folder, lines)
     return run_dynamics(run)
 
 
-def test_an_evaluation_that_finds_nothing_counts_as_0_beside_others(tmp_path):
+def test_an_evaluation_that_finds_nothing_counts_as_0(tmp_path):
     found = with_nan(tmp_path, [0.1, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], 0, 4, 5, 6, 7)
-    assert found.without_ap == 5
+    assert found.empty_evaluations == 5
     assert [value for _, value in found.evaluations] == pytest.approx([0, 0.4, 0.5, 0.5, 0, 0, 0, 0])
     assert (found.best_epoch, found.plateau_epochs) == (3, 5)
-    assert with_nan(tmp_path, [0.1, 0.4], 0, 1).evaluations == ()
+    assert [value for _, value in with_nan(tmp_path, [0.1, 0.4], 0, 1).evaluations] == [0, 0]
+
+
+def test_a_class_without_boxes_has_no_ap_to_count(tmp_path):
+    run = trained(tmp_path, ENTRY, values=[0.1, 0.4])
+    write_log(run.folder, [{**line, "bbox/AP-head": float("nan")} for line in log([0.1, 0.4])])
+    found = run_dynamics(run, "bbox/AP-head")
+    assert (found.evaluations, found.empty_evaluations) == ((), 0)
 
 
 def test_a_run_that_learns_nothing_does_not_converge(tmp_path):

@@ -11,7 +11,10 @@ __getattr__ = missing_names(
     __name__,
     [
         "CfgNode",
+        "compat",
+        "config",
         "configurable",
+        "defaults",
         "downgrade_config",
         "get_cfg",
         "global_cfg",

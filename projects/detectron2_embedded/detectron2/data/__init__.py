@@ -1,5 +1,6 @@
 """Data sets, mappers, samplers and loaders."""
 
+from detectron2._subset import missing_names
 from detectron2.data import transforms
 from detectron2.data.build import (
     build_batch_data_loader,
@@ -32,3 +33,5 @@ __all__ = [
     "samplers",
     "transforms",
 ]
+
+__getattr__ = missing_names(__name__, ["benchmark", "load_proposals_into_dataset"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2._subset import ADVICE
+from detectron2._subset import ADVICE, missing_names
 from detectron2.data.catalog import MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.file_io import PathManager
@@ -199,3 +199,18 @@ def check_metadata_consistency(key: str, dataset_names: Sequence[str]) -> None:
                 f"Data sets that are used together must have the same {key}: {first!r} has {expected!r}, "
                 f"{name!r} has {found!r}."
             )
+
+
+__getattr__ = missing_names(
+    __name__,
+    [
+        "annotations_to_instances_rotated",
+        "build_augmentation",
+        "build_transform_gen",
+        "create_keypoint_hflip_indices",
+        "gen_crop_transform_with_instance",
+        "get_fed_loss_cls_weights",
+        "transform_keypoint_annotations",
+        "transform_proposals",
+    ],
+)

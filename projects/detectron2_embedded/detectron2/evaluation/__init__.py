@@ -32,5 +32,13 @@ __getattr__ = missing_names(
         "RotatedCOCOEvaluator",
         "SemSegEvaluator",
         "verify_results",
+        # Modules
+        "cityscapes_evaluation",
+        "fast_eval_api",
+        "lvis_evaluation",
+        "panoptic_evaluation",
+        "pascal_voc_evaluation",
+        "rotated_coco_evaluation",
+        "sem_seg_evaluation",
     ],
 )

@@ -4,7 +4,7 @@ from detectron2._subset import missing_names
 from detectron2.layers.batch_norm import CycleBatchNormList, FrozenBatchNorm2d, LayerNorm, get_norm
 from detectron2.layers.blocks import CNNBlockBase
 from detectron2.layers.losses import ciou_loss, diou_loss
-from detectron2.layers.nms import batched_nms
+from detectron2.layers.nms import batched_nms, nms
 from detectron2.layers.roi_align import ROIAlign, roi_align
 from detectron2.layers.shape_spec import ShapeSpec
 from detectron2.layers.wrappers import (
@@ -41,6 +41,7 @@ __all__ = [
     "get_norm",
     "interpolate",
     "move_device_like",
+    "nms",
     "nonzero_tuple",
     "roi_align",
     "shapes_to_tensor",
@@ -58,5 +59,11 @@ __getattr__ = missing_names(
         "batched_nms_rotated",
         "nms_rotated",
         "paste_masks_in_image",
+        # Modules
+        "aspp",
+        "deform_conv",
+        "mask_ops",
+        "roi_align_rotated",
+        "rotated_boxes",
     ],
 )

@@ -2,6 +2,9 @@
 
 import torch
 from torchvision.ops import boxes as box_ops
+from torchvision.ops import nms
+
+__all__ = ["batched_nms", "nms"]
 
 
 def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from detectron2._subset import missing_names
 from detectron2.layers import cat
 from detectron2.layers.losses import ciou_loss, diou_loss, giou_loss, smooth_l1_loss
 from detectron2.structures import Boxes
@@ -77,6 +78,9 @@ def _dense_box_regression_loss(
 
     Returns:
         A scalar, connected to the predictions even without foreground.
+
+    Raises:
+        FloatingPointError: predicted boxes are not finite, where the loss is one on boxes.
     """
     levels = [level.tensor if isinstance(level, Boxes) else level for level in anchors]
     image_index, anchor_index = fg_mask.nonzero(as_tuple=True)
@@ -88,6 +92,14 @@ def _dense_box_regression_loss(
         return smooth_l1_loss(deltas, target_deltas, beta=smooth_l1_beta, reduction="sum")
     if box_reg_loss_type in IOU_LOSSES:
         boxes = box2box_transform.apply_deltas(deltas, source)
+        if not torch.isfinite(boxes).all():
+            raise FloatingPointError(
+                "The detector predicts boxes that are NaN or infinite: training has diverged. Lower the learning rate, "
+                "or warm up longer."
+            )
         return IOU_LOSSES[box_reg_loss_type](boxes, target, reduction="sum")
     known = ", ".join(["smooth_l1", *IOU_LOSSES])
     raise ValueError(f"Unknown box_reg_loss_type {box_reg_loss_type!r}; it is one of {known}.")
+
+
+__getattr__ = missing_names(__name__, ["Box2BoxTransformLinear", "Box2BoxTransformRotated"])

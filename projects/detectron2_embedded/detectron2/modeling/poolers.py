@@ -13,6 +13,9 @@ from torchvision.ops import RoIPool
 
 __all__ = ["ROIPooler", "assign_boxes_to_levels", "convert_boxes_to_pooler_format"]
 
+# In pixels, left of and above every map: a box there pools to zeros.
+_OUTSIDE = -1e6
+
 
 def assign_boxes_to_levels(
     box_lists: list[Boxes],
@@ -32,11 +35,11 @@ def assign_boxes_to_levels(
         canonical_level: its level.
 
     Returns:
-        int64 (R,): level - min_level, so an index into the maps.
+        int64 (R,): level - min_level, so an index into the maps; 0 where the area is NaN or negative.
     """
     areas = cat([boxes.area() for boxes in box_lists])
     doublings = torch.log2(areas.sqrt() / canonical_box_size + 1e-8)
-    levels = (canonical_level + doublings).floor().clamp(min=min_level, max=max_level)
+    levels = (canonical_level + doublings).nan_to_num(nan=min_level).floor().clamp(min=min_level, max=max_level)
     return levels.to(torch.int64) - min_level
 
 
@@ -106,7 +109,8 @@ class ROIPooler(nn.Module):
             box_lists: boxes of each of the N images, in pixels of the image; R in all.
 
         Returns:
-            (R, C, *output_size), image by image in the order of the boxes.
+            (R, C, *output_size), image by image in the order of the boxes; zeros for a box whose area is NaN,
+            infinite or negative.
 
         Raises:
             AssertionError: another number of maps, or of images.
@@ -118,6 +122,10 @@ class ROIPooler(nn.Module):
         if not box_lists:
             return x[0].new_zeros((0, x[0].shape[1], *self.output_size))
         rois = convert_boxes_to_pooler_format(box_lists)
+        areas = cat([boxes.area() for boxes in box_lists])
+        # On other boxes torchvision may crash: it counts the samples of a cell from the size.
+        valid = (areas >= 0) & (areas < math.inf)
+        rois[:, 1:].masked_fill_(~valid[:, None], _OUTSIDE)
         if len(x) == 1:
             return self.level_poolers[0](x[0], rois)
         levels = assign_boxes_to_levels(

@@ -20,9 +20,9 @@ __all__ = [
 # Elementwise operations, copies and reshapes: fvcore counts none of them, and would warn about each.
 _ELEMENTWISE = """
     abs add add_ argmax argsort clamp clamp_ constant_pad_nd cumsum div div_ eq exp fill_ ge gelu
-    gt le log2 lt max max_pool2d mean meshgrid min mul mul_ ne neg nonzero_numpy pow reciprocal_
-    relu relu_ rsqrt rsub sigmoid sigmoid_ silu silu_ softmax sort sqrt sub sub_ sum tanh topk
-    zeros_like
+    gt le log2 lt masked_fill_ max max_pool2d mean meshgrid min mul mul_ nan_to_num ne neg nonzero_numpy
+    pow reciprocal_ relu relu_ rsqrt rsub sigmoid sigmoid_ silu silu_ softmax sort sqrt sub sub_ sum tanh
+    topk zeros_like
 """
 _UNCOUNTED = [f"aten::{name}" for name in _ELEMENTWISE.split()] + ["torchvision::nms"]
 

@@ -1,5 +1,6 @@
 """Samplers of training and inference."""
 
+from detectron2._subset import missing_names
 from detectron2.data.samplers.distributed_sampler import (
     InferenceSampler,
     RandomSubsetTrainingSampler,
@@ -13,3 +14,5 @@ __all__ = [
     "RepeatFactorTrainingSampler",
     "TrainingSampler",
 ]
+
+__getattr__ = missing_names(__name__, ["GroupedBatchSampler", "grouped_batch_sampler"])

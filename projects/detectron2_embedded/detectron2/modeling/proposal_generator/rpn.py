@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+from detectron2._subset import missing_names
 from detectron2.layers import Conv2d, cat
 from detectron2.modeling.box_regression import Box2BoxTransform, _dense_box_regression_loss
 from detectron2.modeling.matcher import Matcher
@@ -255,3 +256,6 @@ class RPN(nn.Module):
             moved = self.box2box_transform.apply_deltas(deltas.flatten(0, 1), boxes)
             decoded.append(moved.unflatten(0, (num_images, -1)))
         return decoded
+
+
+__getattr__ = missing_names(__name__, ["build_rpn_head"])

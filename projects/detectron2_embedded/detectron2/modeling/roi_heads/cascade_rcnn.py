@@ -1,9 +1,11 @@
 """Cascade R-CNN: https://arxiv.org/abs/1712.00726."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.layers import cat
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.fast_rcnn import Predictions, fast_rcnn_inference
@@ -76,7 +78,11 @@ class CascadeROIHeads(StandardROIHeads):
         proposals: list[Instances],
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, torch.Tensor]]:
-        """As `StandardROIHeads.forward`; the losses end in `_stage0`, `_stage1` ..."""
+        """As `StandardROIHeads.forward`; the losses end in `_stage0`, `_stage1` ...
+
+        Raises:
+            FloatingPointError: a stage predicts a box that is not finite, in training; else such boxes are dropped.
+        """
         if self.training:
             assert targets is not None, "ROI heads need ground truth in training."
             proposals = self.label_and_sample_proposals(proposals, targets)
@@ -102,11 +108,16 @@ class CascadeROIHeads(StandardROIHeads):
                     proposals = self._match_and_label_boxes(proposals, stage, targets)
             predictions = self._run_stage(maps, proposals, stage)
             boxes = self.box_predictor[stage].predict_boxes(predictions, proposals)
+            if self.training and not torch.isfinite(cat(list(boxes))).all():
+                raise FloatingPointError(
+                    f"Stage {stage} of the cascade predicts boxes that are NaN or infinite: training has diverged. "
+                    "Lower the learning rate, or warm up longer."
+                )
             outputs.append((predictions, proposals))
         if self.training:
             return self._stage_losses(outputs)
 
-        # The mean score of the stages, on the boxes of the last one.
+        # The mean score of the stages, on the boxes of the last one; those that are not finite are dropped here.
         scores = zip(*[predictor.predict_probs(*output) for predictor, output in zip(self.box_predictor, outputs)])
         last = self.box_predictor[-1]
         detections, _ = fast_rcnn_inference(
@@ -162,15 +173,21 @@ class CascadeROIHeads(StandardROIHeads):
     def _create_proposals_from_boxes(
         self, boxes: Sequence[torch.Tensor], image_sizes: list[tuple[int, int]]
     ) -> list[Instances]:
-        """Boxes (R_i, 4) of each image as the next stage's proposals: constants, clipped, in training not empty."""
+        """Boxes (R_i, 4) of each image as the next stage's proposals: constants, clipped, in training not empty.
+
+        A box that is not finite becomes NaN, and so does every box that later stages make of it: the rows of all
+        stages stay in line.
+        """
         proposals = []
         for of_image, size in zip(boxes, image_sizes):
             assert of_image.shape[1] == 4, (
                 f"A stage of a cascade needs one box per proposal (cls_agnostic_bbox_reg=True), got "
                 f"{of_image.shape[1] // 4}."
             )
-            clipped = Boxes(of_image.detach())
+            finite = torch.isfinite(of_image).all(dim=1, keepdim=True)
+            clipped = Boxes(of_image.detach().masked_fill(~finite, 0.0))
             clipped.clip(size)
+            clipped.tensor.masked_fill_(~finite, math.nan)
             if self.training:
                 clipped = clipped[clipped.nonempty()]
             proposals.append(Instances(size, proposal_boxes=clipped))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2._subset import ADVICE
+from detectron2._subset import ADVICE, missing_names
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
@@ -214,3 +214,9 @@ class StandardROIHeads(ROIHeads):
             for of_image, boxes in zip(proposals, predicted):
                 of_image.proposal_boxes = Boxes(boxes)
         return losses
+
+
+__getattr__ = missing_names(
+    __name__,
+    ["Res5ROIHeads", "build_roi_heads", "select_foreground_proposals", "select_proposals_with_visible_keypoints"],
+)

@@ -1,0 +1,77 @@
+"""What Detectron2 has and the subset does not: every way to import it ends in an error that says where to get it."""
+
+import importlib
+from importlib.util import find_spec
+
+import detectron2
+import pytest
+from detectron2.utils.registry import locate
+
+import detectron2_embedded
+
+pytestmark = pytest.mark.skipif(not detectron2_embedded.is_embedded(), reason="of the embedded subset")
+
+SAYS = r"^detectron2\.{} is not part of the embedded subset .*LORADET_DETECTRON2=installed"
+
+MODULES = [
+    "_C",
+    "checkpoint.catalog",
+    "config.config",
+    "config.defaults",
+    "data.benchmark",
+    "data.datasets.lvis",
+    "data.samplers.grouped_batch_sampler",
+    "evaluation.sem_seg_evaluation",
+    "export",
+    "layers.deform_conv",
+    "layers.roi_align_rotated",
+    "model_zoo",
+    "modeling.backbone.swin",
+    "modeling.meta_arch.panoptic_fpn",
+    "modeling.proposal_generator.rrpn",
+    "modeling.roi_heads.keypoint_head",
+    "modeling.roi_heads.mask_head",
+    "modeling.test_time_augmentation",
+    "projects",
+    "structures.masks",
+    "tracking",
+    "utils.video_visualizer",
+]
+
+NAMES = [
+    "data.detection_utils.get_fed_loss_cls_weights",
+    "modeling.box_regression.Box2BoxTransformLinear",
+    "modeling.proposal_generator.rpn.build_rpn_head",
+    "modeling.roi_heads.roi_heads.select_foreground_proposals",
+]
+
+
+@pytest.mark.parametrize("path", MODULES + NAMES)
+def test_from_import(path):
+    package, _, name = f"detectron2.{path}".rpartition(".")
+    with pytest.raises(ImportError, match=SAYS.format(path)):
+        exec(f"from {package} import {name}")
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_import_of_a_module(path):
+    for module in (path, f"{path}.something"):
+        with pytest.raises(ModuleNotFoundError, match=SAYS.format(path)) as caught:
+            importlib.import_module(f"detectron2.{module}")
+        assert caught.value.name == f"detectron2.{path}"
+    with pytest.raises(ModuleNotFoundError, match=SAYS.format(path)):
+        exec(f"from detectron2.{path} import something")
+
+
+def test_a_config_that_names_one():
+    with pytest.raises(ImportError, match=SAYS.format("model_zoo")):
+        locate("detectron2.model_zoo.get_config")
+
+
+def test_other_names_are_as_unknown_as_anywhere():
+    assert not hasattr(detectron2, "no_such_module")
+    with pytest.raises(ModuleNotFoundError, match="No module named"):
+        importlib.import_module("detectron2.no_such_module")
+    with pytest.raises(ImportError, match="cannot import name 'no_such_module'"):
+        exec("from detectron2 import no_such_module")
+    assert find_spec("detectron2.layers.no_such_module") is None
