@@ -4,6 +4,8 @@ import hashlib
 import importlib.resources
 import os
 import pickle
+import re
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -101,13 +103,30 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as {path.suffix or 'pth'} weights: {error}") from error
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} {_why_unreadable(error)}") from error
     if isinstance(content, dict):
         content = next((content[key] for key in ("model", "state_dict") if key in content), content)
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{path} holds no state dict (tensors by name, bare or under 'model' or 'state_dict').")
     return content
+
+
+# What files that are no weights make torch and safetensors raise.
+_UNREADABLE = (
+    *(SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError),
+    *(RuntimeError, LookupError, ValueError, TypeError, AttributeError),
+)
+
+
+def _why_unreadable(error: BaseException) -> str:
+    # torch's own words advise to load the file all the same.
+    if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return (
+            f"holds a {found[1]} besides tensors. It is not read, since that could run code; if you trust it, save its "
+            "state dict anew."
+        )
+    return "is no file of weights: it is cut off, damaged, or something else (a web page, a pointer of git-lfs)."
 
 
 def refuse_pickle(path: str | os.PathLike) -> None:

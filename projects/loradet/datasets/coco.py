@@ -219,7 +219,8 @@ def _to_dicts(content: dict[str, Any], source: _Source, log: bool = True) -> lis
     ]
     if log:
         boxes = sum(len(record["annotations"]) for record in records)
-        logger.info("%s: %d images, %d boxes.", source.json_file, len(records), boxes)
+        level = logging.INFO if boxes else logging.WARNING
+        logger.log(level, "%s: %d images, %d boxes.", source.json_file, len(records), boxes)
         for heading in (entry for entry in content["categories"] if entry not in categories):
             what = "left out category %r (id %s), a heading above the others without annotations."
             logger.info(f"%s: {what}", source.json_file, heading["name"], heading.get("id"))

@@ -84,6 +84,8 @@ def _text(summary: Summary | None, digits: int) -> str:
 
 
 def _finished(runs: Sequence[FactorRun]) -> str:
+    if not runs:
+        return NOTHING
     done = sum(run.result.state == "finished" for run in runs)
     diverged = sum(run.dynamics.diverged for run in runs)
     return f"{done} of {len(runs)}" + (f"; {diverged} diverged" if diverged else "")

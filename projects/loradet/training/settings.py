@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -213,7 +212,8 @@ class BatchPlan:
 def plan_batch(total: int, world_size: int, accumulate: int = 1, max_batch_per_gpu: int | None = None) -> BatchPlan:
     """Spread `total` images a step over processes and micro-batches.
 
-    With `max_batch_per_gpu` the smallest number of micro-batches is taken that divides the batch evenly.
+    With `max_batch_per_gpu` the smallest number of micro-batches is taken that divides the batch evenly and keeps each
+    within the limit: one image each, where nothing else does.
 
     Raises:
         ValueError: the batch cannot be divided evenly.
@@ -227,13 +227,7 @@ def plan_batch(total: int, world_size: int, accumulate: int = 1, max_batch_per_g
     if max_batch_per_gpu is not None:
         if max_batch_per_gpu < 1:
             raise ValueError(f"train.max_batch_per_gpu={max_batch_per_gpu}: expected at least 1.")
-        accumulate = math.ceil(per_gpu / max_batch_per_gpu)
-        if per_gpu % accumulate:
-            fitting = [n for n in range(1, per_gpu + 1) if per_gpu % n == 0]
-            raise ValueError(
-                f"{per_gpu} images a process do not divide into equal micro-batches of at most "
-                f"train.max_batch_per_gpu={max_batch_per_gpu}; values that fit: {', '.join(map(str, fitting))}."
-            )
+        accumulate = next(n for n in range(1, per_gpu + 1) if per_gpu % n == 0 and per_gpu // n <= max_batch_per_gpu)
     elif per_gpu % accumulate:
         raise ValueError(
             f"train.accumulate={accumulate}: the {per_gpu} images a process (dataloader.train.total_batch_size="

@@ -128,6 +128,10 @@ def test_missing_and_unexpected_tensors(source, tmp_path):
     save_file({k: v for k, v in state.items() if k != "pos_embed"}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="missing: pos_embed"):
         VisionMamba(weights=tmp_path / "w.safetensors", **SIZES)
+    for wrong in (state["pos_embed"][..., :8], state["pos_embed"][0]):
+        save_file(state | {"pos_embed": wrong.contiguous()}, tmp_path / "w.safetensors")
+        with pytest.raises(ValueError, match=r"other shape: pos_embed \(.*\) instead of \(1, 16, 16\)"):
+            VisionMamba(weights=tmp_path / "w.safetensors", **SIZES)
     save_file(state | {"layers.1.mixer.extra": torch.ones(1)}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"unexpected: layers\.1\.mixer\.extra"):
         VisionMamba(weights=tmp_path / "w.safetensors", **SIZES)

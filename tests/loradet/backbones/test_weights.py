@@ -62,6 +62,26 @@ def test_batch_norm_statistics_are_loaded(tmp_path):
     assert torch.equal(loaded.net.bn1.running_mean, published.bn1.running_mean)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", b"version https://git-lfs.github.com/spec/v1", b"<!doctype html>", b"\x80\x02", b"PK\x03\x04"],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_of_another_kind_is_named_and_no_advice_of_torch_s_is_passed_on(tmp_path, content, suffix):
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is no file of weights: it is cut off, damaged") as error:
+        weights.read_state_dict(path)
+    assert str(path) in str(error.value) and "weights_only" not in str(error.value)
+
+
+def test_what_is_no_tensor_is_named_and_not_read(tmp_path):
+    torch.save({"where": tmp_path}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth holds a pathlib\.\S*Path besides tensors") as error:
+        weights.read_state_dict(tmp_path / "w.pth")
+    assert "weights_only" not in str(error.value)
+
+
 def test_other_weights_are_refused(source, tmp_path):
     path = tmp_path / "w.safetensors"
     state = source.net.state_dict()

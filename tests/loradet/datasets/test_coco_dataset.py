@@ -181,6 +181,13 @@ def test_what_is_left_out_is_logged_with_counts(coco_folder, name, caplog):
     assert "no category ['horse']" in caplog.text
 
 
+def test_a_split_without_a_box_is_a_warning(coco_folder, name, caplog):
+    coco_folder.content["annotations"].clear()
+    coco_folder.write()
+    coco_dataset(coco_folder.json, coco_folder.images, name=name)
+    assert [record.getMessage() for record in caplog.records] == [f"{coco_folder.json}: 3 images, 0 boxes."]
+
+
 def test_filter_empty_keeps_images_with_boxes_to_train_on(coco_folder, name):
     records = coco_dataset(coco_folder.json, coco_folder.images, ["cat"], name=name, filter_empty=True)
     assert [record["image_id"] for record in records] == [10]  # image 7 has nothing but a crowd of cats
