@@ -142,7 +142,7 @@ def _introduction(study: Study, results: Sequence[Result], table: Sequence[Row])
         changed = ", ".join((*study.smoke.overrides, *stand_in))
         texts.append(
             f"Smoke runs had {study.smoke.train_images} training and {study.smoke.val_images} validation images and "
-            f"{study.smoke.epochs:g} epochs; their numbers say nothing of the methods."
+            f"{study.smoke.epochs:g} epoch{'s' * (study.smoke.epochs != 1)}; their numbers say nothing of the methods."
             f"{f' They differ from their entries by: {changed}.' if changed else ''}"
         )
     return texts
