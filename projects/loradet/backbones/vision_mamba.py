@@ -46,7 +46,8 @@ class VisionMamba(Backbone):
         if_rope_residual: of the residual too.
         pt_hw_seq_len: edge of the grid that the rotary angles are made for.
         norm_epsilon: of all norms.
-        drop_path_rate: of the last block's; rates grow linearly, the first two blocks have none.
+        drop_path_rate: block i's output is dropped with probability rate · i / (depth - 1) on its way into the next
+            block; the last block's output never is.
         last_layer_process: "add" gives residual + last output, "none" the last output alone.
         class_token_row: see `load_vision_mamba_weights`.
         out_feature: name of the output.

@@ -176,7 +176,13 @@ def _locate(base: Path, entry: str, data_yaml: Path, split: str) -> Path:
 
 
 def _in_folder(folder: Path) -> Iterator[str]:
-    for root, _, files in os.walk(folder):
+    """Images below a folder, in linked folders too, each folder once."""
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(root)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         yield from (os.path.join(root, file) for file in files if file.lower().endswith(SUFFIXES))  # noqa: PTH118
 
 

@@ -241,7 +241,9 @@ def build_model(cfg: DictConfig, device: torch.device, *, initialize: bool = Tru
         ValueError: `num_classes` differs from the data's, nothing trains, or the checkpoint is of another model.
     """
     model = instantiate(cfg.model).to(device)
-    check_num_classes(model, dataset_metadata(cfg, "train"))
+    metadata = dataset_metadata(cfg, "train")
+    check_num_classes(model, metadata)
+    check_categories(model, metadata)
     if initialize and cfg.train.init_checkpoint:
         Checkpointer(model).load_weights(cfg.train.init_checkpoint, strict=False)
     return model
@@ -259,6 +261,13 @@ def check_num_classes(model: nn.Module, metadata: Any) -> None:
             f"{key}={expected}, but {where} has {len(classes)} categories: {', '.join(classes)}. "
             f"Set {key}={len(classes)}, or choose classes by data.classes."
         )
+
+
+def check_categories(model: nn.Module, metadata: Any) -> None:
+    """Compare a model's mapping of `categories`, if it has one, with the data's; ValueError where they differ."""
+    categories, places = getattr(model, "categories", None), metadata.get("thing_dataset_id_to_contiguous_id")
+    if categories is not None and places:
+        categories.check(sorted(places, key=places.get), metadata.get("thing_classes"))
 
 
 def build_trainer(cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPlan, output_dir: Path) -> Trainer:

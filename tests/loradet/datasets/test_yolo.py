@@ -123,6 +123,14 @@ def test_an_image_without_labels_is_empty(yolo):
     assert _read(yolo, "val")["annotations"] == []
 
 
+def test_linked_folders_are_read_once(yolo, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (yolo.root / "images" / "train" / "deep").rename(elsewhere)
+    (yolo.root / "images" / "train" / "deep").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(yolo.root / "images" / "train")
+    assert len(_read(yolo)["images"]) == 2
+
+
 def test_a_split_of_background_alone(yolo, caplog):
     for file in (yolo.root / "labels").rglob("*.txt"):
         file.unlink()

@@ -12,6 +12,7 @@ import torchvision
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
+from detectron2.data.catalog import Metadata
 from detectron2.utils.events import EventStorage
 from detr_parts import Patches, image, tiny
 
@@ -25,6 +26,7 @@ from loradet.detectors.detr import (
     load_detr_weights,
 )
 from loradet.training.checkpoint import Checkpointer
+from loradet.training.run import check_categories
 
 CONFIG = Path(__file__).parents[3] / "configs/common/models/detr.py"
 BOXES = [[8.0, 8.0, 40.0, 30.0], [20.0, 10.0, 60.0, 50.0]]
@@ -267,6 +269,18 @@ def test_a_run_starts_from_a_file_with_another_class_head(tmp_path, caplog):
     assert torch.equal(model.query_embed.weight, source.query_embed.weight)
 
 
+def test_a_run_refuses_classes_in_another_order_than_the_mapping_s():
+    ids = CategoryIds(dataset_ids=[3, 7, 90], logits=[3, 7, 90], num_logits=91)
+    model, data = tiny(options={"categories": ids}), Metadata(thing_classes=["a", "b", "c"])
+    check_categories(model, data)
+    data.thing_dataset_id_to_contiguous_id = {90: 2, 3: 0, 7: 1}
+    check_categories(model, data)
+    other = Metadata(thing_classes=["b", "a", "c"], thing_dataset_id_to_contiguous_id={7: 0, 3: 1, 90: 2})
+    with pytest.raises(ValueError, match="Class 0 of the data is 'id 7'"):
+        check_categories(model, other)
+    check_categories(tiny(), other)
+
+
 def test_rows_of_the_class_head_can_be_chosen(tmp_path):
     ids = CategoryIds(dataset_ids=[3, 7, 90], logits=[3, 7, 90], num_logits=91)
     source = tiny(seed=1, options={"categories": ids})
@@ -291,6 +305,17 @@ def test_lora_and_other_backbones_do_not_stand_in_the_way_of_a_file(tmp_path):
     found = load_detr_weights(other, tmp_path / "detr.pth")
     assert found.missing == ["backbone.0.inner.proj.weight", "backbone.0.inner.proj.bias"]
     assert set(found.left_out) == {"backbone.0.proj.weight", "backbone.0.proj.bias"}
+
+
+def test_half_a_backbone_is_not_loaded(tmp_path):
+    deeper = tiny(seed=1)
+    deeper.backbone.wrapped.second = torch.nn.Conv2d(3, 3, 1)
+    torch.save(deeper.state_dict(), tmp_path / "deeper.pth")
+    torch.save(tiny(seed=1).state_dict(), tmp_path / "detr.pth")
+    with pytest.raises(ValueError, match=r"deeper\.pth does not fit .*second\.bias \(not in the model\)"):
+        load_detr_weights(tiny(seed=2), tmp_path / "deeper.pth")
+    with pytest.raises(ValueError, match=r"detr\.pth does not fit .*second\.bias \(not in the file\)"):
+        load_detr_weights(deeper, tmp_path / "detr.pth")
 
 
 class Renamed(Patches):
@@ -396,5 +421,5 @@ def test_inputs_that_cannot_be():
         losses_of(model, [{"image": image(64, 64)["image"]}])
     inputs = [image(64, 64), {**image(64, 64, BOXES, [0, 1]), "file_name": "b.png"}]
     inputs[1]["instances"].gt_boxes.tensor[0, 0] = float("nan")
-    with pytest.raises(ValueError, match=r"boxes of the ground truth of image 1.*b\.png"):
+    with pytest.raises(FloatingPointError, match=r"boxes of the ground truth of image 1.*b\.png"):
         losses_of(model, inputs)

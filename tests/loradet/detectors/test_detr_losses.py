@@ -21,6 +21,7 @@ from loradet.detectors.detr import (
     HungarianMatcher,
     NonFiniteCostError,
     PositionEmbeddingSine,
+    SetCriterion,
     coco_categories,
     generalized_box_iou,
     padding_mask,
@@ -156,6 +157,12 @@ def test_nan_is_an_error_that_says_where(spoilt):
         criterion(TINY)(logits, boxes, truth)
 
 
+@pytest.mark.parametrize("eos_coef", [0.0, -0.1])
+def test_without_a_weight_of_no_object_a_batch_without_objects_would_have_no_loss(eos_coef):
+    with pytest.raises(ValueError, match=f"eos_coef={eos_coef}: expected more than 0"):
+        SetCriterion(matcher=HungarianMatcher(), eos_coef=eos_coef)
+
+
 def test_a_matcher_without_cost_is_an_error():
     with pytest.raises(ValueError, match="all 0"):
         HungarianMatcher(cost_class=0, cost_bbox=0, cost_giou=0)
@@ -183,6 +190,22 @@ def test_the_three_ids_of_a_category_are_told_apart():
             call(12)
 
 
+def test_a_mapping_is_of_the_data_s_classes_in_their_order():
+    ids = CategoryIds(dataset_ids=[3, 7, 90], logits=[3, 7, 90], num_logits=91)
+    ids.check([3, 7, 90], ["a", "b", "c"])
+    with pytest.raises(ValueError, match="Class 0 of the data is 'id 7', but the mapping of categories has 'id 3'"):
+        ids.check([7, 3, 90], ["b", "a", "c"])
+    with pytest.raises(ValueError, match="maps 3 classes, but the data have 2"):
+        ids.check([3, 7], ["a", "b"])
+    coco = coco_categories()
+    coco.check(range(1, 81), coco.names)  # other ids, the same classes
+    by_name = sorted(coco.names)
+    with pytest.raises(
+        ValueError, match="Class 0 of the data is 'airplane', but the mapping of categories has 'person'"
+    ):
+        coco.check([coco.dataset_ids[coco.names.index(name)] for name in by_name], by_name)
+
+
 def test_coco_has_80_categories_on_91_logits():
     ids = coco_categories()
     assert (len(ids), ids.num_logits, ids.dataset_ids[0], ids.dataset_ids[-1]) == (80, 91, 1, 90)
@@ -196,6 +219,7 @@ def test_coco_has_80_categories_on_91_logits():
         (([3, 7, 90], [0, 1, 1], 3), "logits has 1 twice"),
         (([3, 7], [0, 1, 2], 3), "2 dataset_ids, but 3 logits"),
         (([3, 7, 90], [3, 7, 90], 90), r"\[90\] are not in 0..89"),
+        (([3, 7, 90], [3, 7, 90], 91, ["a"]), "1 names, but 3 logits"),
     ],
 )
 def test_mappings_that_cannot_be(arguments, message):

@@ -17,6 +17,7 @@ class CategoryIds:
         dataset_ids: category id in the annotation file of each contiguous id.
         logits: column of the class head of each contiguous id.
         num_logits: columns of the class head, without "no object", which follows them.
+        names: of the categories, where they are known.
 
     Raises:
         ValueError: lengths differ, an id or a column occurs twice, or a column does not exist.
@@ -25,6 +26,7 @@ class CategoryIds:
     dataset_ids: Sequence[int]
     logits: Sequence[int]
     num_logits: int
+    names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in ("dataset_ids", "logits"):
@@ -32,6 +34,9 @@ class CategoryIds:
             object.__setattr__(self, name, values)
             if twice := sorted({value for value in values if values.count(value) > 1}):
                 raise ValueError(f"{name} has {', '.join(map(str, twice))} twice; each category has its own.")
+        object.__setattr__(self, "names", tuple(self.names))
+        if self.names and len(self.names) != len(self.logits):
+            raise ValueError(f"{len(self.names)} names, but {len(self.logits)} logits: one each is needed.")
         if len(self.dataset_ids) != len(self.logits):
             raise ValueError(f"{len(self.dataset_ids)} dataset_ids, but {len(self.logits)} logits: one each is needed.")
         if outside := [column for column in self.logits if not 0 <= column < self.num_logits]:
@@ -44,6 +49,26 @@ class CategoryIds:
     def head_rows(self) -> tuple[int, ...]:
         """Rows of the class head to keep for a head of contiguous ids: each category's, then "no object"."""
         return (*self.logits, self.num_logits)
+
+    def check(self, dataset_ids: Sequence[int], names: Sequence[str]) -> None:
+        """Compare with the categories of a data set in the order of its contiguous ids.
+
+        Ids may be others where all names agree: COCO's classes have the ids 1 … 80 in many exports.
+
+        Raises:
+            ValueError: a class of the data would be trained as another category; it is named.
+        """
+        if tuple(dataset_ids) == self.dataset_ids or (self.names and tuple(names) == self.names):
+            return
+        if len(names) != len(self):
+            raise ValueError(f"categories maps {len(self)} classes, but the data have {len(names)}.")
+        own = self.names or [f"id {number}" for number in self.dataset_ids]
+        there = names if self.names else [f"id {number}" for number in dataset_ids]
+        place = next(i for i, (ours, theirs) in enumerate(zip(own, there)) if ours != theirs)
+        raise ValueError(
+            f"Class {place} of the data is {there[place]!r}, but the mapping of categories has {own[place]!r} there. "
+            "Name the classes in its order by data.classes, or leave model.categories=None."
+        )
 
     def contiguous_of_dataset(self, dataset_id: int) -> int:
         """Contiguous id of a category of the annotation file; ValueError where there is none."""
@@ -70,8 +95,9 @@ class CategoryIds:
 def coco_categories() -> CategoryIds:
     """The published DETR models: logit = COCO's category id (1 … 90 with gaps), 91 columns before "no object"."""
     # An installed Detectron2 lists the categories of panoptic segmentation too.
-    ids = [category["id"] for category in COCO_CATEGORIES if category["isthing"]]
-    return CategoryIds(dataset_ids=ids, logits=ids, num_logits=max(ids) + 1)
+    things = [category for category in COCO_CATEGORIES if category["isthing"]]
+    ids, names = [thing["id"] for thing in things], [thing["name"] for thing in things]
+    return CategoryIds(dataset_ids=ids, logits=ids, num_logits=max(ids) + 1, names=names)
 
 
 def _place(values: Sequence[int], value: int, kind: str) -> int:

@@ -1,5 +1,6 @@
 """DETR's losses."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -51,7 +52,12 @@ class SetCriterion:
             matcher: decides which query answers for which object.
             weight_class, weight_bbox, weight_giou: of `loss_ce`, `loss_bbox` and `loss_giou` in what is trained.
             eos_coef: weight of "no object" in the cross-entropy; that of every class is 1.
+
+        Raises:
+            ValueError: `eos_coef` is not above 0: a batch without objects would have no loss.
         """
+        if eos_coef <= 0:
+            raise ValueError(f"eos_coef={eos_coef}: expected more than 0, else a batch without objects has no loss.")
         self.matcher = matcher
         self.loss_weights = {"loss_ce": weight_class, "loss_bbox": weight_bbox, "loss_giou": weight_giou}
         self.eos_coef = eos_coef
@@ -83,7 +89,7 @@ class SetCriterion:
 
     def weighted(self, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The losses times their weights: their sum is what is trained."""
-        return {name: value * self.loss_weights["_".join(name.split("_")[:2])] for name, value in losses.items()}
+        return {name: value * self.loss_weights[re.sub(r"_\d+$", "", name)] for name, value in losses.items()}
 
     def class_weights(self, num_classes: int, device: torch.device | None = None) -> torch.Tensor:
         """Weights (K + 1,) of the classes and of "no object" in the cross-entropy."""

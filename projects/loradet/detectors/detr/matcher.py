@@ -21,8 +21,8 @@ class DetrTargets(NamedTuple):
     boxes: torch.Tensor
 
 
-class NonFiniteCostError(ValueError):
-    """Predictions or targets hold NaN or infinity; the message says where.
+class NonFiniteCostError(FloatingPointError):
+    """Predictions or targets hold NaN or infinity; the message says where. A trainer adds when.
 
     Attributes:
         image: its place in the batch; None where another process found it.

@@ -64,7 +64,8 @@ class DETR(nn.Module):
             input_format: channel order that the images come in, for those who load or paint them.
             pad_to: (height, width) in pixels that batches are padded to, or (width, height) where the images need it;
                 see `fixed_batch_size`. Batches of few different sizes are faster on some devices, and their memory is
-                known. What is padded is masked: detections stay the same. None: as large as the images need.
+                known. DETR's own attention masks what is padded; a backbone sees it as pixels of the mean colour. None:
+                as large as the images need.
 
         Raises:
             ValueError: the backbone has no such map (or several, and none is named), `categories` is of another number

@@ -38,7 +38,8 @@ def load_detr_weights(
     """Load a file of DETR weights, such as `detr-r50-e632da11.pth`, and log what was left out.
 
     Class head and query embedding of another size are left out, tensors of layers that the model does not have too.
-    The model's backbone may be another one than the file's; everything else that the model has must be in the file.
+    The model's backbone may be quite another one than the file's, but not one of another depth: it is loaded whole or
+    not at all. Everything else that the model has must be in the file.
 
     Args:
         model: a `DETR`, without or with LoRA.
@@ -66,6 +67,7 @@ def load_detr_weights(
     absent = [name for name in own if name not in state and name not in deltas]
     problems = [f"{name} ({reason})" for name, reason in shapes.items() if not _is_head(name)]
     problems += [f"{name} (not in the file)" for name in absent if not is_under(name, "backbone")]
+    problems += _half_a_backbone({name for name in own if name not in deltas}, set(state))
     if problems:
         raise ValueError(f"{path} does not fit the model: {_some(problems)}. Layers and widths must be the file's.")
     missing = [*absent, *shapes]
@@ -78,6 +80,18 @@ def load_detr_weights(
     if missing:
         logger.warning("Not in %s, or of another shape, and initialised anew: %s", path, _some(missing))
     return LoadedWeights(list(kept), left_out, missing)
+
+
+def _half_a_backbone(own: set[str], there: set[str]) -> list[str]:
+    """What only one of two backbones has, where they share tensors: as ResNets of two depths do."""
+    own, there = (
+        {name for name in names if is_under(name, "backbone") and not name.endswith("num_batches_tracked")}
+        for names in (own, there)
+    )
+    if not own & there:
+        return []
+    lacking = [f"{name} (not in the file)" for name in sorted(own - there)]
+    return lacking + [f"{name} (not in the model)" for name in sorted(there - own)]
 
 
 def _rows(state: dict[str, torch.Tensor], rows: Sequence[int], path: os.PathLike) -> dict[str, torch.Tensor]:
