@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from loradet.adapters.layer import is_under, join
-from loradet.adapters.matching import shorten
 from loradet.adapters.recipe import lora_sizes, unfrozen_names
+from loradet.wording import shorten
 
 
 def differences(

@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from loradet.adapters.layer import adapter_layers, is_under, join
-from loradet.adapters.matching import match_names, shorten
+from loradet.adapters.matching import match_names
 from loradet.adapters.recipe import RECIPE, ensure_recipe, logger
+from loradet.wording import shorten
 
 
 def freeze(module: nn.Module, unfreeze: Sequence[str] = (), *, statistics: bool = False) -> nn.Module:

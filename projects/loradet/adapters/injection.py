@@ -9,8 +9,9 @@ from loradet.adapters.layer import AdapterLayer
 from loradet.adapters.lora_attention import LoRAMultiheadAttention
 from loradet.adapters.lora_layer import check_hyperparameters
 from loradet.adapters.lora_layers import LoRAConv2d, LoRALinear
-from loradet.adapters.matching import match_names, nearest, shorten
+from loradet.adapters.matching import match_names, nearest
 from loradet.adapters.recipe import ensure_recipe, logger
+from loradet.wording import shorten
 
 # Which adapter layer wraps which kind of module; a further kind is one more entry.
 ADAPTER_KINDS: dict[type[nn.Module], type[AdapterLayer]] = {

@@ -72,9 +72,3 @@ def _endings(paths: Sequence[str], lengths: Sequence[int]) -> Iterator[str]:
             # Endings that begin with a number are the same ending over and over.
             if length <= len(parts) and (length == len(parts) or not parts[-length].isdigit()):
                 yield ".".join(parts[-length:])
-
-
-def shorten(names: Iterable[str], limit: int = 5) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

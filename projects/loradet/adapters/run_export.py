@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from loradet.adapters.adapter_file import AdapterError, read_adapter, write_adapter
-from loradet.adapters.matching import shorten
+from loradet.wording import shorten
 
 # What the exported file keeps of run.json, where it is there.
 _KEPT = ("seed", "config_sha256", "git_revision", "best")

@@ -10,6 +10,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import ResNet
 
 from loradet.backbones.weights import read_state_dict, resolve
+from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def resnet_with_weights(*, net: ResNet, weights: str | os.PathLike | None = None
         if name in state and state[name].shape != own[name].shape
     ]
     kinds = {"missing": missing, "unexpected": foreign, "other shape": shapes}
-    problems = [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    problems = [f"{kind}: {shorten(names)}" for kind, names in kinds.items() if names]
     if problems:
         raise ValueError(f"{path} does not hold the weights of this ResNet; {'; '.join(problems)}.")
     net.load_state_dict({name: tensor for name, tensor in state.items() if name in own}, strict=False)
@@ -106,7 +107,7 @@ def _check_architecture(path: os.PathLike, state: Mapping[str, torch.Tensor], ow
     if "stem.conv1.weight" not in state:
         raise ValueError(
             f"{path} holds no ResNet by itself, in torchvision's names or Detectron2's; its tensors are "
-            f"{_some(state)}. A whole detector is loaded by train.init_checkpoint."
+            f"{shorten(state)}. A whole detector is loaded by train.init_checkpoint."
         )
     there, here = _blocks(state), _blocks(own)
     if here[1:] and there[: len(here)] != here:
@@ -126,9 +127,3 @@ def _called(blocks: tuple[str | int, ...]) -> str:
     depth = _STANDARD.get(blocks)
     listed = f"stages of {', '.join(map(str, numbers))} {kind} blocks" if numbers else "no stages"
     return f"a ResNet-{depth}" if depth else listed
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -9,6 +9,8 @@ import re
 import torch
 from torch import Tensor, nn
 
+from loradet.wording import shorten
+
 from .vision_mamba_position import resize_position_embedding
 from .weights import read_state_dict, resolve
 
@@ -83,7 +85,7 @@ def _check_architecture(path: os.PathLike, kept: dict[str, Tensor], own: dict[st
             or (name == "pos_embed" and (tensor.dim() != 3 or tensor.shape[2] != own[name].shape[2]))
         ]
         kinds = {"missing": missing, "unexpected": foreign, "other shape": shapes}
-        problems = [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
+        problems = [f"{kind}: {shorten(names)}" for kind, names in kinds.items() if names]
     if problems:
         raise ValueError(f"{path} does not hold the weights of this VisionMamba; {'; '.join(problems)}.")
 
@@ -114,8 +116,3 @@ def _fitted(rows: Tensor, own: Tensor, grid: tuple[int, int], path: os.PathLike)
     level = logging.WARNING if rows.shape == own.shape else logging.INFO
     logger.log(level, "%s: pos_embed resized from %d×%d to %d×%d", path, edge, edge, *grid)
     return resize_position_embedding(rows, (edge, edge), grid)
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from loradet.wording import shorten
+
 ASSET = "asset://"
 
 
@@ -52,15 +54,15 @@ def load_weights(
         foreign = [name for name in foreign if known.isdisjoint(_spellings(name))]
     problems = []
     if missing := [name for name in own if name not in renamed]:
-        problems.append(f"missing: {_some(missing)}")
+        problems.append(f"missing: {shorten(missing)}")
     if foreign:
-        problems.append(f"unexpected: {_some(foreign)}")
+        problems.append(f"unexpected: {shorten(foreign)}")
     if shapes := [
         f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
         for name, tensor in renamed.items()
         if tensor.shape != own[name].shape
     ]:
-        problems.append(f"other shape: {_some(shapes)}")
+        problems.append(f"other shape: {shorten(shapes)}")
     if problems:
         raise ValueError(f"{path} does not hold the weights of {model_name!r}; {'; '.join(problems)}.")
     net.load_state_dict(renamed)
@@ -153,8 +155,3 @@ def _names_of_whole_model(model_name: str, kwargs: dict[str, Any]) -> set[str]:
         features = timm.create_model(model_name, features_only=True, **kwargs)
         whole = timm.create_model(model_name, **kwargs)
     return set(features.state_dict()) | set(whole.state_dict())
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from loradet.training.ema import ExponentialMovingAverage
 from loradet.training.memory import TrainingMemory
 from loradet.training.state import History, RankState
+from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -232,8 +233,8 @@ class Trainer(TrainerBase):
         left_out = [name for name, parameter in self.trainable.items() if id(parameter) not in held]
         if left_out:
             raise UnusedParameterError(
-                f"{len(left_out)} trainable parameters are not in the optimizer: {_some(left_out)}. Give them to it "
-                "(optimizer.params), or freeze them."
+                f"{len(left_out)} trainable parameters are not in the optimizer: {shorten(left_out, 8)}. Give them to "
+                "it (optimizer.params), or freeze them."
             )
 
     def _check_gradients(self) -> None:
@@ -242,8 +243,8 @@ class Trainer(TrainerBase):
         unused = [name for name, parameter in self.trainable.items() if parameter.grad is None]
         if unused:
             raise UnusedParameterError(
-                f"{len(unused)} trainable parameters get no gradient: {_some(unused)}. Freeze them, or remove the "
-                "module that nothing uses (an output of the backbone that the neck does not take, say)."
+                f"{len(unused)} trainable parameters get no gradient: {shorten(unused, 8)}. Freeze them, or remove "
+                "the module that nothing uses (an output of the backbone that the neck does not take, say)."
             )
         self._gradients_checked = True
 
@@ -287,7 +288,3 @@ class Trainer(TrainerBase):
         self.step_seconds = state["step_seconds"]
         self.memory.resume(state.get("peak_memory_mb", 0.0))  # checkpoints had none at first
         self._rank_state = RankState.pick(state["ranks"])
-
-
-def _some(names: list[str], limit: int = 8) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -10,6 +10,7 @@ from torch import nn
 
 from loradet.adapters.layer import adapter_tensor_names, is_under, unwrap
 from loradet.backbones.weights import read_state_dict, resolve
+from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -69,16 +70,18 @@ def load_detr_weights(
     problems += [f"{name} (not in the file)" for name in absent if not is_under(name, "backbone")]
     problems += _half_a_backbone({name for name in own if name not in deltas}, set(state))
     if problems:
-        raise ValueError(f"{path} does not fit the model: {_some(problems)}. Layers and widths must be the file's.")
+        raise ValueError(
+            f"{path} does not fit the model: {shorten(problems, 10)}. Layers and widths must be the file's."
+        )
     missing = [*absent, *shapes]
     left_out |= shapes
     kept = {name: tensor for name, tensor in state.items() if name not in left_out}
     model.load_state_dict(kept, strict=False)
     logger.info("Loaded %d tensors from %s.", len(kept), path)
     if left_out:
-        logger.warning("Left out of %s: %s", path, _some([f"{k} ({v})" for k, v in left_out.items()]))
+        logger.warning("Left out of %s: %s", path, shorten([f"{k} ({v})" for k, v in left_out.items()], 10))
     if missing:
-        logger.warning("Not in %s, or of another shape, and initialised anew: %s", path, _some(missing))
+        logger.warning("Not in %s, or of another shape, and initialised anew: %s", path, shorten(missing, 10))
     return LoadedWeights(list(kept), left_out, missing)
 
 
@@ -104,8 +107,3 @@ def _rows(state: dict[str, torch.Tensor], rows: Sequence[int], path: os.PathLike
 
 def _is_head(name: str) -> bool:
     return any(is_under(name, head) for head in _HEADS)
-
-
-def _some(names: list[str], limit: int = 10) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
