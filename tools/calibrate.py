@@ -2,9 +2,8 @@
 """Ask whether a detector's scores say how often it is right, and how sure its AP is, from detections files alone.
 
     python tools/calibrate.py --predictions work_dirs/mine/predictions/test/coco_instances_results.json \\
-        --annotations datasets/mine/annotations/test.json \\
         --fit-predictions work_dirs/mine/predictions/val/coco_instances_results.json \\
-        --fit-annotations datasets/mine/annotations/val.json --bootstrap 1000 --output work_dirs/mine/calibration
+        --bootstrap 1000 --output work_dirs/mine/calibration
 """
 
 import argparse
@@ -14,10 +13,10 @@ import sys
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", required=True, metavar="FILE", help="coco_instances_results.json")
-    parser.add_argument("--annotations", required=True, metavar="FILE", help="COCO instances of the same images")
+    parser.add_argument("--annotations", metavar="FILE", help="COCO instances of the same images (those of the run)")
     parser.add_argument("--output", required=True, metavar="DIR", help="for calibration.json and the PNG")
     parser.add_argument("--fit-predictions", metavar="FILE", help="of another split: fit a temperature there")
-    parser.add_argument("--fit-annotations", metavar="FILE", help="of that split")
+    parser.add_argument("--fit-annotations", metavar="FILE", help="of that split (those of its run)")
     parser.add_argument("--match-iou", type=float, default=0.5, metavar="T", help="IoU of a correct detection (0.5)")
     parser.add_argument("--bins", type=int, default=15, metavar="N", help="score bins of the ECE (15)")
     parser.add_argument("--score-threshold", type=float, default=0.0, metavar="S", help="leave lower ones out (0)")
@@ -34,14 +33,19 @@ def main() -> None:
     from loradet.evaluation.calibration_files import MAIN, bootstrap_files, calibrate_files
     from loradet.evaluation.calibration_report import CalibrationSettings
     from loradet.evaluation.calibration_tables import calibration_tables, interval_table
+    from loradet.evaluation.numbering import annotations_of
     from loradet.training.command import USER_ERRORS, one_line
 
-    files = (arguments.predictions, arguments.annotations, arguments.output)
     try:
+        annotations = arguments.annotations or annotations_of(arguments.predictions)
+        fit_annotations = arguments.fit_annotations
+        if arguments.fit_predictions and not fit_annotations:
+            fit_annotations = annotations_of(arguments.fit_predictions)
+        files = (arguments.predictions, annotations, arguments.output)
         report = calibrate_files(
             *files,
             fit_predictions=arguments.fit_predictions,
-            fit_annotations=arguments.fit_annotations,
+            fit_annotations=fit_annotations,
             settings=CalibrationSettings(
                 match_iou=arguments.match_iou, bins=arguments.bins, score_threshold=arguments.score_threshold
             ),

@@ -46,13 +46,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--executor", default="local", choices=("local", "slurm", "slurm-local", "slurm-debug"))
     run.add_argument("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="submitit's parameters of a job")
     run.add_argument("--overwrite", action="store_true", help="start afresh runs of another config or failing a check")
-    run.add_argument(
-        "--report",
-        nargs="?",
-        const="",
-        metavar="DIR",
-        help="then write the report of these runs, failed ones too (to WORK_DIRS/<study>_report)",
-    )
+    run.add_argument("--report", action="store_true", help="then write the report of these runs, failed ones too")
+    run.add_argument("--output", metavar="DIR", help="of that report (WORK_DIRS/<study>_report)")
     _add_smoke_size(run)
     show_only = run.add_mutually_exclusive_group()
     show_only.add_argument("--dry-run", action="store_true", help="say what would be done")

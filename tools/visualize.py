@@ -78,7 +78,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     more.add_argument("--class", dest="class_name", metavar="NAME", help="--grad-cam: ask about this class alone")
     more.add_argument("--top", type=int, metavar="K", help="--grad-cam: detections to ask about (5)")
     more.add_argument("--predictions", metavar="PATH", help="--analyse: export folder or detections file")
-    more.add_argument("--annotations", metavar="FILE", help="--analyse: ground truth of a detections file")
+    more.add_argument("--annotations", metavar="FILE", help="--analyse: truth of a detections file (its run's)")
     more.add_argument("--iou-threshold", type=float, metavar="T", help="confusion matrix (0.5)")
     arguments = parser.parse_intermixed_args(words)
     if not getattr(arguments, "overrides", None):

@@ -1,7 +1,8 @@
 """YOLO data: `data.data_yaml` (the file, or its folder) says where images and labels are and which classes there are.
 
-A model counts its classes from the same place: `model.num_classes = num_classes`. `dataloader.test` needs a `test` in
-the description, but only where `train.eval_splits` asks for it.
+A model counts its classes from the same place: `model.num_classes = num_classes`, of R-CNNs
+`model.roi_heads.num_classes`. `dataloader.test` needs a `test` in the description, but only where `train.eval_splits`
+asks for it.
 """
 
 from detectron2.config import LazyCall as L

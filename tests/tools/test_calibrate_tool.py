@@ -80,7 +80,8 @@ def test_mistakes_are_one_line(splits, tmp_path, monkeypatch, capsys):
     (truth, detections), *_ = splits
     words = ["--predictions", detections, "--annotations", truth, "--output", tmp_path / "out"]
     for more, message in (
-        (["--fit-predictions", detections], "give both the predictions and the annotations"),
+        (["--fit-predictions", detections], "says which annotations it belongs to"),
+        (["--fit-annotations", truth], "give both the predictions and the annotations"),
         (["--fit-predictions", detections, "--fit-annotations", truth], "fit on another split"),
         (["--match-iou", "1.5"], "match_iou=1.5"),
         (["--annotations", tmp_path / "absent.json"], "absent.json"),

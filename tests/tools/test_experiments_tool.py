@@ -334,7 +334,7 @@ def test_a_smoke_grid_runs_to_its_report_by_one_command(tmp_path):
     assert not full.startswith("No full run")
     assert "0 of 2 runs are finished" in (study / "full" / "report.md").read_text()
     # Of some entries alone, in a folder of one's own.
-    ask(study, "run", "r2", "--smoke", "--report", study / "own")
+    ask(study, "run", "--smoke", "--report", "r2", "--output", study / "own")
     assert "1 of 1 runs are finished" in (study / "own" / "report.md").read_text()
 
 
@@ -342,6 +342,7 @@ def test_a_smoke_grid_runs_to_its_report_by_one_command(tmp_path):
     ("words", "message"),
     [
         (["run", "--dry-run", "--report"], "--report is for runs that are carried out"),
+        (["run", "--output", "somewhere"], "--output is the folder of --report"),
         (["run", "r9"], "has no entry r9"),
         (["show", "r9"], "has no entry r9"),
         (["run", "--jobs", "0"], "--jobs 0"),

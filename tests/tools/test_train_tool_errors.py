@@ -308,6 +308,14 @@ def test_nothing_trains(train_data, tmp_path):
     assert "every parameter of the model is frozen" in line
 
 
+def test_a_misspelled_class_says_what_was_meant(train_data, tmp_path):
+    content = json.loads((train_data / "Annotations/train.json").read_text())
+    names = [category["name"] for category in content["categories"]]
+    words = [f"data.classes=[{names[0]},{names[1].upper()}]", "model.num_classes=2", "data.name=misspelled"]
+    line = error_line(*arguments(train_data, tmp_path / "out", *words))
+    assert f"no category ['{names[1].upper()}'] ('{names[1].upper()}': meant '{names[1]}'?)" in line
+
+
 def test_an_indivisible_batch(train_data, tmp_path):
     words = ["train.accumulate=3", "dataloader.train.total_batch_size=5"]
     line = error_line(*arguments(train_data, tmp_path / "out", *words))

@@ -113,7 +113,10 @@ def _register(
         logger.info("%s is evaluated by its copy %s.", path, evaluated)
     if name in MetadataCatalog:
         MetadataCatalog.remove(name)  # left over from a data set that was removed from DatasetCatalog
+    if absent := _absent_classes(content, path, source.classes):
+        logger.warning("%s. Evaluation gives NaN there.", absent)
     MetadataCatalog.get(name).set(
+        absent_classes=absent,
         json_file=str(evaluated),
         image_root=str(root),
         evaluator_type="coco",
@@ -169,14 +172,19 @@ def _class_names(content: dict[str, Any], path: Path, classes: Sequence[str] | N
     names = () if isinstance(classes, str) else tuple(str(name) for name in classes)
     if not names or _repeated(names):
         raise ValueError(f"classes={classes!r}: expected a list of distinct names; {path} has {present}.")
-    absent = [name for name in names if name not in present]
-    if len(absent) == len(names):
+    if not set(names) & set(present):
         raise ValueError(f"{path} has none of the classes {list(names)}; it has {present}.")
-    if absent:
-        near = {name: difflib.get_close_matches(name, present, n=1) for name in absent}
-        hint = "".join(f" ({name!r}: meant {match[0]!r}?)" for name, match in near.items() if match)
-        logger.warning("%s has no category %s%s; it has %s. Evaluation gives NaN there.", path, absent, hint, present)
     return names
+
+
+def _absent_classes(content: dict[str, Any], path: Path, classes: Sequence[str]) -> str:
+    """Which classes a file does not know, in words; "" where it knows all."""
+    present = [str(entry["name"]) for entry in real_categories(content)]
+    absent = [name for name in classes if name not in present]
+    near = {name: difflib.get_close_matches(name.lower(), [other.lower() for other in present], n=1) for name in absent}
+    meant = {name: next(p for p in present if p.lower() == match[0]) for name, match in near.items() if match}
+    hint = "".join(f" ({name!r}: meant {other!r}?)" for name, other in meant.items())
+    return f"{path} has no category {absent}{hint}; it has {present}" if absent else ""
 
 
 def _repeated(values: Any) -> list:

@@ -91,6 +91,29 @@ class CalibrationSide:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ThresholdRow:
+    """The detections from a score on, judged at an IoU.
+
+    Attributes:
+        before: of the scores as they are.
+        after: of the scaled ones; None without a temperature.
+    """
+
+    score_threshold: float
+    match_iou: float
+    before: CalibrationMeasures
+    after: CalibrationMeasures | None
+
+    def to_dict(self) -> dict[str, float | None]:
+        """For JSON."""
+        row = {"score_threshold": self.score_threshold, "match_iou": self.match_iou, "count": self.before.count}
+        row |= {"ece": or_none(self.before.ece), "nll": or_none(self.before.nll)}
+        if self.after is not None:
+            row |= {"ece_after": or_none(self.after.ece), "nll_after": or_none(self.after.nll)}
+        return row
+
+
+@dataclass(frozen=True, kw_only=True)
 class CalibrationReport:
     """Calibration of a detector on a data set.
 
@@ -98,7 +121,7 @@ class CalibrationReport:
         title: what the detections are of.
         before: of the scores as they are.
         after: of the scores scaled by `temperature`; None without one.
-        table: a row for each score threshold and IoU: count, ECE and NLL, and those after scaling.
+        table: a row for each score threshold and IoU.
     """
 
     title: str
@@ -109,7 +132,7 @@ class CalibrationReport:
     before: CalibrationSide
     temperature: AnyTemperature | None
     after: CalibrationSide | None
-    table: list[dict[str, float | None]]
+    table: list[ThresholdRow]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -122,7 +145,7 @@ class CalibrationReport:
             "before": self.before.to_dict(self.class_names),
             "temperature": self.temperature and self.temperature.to_dict(),
             "after": self.after and self.after.to_dict(self.class_names),
-            "table": self.table,
+            "table": [row.to_dict() for row in self.table],
         }
 
     def write(self, output: str | os.PathLike) -> list[Path]:
@@ -197,17 +220,14 @@ def _match(records: DetectionRecords, ious: Sequence[float]) -> Correctness:
     return match_all(records, ious)
 
 
-def _row(
-    matches: Correctness, score: float, iou: float, bins: int, temperature: AnyTemperature | None
-) -> dict[str, float | None]:
+def _row(matches: Correctness, score: float, iou: float, bins: int, temperature: AnyTemperature | None) -> ThresholdRow:
     detections = matches.judged(iou, score)
-    before = measure(detections, bins)
-    row = {"score_threshold": score, "match_iou": iou, "count": before.count}
-    row |= {"ece": or_none(before.ece), "nll": or_none(before.nll)}
-    if temperature is not None:
-        after = measure(temperature.scale(detections), bins)
-        row |= {"ece_after": or_none(after.ece), "nll_after": or_none(after.nll)}
-    return row
+    return ThresholdRow(
+        score_threshold=score,
+        match_iou=iou,
+        before=measure(detections, bins),
+        after=None if temperature is None else measure(temperature.scale(detections), bins),
+    )
 
 
 def summary_metrics(report: CalibrationReport) -> dict[str, float]:

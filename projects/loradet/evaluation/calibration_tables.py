@@ -1,6 +1,5 @@
 """Calibration and intervals as text tables."""
 
-import math
 from collections.abc import Mapping
 
 from tabulate import tabulate
@@ -8,8 +7,7 @@ from tabulate import tabulate
 from loradet.evaluation.bootstrap import Interval
 from loradet.evaluation.calibration_measures import classwise_mean, detection_ece
 from loradet.evaluation.calibration_report import CalibrationReport, CalibrationSide
-
-NOTHING = "–"
+from loradet.evaluation.cells import number_cell
 
 
 def calibration_tables(report: CalibrationReport) -> str:
@@ -17,7 +15,7 @@ def calibration_tables(report: CalibrationReport) -> str:
     settings = report.settings
     lines = [
         f"{report.title}: {report.before.whole.count} detections, "
-        f"{_number(report.before.whole.precision)} of them correct (IoU >= {settings.match_iou:g}, "
+        f"{number_cell(report.before.whole.precision, 4)} of them correct (IoU >= {settings.match_iou:g}, "
         f"score >= {settings.score_threshold:g}, {settings.bins} bins)"
     ]
     if report.temperature is not None:
@@ -27,22 +25,25 @@ def calibration_tables(report: CalibrationReport) -> str:
     headers = ["", "as it is", *(["scaled"] * bool(after))]
     rows = [[name, value, *([after[name]] if after else [])] for name, value in before.items()]
     lines += ["", tabulate(rows, headers, disable_numparse=True, stralign="right")]
-    names = list(report.table[0])
-    # Thresholds and counts are short as they are; the measures are what follows.
-    body = [
-        [*(f"{row[name]:g}" for name in names[:2]), str(row["count"]), *map(_number, [row[n] for n in names[3:]])]
-        for row in report.table
-    ]
-    heads = [name.replace("_", " ") for name in names]
-    return "\n".join([*lines, "", tabulate(body, heads, disable_numparse=True, stralign="right")])
+    return "\n".join([*lines, "", _threshold_table(report)])
+
+
+def _threshold_table(report: CalibrationReport) -> str:
+    heads = ["score threshold", "match iou", "count", "ece", "nll"]
+    heads += ["ece after", "nll after"] if report.after is not None else []
+    rows = []
+    for row in report.table:
+        # Thresholds are short as they are.
+        cells = [f"{row.score_threshold:g}", f"{row.match_iou:g}", str(row.before.count)]
+        for side in (row.before, row.after):
+            cells += [] if side is None else [number_cell(side.ece, 4), number_cell(side.nll, 4)]
+        rows.append(cells)
+    return tabulate(rows, heads, disable_numparse=True, stralign="right")
 
 
 def interval_table(intervals: Mapping[str, Interval], title: str) -> str:
     """Value and interval of each metric, in three digits."""
-    rows = [
-        [name, _number(one.value, 3), _number(one.low, 3), _number(one.high, 3), _number(one.mean, 3)]
-        for name, one in intervals.items()
-    ]
+    rows = [[name, *map(number_cell, (one.value, one.low, one.high, one.mean))] for name, one in intervals.items()]
     return tabulate(rows, [title, "value", "low", "high", "mean of resamples"], disable_numparse=True, stralign="right")
 
 
@@ -52,8 +53,4 @@ def _values(side: CalibrationSide) -> dict[str, str]:
     values = {"ECE": side.whole.ece, "NLL": side.whole.nll, "Brier": side.whole.brier}
     values |= {"D-ECE (by box size)": detection_ece(side.sizes), **sizes}
     values |= {"classwise ECE": mean["ece"], "classwise NLL": mean["nll"], "classwise Brier": mean["brier"]}
-    return {name: _number(value, 4) for name, value in values.items()}
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return NOTHING if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return {name: number_cell(value, 4) for name, value in values.items()}

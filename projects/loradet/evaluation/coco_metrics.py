@@ -109,14 +109,15 @@ def _read_truth(path: str | os.PathLike) -> dict[str, Any]:
     absent = [key for key in ("images", "categories") if not isinstance(content, dict) or key not in content]
     if absent:
         raise ValueError(f"{path} is no COCO annotation file: it has no {' and no '.join(absent)}.")
-    # COCOeval needs both; hand-made files often lack them.
+    # COCOeval takes the id 0 for "no match". It needs crowd and area, which hand-made files often lack.
     annotations = [
         {
             **annotation,
+            "id": number,
             "iscrowd": annotation.get("iscrowd", 0),
             "area": annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3]),
         }
-        for annotation in content.get("annotations", [])
+        for number, annotation in enumerate(content.get("annotations", []), start=1)
     ]
     return {**content, "annotations": annotations}
 

@@ -20,8 +20,9 @@ from loradet.training.run import build_loader, build_model
 from loradet.training.settings import plan_batch
 from loradet.training.setup import choose_device
 
-from .benchmark_pairs import against_bare, against_config, wait_for_device
+from .benchmark_pairs import against_bare, against_config
 from .benchmark_training import RandomImages, TrainingStep, training_loader
+from .benchmark_turns import wait_for_device
 
 
 def benchmark(

@@ -1,19 +1,18 @@
 """Training steps in interleaved pairs: a config against a bare loop, or against another config."""
 
 import statistics
-import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
-from .benchmark_training import Batch, RandomImages, TrainingStep, batch_plan, training_loader
+from loradet.precision import amp_dtype
+from loradet.training.setup import choose_device
 
-PAIRS_WANTED = 50
+from .benchmark_training import RandomImages, TrainingStep, batch_plan, training_loader
+from .benchmark_turns import interleave, ratio_figures
+
 _PREPARED = 8
-
-Step = Callable[[Batch], None]
 
 
 def against_bare(
@@ -29,7 +28,16 @@ def against_bare(
 
     Returns:
         as of `against_config`, the plain loop's seconds as `bare_s_per_iter`.
+
+    Raises:
+        ValueError: the config computes in fp16.
     """
+    amp = cfg.train.amp
+    if amp.enabled and amp_dtype(amp.dtype, choose_device(cfg.train.device)) is torch.float16:
+        raise ValueError(
+            f"train.amp.dtype={amp.dtype} is fp16 here, which needs a gradient scaler, and the plain loop has none: "
+            "compare it with train.amp.dtype=bf16, or with train.amp.enabled=False."
+        )
     step = TrainingStep(cfg, training_loader(cfg, images))
     seconds = interleave(step.run_on, step.run_bare, step.prepare(_PREPARED), pairs=pairs, warmup=warmup)
     return _figures(*seconds, step.images, "bare")
@@ -67,46 +75,11 @@ def against_config(
     return _figures(*seconds, ours.images, "against")
 
 
-def interleave(
-    ours: Step, theirs: Step, steps: Sequence[Batch], *, pairs: int, warmup: int
-) -> tuple[list[float], list[float]]:
-    """Seconds of two steps that take turns on the same images; which goes first alternates.
-
-    Args:
-        ours, theirs: run a step on the images given to them.
-        steps: images of each step, taken in turn.
-        pairs: measured pairs.
-        warmup: pairs before those.
-    """
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for number in range(warmup + pairs):
-        for side in (0, 1) if number % 2 else (1, 0):
-            begin = time.perf_counter()
-            (ours, theirs)[side](steps[number % len(steps)])
-            wait_for_device()
-            if number >= warmup:
-                seconds[side].append(time.perf_counter() - begin)
-    return seconds
-
-
-def wait_for_device() -> None:
-    """Let CUDA finish what was started."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 def _figures(ours: list[float], theirs: list[float], images: int, name: str) -> dict[str, Any]:
-    ratios = [a / b for a, b in zip(ours, theirs)]
-    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     median = statistics.median(ours)
     return {
         "s/iter": median,
         "images/s": images / median,
         f"{name}_s_per_iter": statistics.median(theirs),
-        "median_ratio": statistics.median(ratios),
-        "ratio_lower_quartile": low,
-        "ratio_upper_quartile": high,
-        "pairs": len(ratios),
-        "enough_pairs": len(ratios) >= PAIRS_WANTED,
-        "threads": torch.get_num_threads(),
+        **ratio_figures(ours, theirs),
     }

@@ -2,8 +2,8 @@
 
 # ruff: noqa: N803 (A, B, C and D are the names of the papers and of the checkpoints)
 
+import functools
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from loradet.backbones.selective_scan import selective_scan
 from loradet.process_memory import process_peak_mb
+
+from .benchmark_turns import interleave, ratio_figures
 
 Scan = Callable[..., Tensor]
 
@@ -106,34 +108,23 @@ def benchmark_scan(
         difference of the outputs over the largest, and what the process held at most, in MiB.
     """
     inputs = random_inputs(batch, channels, state, length)
-    sides = {"chunked": chunked_scan, against: BASELINES[against]}
+    sides = (chunked_scan, BASELINES[against])
     with torch.no_grad():
-        ours, theirs = (scan(**inputs) for scan in sides.values())
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(warmup + pairs):
-        for name in list(sides)[:: 1 if number % 2 else -1]:
-            elapsed = _run(sides[name], inputs, backward)
-            if number >= warmup:
-                seconds[name].append(elapsed)
-    ratios = [b / a for a, b in zip(seconds["chunked"], seconds[against])]
-    quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
+        ours, theirs = (scan(**inputs) for scan in sides)
+    runs = (functools.partial(_run, scan, backward) for scan in sides)
+    chunked_s, against_s = interleave(*runs, [inputs], pairs=pairs, warmup=warmup)
     return {
-        "chunked_s": statistics.median(seconds["chunked"]),
-        f"{against}_s": statistics.median(seconds[against]),
-        "median_ratio": statistics.median(ratios),
-        "ratio_quartiles": [quartiles[0], quartiles[2]],
-        "pairs": len(ratios),
-        "threads": torch.get_num_threads(),
+        "chunked_s": statistics.median(chunked_s),
+        f"{against}_s": statistics.median(against_s),
+        **ratio_figures(against_s, chunked_s),
         "largest_difference": ((ours - theirs).abs().max() / theirs.abs().max()).item(),
         "peak_memory_mb": process_peak_mb(),
     }
 
 
-def _run(scan: Scan, inputs: dict[str, Tensor], backward: bool) -> float:
+def _run(scan: Scan, backward: bool, inputs: dict[str, Tensor]) -> None:
     inputs = {name: x.detach().requires_grad_(backward) for name, x in inputs.items()}
-    begin = time.perf_counter()
     with torch.set_grad_enabled(backward):
         y = scan(**inputs)
         if backward:
             y.sum().backward()
-    return time.perf_counter() - begin

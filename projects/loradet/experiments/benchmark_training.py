@@ -122,12 +122,19 @@ class TrainingStep:
             self.run()
 
     def run_bare(self, images: Batch) -> None:
-        """The same on the same modules and optimizer, as a plain PyTorch loop: no clipping, logging, AMP or EMA."""
+        """The same on the same modules and optimizer, as a plain PyTorch loop: no clipping, logging or EMA.
+
+        It computes in the trainer's type, but has no scaler, which fp16 needs.
+        """
         trainer, batches = self.trainer, self.micro_batches(images)
         trainer.optimizer.zero_grad(set_to_none=True)
         with trainer.storage:
             for batch in batches:
-                (sum(trainer.model(batch).values()) / len(batches)).backward()
+                with torch.autocast(
+                    trainer.device.type, dtype=trainer.amp_dtype, enabled=trainer.amp_dtype is not None
+                ):
+                    losses = trainer.model(batch)
+                (sum(losses.values()) / len(batches)).backward()
         trainer.optimizer.step()
 
 

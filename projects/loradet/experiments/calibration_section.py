@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from loradet.evaluation.cells import NOTHING, number_cell
 from loradet.experiments.document import Section, Table
 from loradet.experiments.figures import COLORS, INK, Plot, finish, new_figure
+from loradet.experiments.seed_statistics import summary_cell
 from loradet.experiments.split_files import read_calibration
 from loradet.experiments.table import Row
 
 CALIBRATION = "calibration/"
-NOTHING = "–"
 _MEASURES = {"ece": "ECE", "nll": "NLL", "brier": "Brier", "d_ece": "D-ECE", "classwise_ece": "classwise ECE"}
 _DIGITS = 4
 _MEANING = (
@@ -52,10 +53,10 @@ def _measure_table(rows: Sequence[Row], contents: Mapping[str, Sequence[Mapping[
     for name, label in names:
         if any(name in row.metrics for row in rows):
             headers.append(label)
-            columns.append([_text(row.metrics.get(name)) for row in rows])
+            columns.append([summary_cell(row.metrics.get(name), _DIGITS) for row in rows])
         if any(name in row.reported for row in rows):
             headers.append(f"{label} reported")
-            columns.append([_text(row.reported.get(name)) for row in rows])
+            columns.append([summary_cell(row.reported.get(name), _DIGITS) for row in rows])
     headers.append("fitted on")
     sources = [{c["fitted_on"]: None for c in contents.get(row.entry.id, ()) if c["fitted_on"]} for row in rows]
     columns.append([", ".join(one) or NOTHING for one in sources])
@@ -78,18 +79,14 @@ def _threshold_table(found: _Found) -> Table:
                 for iou in ious
             ]
             counts = [line["count"] for line in lines if line["match_iou"] == ious[0]]
-            count = f"{sum(counts) / len(counts):.0f}" if counts else NOTHING
+            count = number_cell(sum(counts) / len(counts) if counts else None, 0)
             body.append([row.entry.id, row.entry.title, f"{score:g}", count, *cells])
     return Table(headers, body)
 
 
 def _mean(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):.{_DIGITS}f}" if known else NOTHING
-
-
-def _text(summary: Any) -> str:
-    return NOTHING if summary is None else summary.text(_DIGITS)
+    return number_cell(sum(known) / len(known) if known else None, _DIGITS)
 
 
 def _reliability_plot(found: _Found, split: str) -> Plot:

@@ -37,7 +37,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         ValueError, OSError: a study, an entry or a run is not as it should be; it is named.
     """
     if arguments.command == "list" and arguments.study is None:
-        print("\n\n".join(_listed(load_study(path)) for path in find_studies()))
+        print("\n\n".join(map(_listed, _all_studies())))
         return 0
     study = _with_smoke_size(_find_study(arguments), arguments)
     if arguments.command == "list":
@@ -63,12 +63,22 @@ def _find_study(arguments: argparse.Namespace) -> Study:
     if arguments.study is not None:
         return load_study(arguments.study)
     wanted = {arguments.id} if arguments.command == "show" else set(arguments.ids)
-    files = find_studies()
-    fitting = [s for s in map(load_study, files) if wanted and wanted <= {entry.id for entry in s.entries}]
+    fitting = [s for s in _all_studies() if wanted and wanted <= {entry.id for entry in s.entries}]
     if len(fitting) == 1:
         return fitting[0]
     what = f"{', '.join(sorted(wanted))}: in {len(fitting)} studies." if wanted else "Which study?"
-    raise ValueError(f"{what} Name one by --study: {', '.join(str(file.parent) for file in files)}.")
+    raise ValueError(f"{what} Name one by --study: {', '.join(str(file.parent) for file in find_studies())}.")
+
+
+def _all_studies() -> list[Study]:
+    """All that can be loaded; the others are named."""
+    studies = []
+    for path in find_studies():
+        try:
+            studies.append(load_study(path))
+        except (ValueError, OSError) as error:
+            print(f"Left out: {error}", file=sys.stderr)
+    return studies
 
 
 def _with_smoke_size(study: Study, arguments: argparse.Namespace) -> Study:
@@ -86,8 +96,10 @@ def _with_smoke_size(study: Study, arguments: argparse.Namespace) -> Study:
 
 def _run(study: Study, arguments: argparse.Namespace) -> int:
     runs = plan(study, arguments.ids, mode=arguments.mode, seeds=arguments.seeds, root=arguments.work_dirs)
-    if arguments.report is not None and (arguments.dump_commands or arguments.dry_run):
+    if arguments.report and (arguments.dump_commands or arguments.dry_run):
         raise ValueError("--report is for runs that are carried out, not for --dry-run or --dump-commands.")
+    if arguments.output and not arguments.report:
+        raise ValueError("--output is the folder of --report.")
     if arguments.dump_commands:
         lines = [words for run in runs for words in (*run.data.commands, *run.commands(_launch(arguments)))]
         for line in dict.fromkeys(shlex.join(["python", *words]) for words in lines):
@@ -102,8 +114,8 @@ def _run(study: Study, arguments: argparse.Namespace) -> int:
         signal.signal(number, signal.default_int_handler)
     results = run_all(runs, _executor(arguments))
     print(status_table(results))
-    if arguments.report is not None:
-        _write_report(study, results, arguments.report or _report_folder(study, arguments))
+    if arguments.report:
+        _write_report(study, results, arguments.output or _report_folder(study, arguments))
     return 0 if all(result.state == "finished" for result in results) else 1
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from loradet.evaluation.cells import millions_cell
 from loradet.evaluation.coco_metrics import read_metrics
 from loradet.experiments.table import PARTS
 from loradet.training.record import read
@@ -52,7 +53,7 @@ def _describe(folder: Path, split: str) -> dict[str, str]:
 
 
 def _millions(count: dict[str, Any]) -> str:
-    return f"{count['trainable'] / 1e6:.3f} / {count['total'] / 1e6:.3f}"
+    return f"{millions_cell(count['trainable'])} / {millions_cell(count['total'])}"
 
 
 def _minutes(seconds: float) -> str:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
+from loradet.evaluation.cells import NOTHING, millions_cell
 from loradet.experiments.document import Section, Table
-from loradet.experiments.seed_statistics import Summary
+from loradet.experiments.seed_statistics import Summary, summary_cell
 from loradet.experiments.study import REPORTED_COSTS
 from loradet.experiments.table import PARTS, Row
 
-NOTHING = "–"
 _INFERENCE = (
     "Inference: best weights, one batch after the other straight from the evaluation's loader, on one process; «data» "
     "is waiting for that loader. On CUDA memory is what model and batch take, elsewhere the most that the whole "
@@ -64,10 +64,10 @@ def _training_table(shown: Sequence[_Costs]) -> Table:
             columns.append((f"{unit or header} reported", lambda one: _plain(one.reported(reported))))
 
     for part in PARTS:
-        cell = lambda one, part=part: _millions(one.row.parameters(part))  # noqa: E731
+        cell = lambda one, part=part: millions_cell(one.row.parameters(part))  # noqa: E731
         add(f"trainable {part} (M)", cell, "parameters/trainable_millions" if part == "all" else "")
-    add("total (M)", lambda one: _millions(one.row.parameters("all", "total")), "parameters/total_millions")
-    add("training images/s", lambda one: _text(one.row.cost("images_per_s"), 1), "cost/images_per_s")
+    add("total (M)", lambda one: millions_cell(one.row.parameters("all", "total")), "parameters/total_millions")
+    add("training images/s", lambda one: summary_cell(one.row.cost("images_per_s"), 1), "cost/images_per_s")
     memory = lambda one: _scaled(one.row.cost("peak_memory_mb"), 1, 0)  # noqa: E731
     add("peak memory (MiB)", memory, "cost/peak_memory_gb", "peak memory (GB)")
     add("training time (s)", lambda one: _scaled(one.row.cost("train_seconds"), 1, 0), "cost/train_seconds")
@@ -81,7 +81,7 @@ def _inference_table(measured: Sequence[_Costs]) -> Table:
     shares = ("data", "forward", "postprocessing")
     columns: list[_Column] = [
         *_NAMES,
-        ("inference images/s", lambda one: _text(one.row.cost("inference_images_per_s"), 1)),
+        ("inference images/s", lambda one: summary_cell(one.row.cost("inference_images_per_s"), 1)),
         *(
             (f"{part} (%)", lambda one, p=part: _scaled(one.row.cost(f"inference_{p}_share"), 100, 1))
             for part in shares
@@ -103,17 +103,9 @@ def _table(columns: Sequence[_Column], shown: Sequence[_Costs]) -> Table:
     return Table([header for header, _ in columns], [[cell(one) for _, cell in columns] for one in shown])
 
 
-def _text(summary: Summary | None, digits: int) -> str:
-    return NOTHING if summary is None else summary.text(digits)
-
-
 def _plain(summary: Summary | None) -> str:
     return NOTHING if summary is None else f"{summary.mean:g}"
 
 
 def _scaled(summary: Summary | None, factor: float, digits: int) -> str:
     return NOTHING if summary is None else f"{factor * summary.mean:.{digits}f}"
-
-
-def _millions(count: int | None) -> str:
-    return NOTHING if count is None else f"{count / 1e6:.3f}"

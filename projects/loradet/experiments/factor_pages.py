@@ -4,16 +4,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from loradet.evaluation.cells import NOTHING
 from loradet.experiments.document import Section, Table
 from loradet.experiments.factor_design import Level, level_text
 from loradet.experiments.factor_effects import greatest
 from loradet.experiments.factor_plots import level_curves
 from loradet.experiments.factor_runs import AP50, FactorRun, FactorRuns, average
 from loradet.experiments.run_dynamics import GAIN
-from loradet.experiments.seed_statistics import PairedDifference, Summary, paired_difference
+from loradet.experiments.seed_statistics import PairedDifference, paired_difference, summary_cell
 from loradet.experiments.study import MAIN_METRIC
 
-NOTHING = "–"
 SMOKE = "These are smoke runs: they show that the report fills itself, and nothing of the factors."
 _EQUAL = 0.0005  # of AP: what three digits do not show
 _Value = Callable[[FactorRun], float | None]
@@ -48,7 +48,7 @@ def _table(runs: FactorRuns, factor: str) -> Table:
     ]
 
     def add(header: str, value: _Value, digits: int, scale: float = 1.0) -> None:
-        columns.append((header, lambda level: _text(average(at[level], _scaled(value, scale)), digits)))
+        columns.append((header, lambda level: summary_cell(average(at[level], _scaled(value, scale)), digits)))
 
     add("AP50", lambda run: run.metric(AP50), 3)
     add("AP", lambda run: run.metric(MAIN_METRIC), 3)
@@ -79,10 +79,6 @@ def _scaled(value: _Value, scale: float) -> _Value:
     return lambda run: None if (found := value(run)) is None else scale * found
 
 
-def _text(summary: Summary | None, digits: int) -> str:
-    return NOTHING if summary is None else summary.text(digits)
-
-
 def _finished(runs: Sequence[FactorRun]) -> str:
     if not runs:
         return NOTHING
@@ -100,11 +96,21 @@ def _overfitting(runs: Sequence[FactorRun]) -> str:
 
 def _paired(runs: FactorRuns, factor: str, level: Level) -> PairedDifference | None:
     """Of the primary metric; in a factorial without interval, since its pairs are no repetitions of one another."""
-    first, second = runs.by_place(factor, level), runs.by_place(factor, _baseline(runs, factor))
-    if not runs.design.is_factorial:
-        return paired_difference(*({place[-1]: v for place, v in one.items()} for one in (first, second)))
-    changes = [first[place] - second[place] for place in first if place in second]
-    return PairedDifference(sum(changes) / len(changes), None, None, ()) if changes else None
+    if runs.design.is_factorial:
+        changes = _changes(runs, factor, level)
+        return PairedDifference(sum(changes) / len(changes), None, None, ()) if changes else None
+    by_seed = ({place[-1]: v for place, v in one.items()} for one in _places(runs, factor, level))
+    return paired_difference(*by_seed)
+
+
+def _changes(runs: FactorRuns, factor: str, level: Level) -> list[float]:
+    """Of the primary metric from the baseline's level, pair by pair of runs that are alike in all else."""
+    own, base = _places(runs, factor, level)
+    return [own[place] - base[place] for place in own if place in base]
+
+
+def _places(runs: FactorRuns, factor: str, level: Level) -> tuple[dict[tuple, float], dict[tuple, float]]:
+    return runs.by_place(factor, level), runs.by_place(factor, _baseline(runs, factor))
 
 
 def _difference(runs: FactorRuns, factor: str, level: Level) -> str:
@@ -125,7 +131,7 @@ def sentences(runs: FactorRuns, factor: str) -> list[str]:
     return [*(_sentence(runs, factor, level) for level in levels), *_best(runs, factor)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Ratio:
     """What two levels are compared in: its value, when a difference is named, and the words for more and less.
 
@@ -145,15 +151,44 @@ class _Ratio:
 
 _RATIOS = (
     _Ratio(
-        *(_of("convergence_epoch"), 1.2, 0.5),
-        *("converges {times:.1f} times later", "converges {times:.1f} times sooner", "epoch {:.3g}"),
+        value=_of("convergence_epoch"),
+        times=1.2,
+        margin=0.5,
+        more="converges {times:.1f} times later",
+        less="converges {times:.1f} times sooner",
+        number="epoch {:.3g}",
     ),
-    _Ratio(_of("oscillation"), 1.5, 0.002, "oscillates more", "oscillates less", "{:.3f}"),
-    _Ratio(_of("gradient_variation"), 1.25, 0.05, "has less steady gradients", "has steadier gradients", "{:.2f}"),
-    _Ratio(lambda run: run.record("peak_memory_mb"), 1.1, 1, "takes more memory", "takes less memory", "{:.0f} MiB"),
     _Ratio(
-        *(lambda run: run.record("train_seconds"), 1.25, 1),
-        *("trains {times:.1f} times as long", "trains in less time", "{:.0f} s"),
+        value=_of("oscillation"),
+        times=1.5,
+        margin=0.002,
+        more="oscillates more",
+        less="oscillates less",
+        number="{:.3f}",
+    ),
+    _Ratio(
+        value=_of("gradient_variation"),
+        times=1.25,
+        margin=0.05,
+        more="has less steady gradients",
+        less="has steadier gradients",
+        number="{:.2f}",
+    ),
+    _Ratio(
+        value=lambda run: run.record("peak_memory_mb"),
+        times=1.1,
+        margin=1,
+        more="takes more memory",
+        less="takes less memory",
+        number="{:.0f} MiB",
+    ),
+    _Ratio(
+        value=lambda run: run.record("train_seconds"),
+        times=1.25,
+        margin=1,
+        more="trains {times:.1f} times as long",
+        less="trains in less time",
+        number="{:.0f} s",
     ),
 )
 _GAP = 0.01  # of AP between val and test
@@ -169,7 +204,7 @@ def _sentence(runs: FactorRuns, factor: str, level: Level) -> str:
         return f"{name}: no run has finished ({notes})."
     if is_base:
         ap = average(own, lambda run: run.metric(runs.metric))
-        clauses = [f"{runs.label} {_text(ap, 3)}"]
+        clauses = [f"{runs.label} {summary_cell(ap, 3)}"]
         if epoch := average(own, _of("convergence_epoch")):
             clauses.append(f"converges at epoch {epoch.mean:.3g}")
     else:
@@ -186,11 +221,13 @@ def _ap_clause(runs: FactorRuns, factor: str, level: Level) -> str:
     base = f"{factor}={level_text(_baseline(runs, factor))}"
     if found is None:
         ap = average(runs.at(factor, level), lambda run: run.metric(runs.metric))
-        return f"its {runs.label} is {_text(ap, 3)}, and no run at {base} is its like in all else"
+        return f"its {runs.label} is {summary_cell(ap, 3)}, and no run at {base} is its like in all else"
     words = "within 0.001 of" if abs(found.mean) < _EQUAL else f"{abs(found.mean):.3f} {_side(found.mean)}"
     text = f"{runs.label} is {words} that of {base}"
     if runs.design.is_factorial:
-        return f"{text} on average over the combinations ({_range(runs, factor, level)})"
+        changes = _changes(runs, factor, level)
+        span = f"{min(changes):+.3f} to {max(changes):+.3f} in {len(changes)} pairs of runs"
+        return f"{text} on average over the combinations ({span})"
     seeds = f"seed{'s' * (len(found.seeds) > 1)} {', '.join(map(str, found.seeds))}"
     if found.low is None:
         return f"{text} ({seeds} alone, so that chance is not told from effect)"
@@ -210,12 +247,6 @@ def _comparable(runs: FactorRuns, factor: str, level: Level) -> tuple[list[Facto
 
 def _side(difference: float) -> str:
     return "above" if difference > 0 else "below"
-
-
-def _range(runs: FactorRuns, factor: str, level: Level) -> str:
-    first, second = runs.by_place(factor, level), runs.by_place(factor, _baseline(runs, factor))
-    changes = [first[place] - second[place] for place in first if place in second]
-    return f"{min(changes):+.3f} to {max(changes):+.3f} in {len(changes)} pairs of runs"
 
 
 def _ratio_clauses(own: Sequence[FactorRun], base: Sequence[FactorRun]) -> list[str]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -17,7 +18,7 @@ Points = Sequence[tuple[float, float]]
 def level_curves(factor: str, levels: Mapping[Level, Sequence[FactorRun]], label: str) -> Plot | None:
     """AP of the periodic evaluations and training loss over epochs, one line a level.
 
-    The line is the mean of a level's runs over the epochs that all of them have, the band from the least to the
+    The line is the mean of a level's runs over the epochs that all of them cover, the band from the least to the
     greatest; a run that has diverged is a dashed line of its own that ends in a cross.
 
     Args:
@@ -78,15 +79,23 @@ def _is_broken(run: FactorRun) -> bool:
 
 
 def _mean_line(axes: Axes, runs: Sequence[Points], color: str) -> None:
-    series = [{round(epoch, 6): value for epoch, value in points} for points in runs if points]
-    shared = sorted(set.intersection(*map(set, series))) if series else []
-    if not shared:
+    """Runs whose epochs have different lengths are logged at different ones: between its own a run is a straight line.
+
+    The line has a point at every run's epochs in the range that all of them cover.
+    """
+    series = [np.array(points).T for points in runs if points]
+    if not series:
         return
-    values = [[one[epoch] for one in series] for epoch in shared]
+    first, last = max(epochs[0] for epochs, _ in series), min(epochs[-1] for epochs, _ in series)
+    known = np.unique(np.concatenate([epochs for epochs, _ in series]).round(6))
+    shared = known[(known >= round(first, 6)) & (known <= round(last, 6))]
+    if not len(shared):
+        return
+    values = np.array([np.interp(shared, epochs, of_run) for epochs, of_run in series])
     marker = "o" if len(shared) <= 20 else ""
-    axes.plot(shared, [sum(v) / len(v) for v in values], color=color, linewidth=1.4, marker=marker, markersize=3)
+    axes.plot(shared, values.mean(axis=0), color=color, linewidth=1.4, marker=marker, markersize=3)
     if len(series) > 1:
-        axes.fill_between(shared, list(map(min, values)), list(map(max, values)), color=color, alpha=0.2, linewidth=0)
+        axes.fill_between(shared, values.min(axis=0), values.max(axis=0), color=color, alpha=0.2, linewidth=0)
 
 
 def _broken_line(axes: Axes, points: Points, color: str, diverged: bool) -> None:

@@ -4,18 +4,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from loradet.evaluation.cells import NOTHING
 from loradet.experiments.document import Section, Table
 from loradet.experiments.factor_design import Level, design, level_text, levels_text
 from loradet.experiments.factor_effects import FactorialAnalysis, Observation, analyse
 from loradet.experiments.factor_file import FILE as NUMBERS
 from loradet.experiments.factor_file import plain_factors
-from loradet.experiments.factor_pages import NOTHING, SMOKE, best_level, factor_page, level_means
+from loradet.experiments.factor_pages import SMOKE, best_level, factor_page, level_means
 from loradet.experiments.factor_plots import interaction_plot
 from loradet.experiments.factor_runs import AP50, FactorRun, FactorRuns, average, factor_runs, notes
 from loradet.experiments.next_run import FILE, CombinationError, NextRun, next_run
 from loradet.experiments.results import Result
 from loradet.experiments.run_dynamics import CONVERGED, FALL, GAIN, SPIKE
-from loradet.experiments.seed_statistics import Summary
+from loradet.experiments.seed_statistics import Summary, summary_cell
 from loradet.experiments.study import MAIN_METRIC, Study
 
 _COMPARISON = (
@@ -86,11 +87,11 @@ def _comparison_section(runs: FactorRuns) -> Section:
         rows.append(
             [
                 entry.title,
-                _text(average(own, lambda run: run.metric(AP50)), 3),
-                _text(average(own, lambda run: run.metric(MAIN_METRIC)), 3),
+                summary_cell(average(own, lambda run: run.metric(AP50)), 3),
+                summary_cell(average(own, lambda run: run.metric(MAIN_METRIC)), 3),
                 _duration(average(done, lambda run: run.record("train_seconds"))),
-                _text(average(done, lambda run: run.dynamics.best_epoch), 1),
-                _text(average(done, lambda run: run.record("peak_memory_mb")), 0),
+                summary_cell(average(done, lambda run: run.dynamics.best_epoch), 1),
+                summary_cell(average(done, lambda run: run.record("peak_memory_mb")), 0),
                 notes(own) or NOTHING,
             ]
         )
@@ -109,15 +110,12 @@ def _duration(seconds: Summary | None) -> str:
     return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def _text(summary: Summary | None, digits: int) -> str:
-    return NOTHING if summary is None else summary.text(digits)
-
-
 def _analyses(runs: FactorRuns) -> dict[str, FactorialAnalysis]:
-    """Metric -> analysis, the primary one first; empty for one factor at a time."""
+    """Metric -> analysis, the primary one first, of those that the runs allow; empty for one factor at a time."""
     if not runs.design.is_factorial:
         return {}
-    found = {name: analyse(_observations(runs, name), runs.design.factors) for name in (runs.metric, AP50, MAIN_METRIC)}
+    names = dict.fromkeys((runs.metric, AP50, MAIN_METRIC))
+    found = {name: analyse(_observations(runs, name), runs.design.factors) for name in names}
     return {name: analysis for name, analysis in found.items() if analysis is not None}
 
 
@@ -127,12 +125,15 @@ def _observations(runs: FactorRuns, metric: str) -> list[Observation]:
 
 
 def _effect_sections(runs: FactorRuns, analyses: Mapping[str, FactorialAnalysis]) -> list[Section]:
+    """Effects on the primary metric, or else on the first of those that have an analysis."""
     if not analyses:
         return []
-    first = next(iter(analyses.values()))
-    lost = [run for run in runs.runs if run.metric(runs.metric) is None]
+    metric, first = next(iter(analyses.items()))
+    lost = [run for run in runs.runs if run.metric(metric) is None]
     degrees = sum(s.n - 1 for s in first.cells.values())
     texts = [_METHOD, _WITHIN.format(degrees=degrees) if degrees else _NO_ERROR]
+    if metric != runs.metric:
+        texts.insert(0, _without_primary(runs, _label(metric)))
     if lost:
         texts.append(_lost(lost))
     if not first.balanced:
@@ -147,10 +148,19 @@ def _effect_sections(runs: FactorRuns, analyses: Mapping[str, FactorialAnalysis]
         )
     labels = {name: _label(name) for name in analyses}
     tables = [_variance_table(analyses, labels)]
-    tables += [_effect_table(first, labels[runs.metric], 1), _effect_table(first, labels[runs.metric], 2)]
+    tables += [_effect_table(first, labels[metric], order) for order in (1, 2)]
     pairs = [e.factors for e in first.effects if len(e.factors) == 2]
-    plots = [interaction_plot(first, *pair, labels[runs.metric]) for pair in dict.fromkeys(pairs)]
+    plots = [interaction_plot(first, *pair, labels[metric]) for pair in dict.fromkeys(pairs)]
     return [Section("Main effects and interactions", texts, [one for one in tables if one.rows], plots=plots)]
+
+
+def _without_primary(runs: FactorRuns, label: str) -> str:
+    known = len(_observations(runs, runs.metric))
+    return (
+        f"There is no analysis of {runs.label}, by which the runs chose their weights: {known or 'none'} of the "
+        f"{len(runs.runs)} runs {'has' if known < 2 else 'have'} a number of it, too few to tell the factors' effects "
+        f"apart. The effects here are those on {label}."
+    )
 
 
 def _lost(runs: Sequence[FactorRun]) -> str:
@@ -207,7 +217,7 @@ def _next_section(study: Study, runs: FactorRuns, analysis: FactorialAnalysis | 
         texts.append(f"Not compared yet, for want of finished runs at two levels: {', '.join(alone)}.")
     chosen, more = _choose(runs, together, analysis)
     rows = [
-        [name, level_text(level), _text(average(runs.at(name, level), lambda run: run.metric(runs.metric)), 3)]
+        [name, level_text(level), summary_cell(average(runs.at(name, level), lambda run: run.metric(runs.metric)), 3)]
         for name, level in together.items()
     ]
     table = Table(["factor", "best level", f"mean {runs.label}"], rows)

@@ -6,15 +6,16 @@ from typing import Any
 
 from timm.models import get_pretrained_cfg
 
+from loradet.evaluation.cells import NOTHING, millions_cell
 from loradet.experiments.consistency import check_results, read_config
 from loradet.experiments.document import Table, markdown_table, plain_text
 from loradet.experiments.results import Result
+from loradet.experiments.seed_statistics import summary_cell
 from loradet.experiments.study import MAIN_METRIC, Study
 from loradet.experiments.table import Row, rows
 from loradet.visualization.archive import sha256
 
 ADAPTER = "adapter.safetensors"
-NOTHING = "–"
 
 
 def model_zoo(study: Study, results: Sequence[Result], root: str = "..") -> str:
@@ -59,14 +60,13 @@ def _entry_table(table: Sequence[Row], trained: Sequence[str], root: str) -> str
         mine = {row.split: row for row in table if row.entry.id == name}
         first = next(iter(mine.values()))
         entry = first.entry
-        count = first.parameters("all")
         body.append(
             [
                 f"[{plain_text(entry.id)}]({PurePath(root, entry.config).as_posix()}) {plain_text(entry.title)}",
                 plain_text(entry.weights) or NOTHING,
                 plain_text(licences(read_config(first.measured[0]))),
                 first.data or NOTHING,
-                NOTHING if count is None else f"{count / 1e6:.3f}",
+                millions_cell(first.parameters("all")),
                 *(_ap(mine.get(split)) for split in splits),
             ]
         )
@@ -74,7 +74,7 @@ def _entry_table(table: Sequence[Row], trained: Sequence[str], root: str) -> str
 
 
 def _ap(row: Row | None) -> str:
-    return row.metrics[MAIN_METRIC].text() if row and MAIN_METRIC in row.metrics else NOTHING
+    return summary_cell(row and row.metrics.get(MAIN_METRIC))
 
 
 def _file_table(results: Sequence[Result]) -> str:

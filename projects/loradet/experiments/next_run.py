@@ -1,11 +1,13 @@
 """A config that combines the levels that were best one by one, put together from the differences of their configs."""
 
 import json
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from detectron2.utils.registry import locate
 from omegaconf import OmegaConf
 
 from loradet.experiments.factor_design import Design, Level, levels_text
@@ -58,8 +60,8 @@ def next_run(plan: Design, levels: Mapping[str, Level], output_dir: str) -> Next
         output_dir: what the file names as `train.output_dir`.
 
     Raises:
-        CombinationError: no entry differs from the baseline in one factor alone at one of these levels, or the
-            configs of two of them set one key to different values.
+        CombinationError: no entry differs from the baseline in one factor alone at one of these levels, the configs
+            of two of them set one key to different values, or a value has no name to import it by.
     """
     existing = plan.entry_with(levels)
     if existing is not None:
@@ -157,6 +159,8 @@ def _parent(node: Any, path: Path) -> Any:
 
 
 def _file(entry: Entry, changes: Changes, levels: Mapping[str, Level], output_dir: str) -> str:
+    for path, value in changes.values.items():
+        _check_written(path, value)
     title = textwrap.wrap(
         f"{levels_text(levels)}: put together from the best levels. Use it in the project's folder.", 110
     )
@@ -184,11 +188,34 @@ def _quoted(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as Python; a callable as the dotted path that configs know it by."""
+    """A value as Python; a callable as the dotted path that configs know it by (see `_check_written`)."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key!r}: {_text(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_text, value)) + "]"
-    if callable(value):
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float('{value}')"
+    if callable(value) and hasattr(value, "__qualname__"):
         return _quoted(f"{value.__module__}.{value.__qualname__}")
     return _quoted(value) if isinstance(value, str) else repr(value)
+
+
+def _check_written(path: Path, value: Any) -> None:
+    """Raises CombinationError where `_text` of a value is not that value again."""
+    if isinstance(value, dict | list | tuple):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_written((*path, key), inner)
+    elif not (isinstance(value, str | bool | int | float | None) or _is_importable(value)):
+        raise CombinationError(
+            f"{_dotted(path)} is {value!r}, which has no name that a config could import it by. Give it one in a "
+            "module, or write the config by hand."
+        )
+
+
+def _is_importable(value: Any) -> bool:
+    if not callable(value) or not hasattr(value, "__qualname__"):
+        return False
+    try:
+        return locate(f"{value.__module__}.{value.__qualname__}") is value
+    except ImportError:
+        return False

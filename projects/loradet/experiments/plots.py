@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from loradet.evaluation.cells import NOTHING
 from loradet.experiments.curves import Curve
 from loradet.experiments.figures import (
     COLORS,
@@ -181,7 +182,7 @@ def _class_cells(rows: Sequence[Row], names: Sequence[str], split: str) -> Plot:
     axes.tick_params(length=0)
     middle = np.nanmax(values) / 2
     for (y, x), value in np.ndenumerate(values):
-        text = "–" if math.isnan(value) else f"{value:.3f}".lstrip("0") if value < 1 else "1.00"
+        text = NOTHING if math.isnan(value) else f"{value:.3f}".lstrip("0") if value < 1 else "1.00"
         axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color="white" if value < middle else "black")
     figure.colorbar(image, ax=axes, label=f"AP ({_images(rows, split)})", pad=0.02, fraction=0.06)
     return finish(figure, f"ap_classes_{split}", f"AP of each class on {_images(rows, split)}, mean over the seeds.")

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from loradet.evaluation.cells import NOTHING, millions_cell
 from loradet.experiments.calibration_section import CALIBRATION, calibration_section
 from loradet.experiments.consistency import check_results, is_short
 from loradet.experiments.cost_section import cost_section
@@ -26,12 +27,11 @@ from loradet.experiments.plots import (
 from loradet.experiments.report_html import to_html
 from loradet.experiments.results import Result
 from loradet.experiments.results_file import plain_study
-from loradet.experiments.seed_statistics import PairedDifference, Summary
+from loradet.experiments.seed_statistics import PairedDifference, summary_cell
 from loradet.experiments.study import REPORTED_COSTS, Study
 from loradet.experiments.table import Comparison, Row, comparisons, metric_names, rows, to_tsv
 from loradet.files import atomic_open
 
-NOTHING = "–"
 _BOX = "coco/bbox_"
 _CLASS_RECALL = f"{_BOX}AR@100/"
 _FEW_SEEDS = (
@@ -175,11 +175,14 @@ def _metric_table(here: Sequence[Row], names: Sequence[str], *, runs: bool) -> T
     if any(row.data for row in here):
         columns.append(("data", lambda row: row.data or NOTHING))
     if runs:
-        columns += [("trainable (M)", lambda row: _millions(row.parameters("all"))), ("runs", lambda row: row.states)]
+        columns += [
+            ("trainable (M)", lambda row: millions_cell(row.parameters("all"))),
+            ("runs", lambda row: row.states),
+        ]
     for name in names:
-        columns.append((_label(name), lambda row, name=name: row.state or _text(row.metrics.get(name))))
+        columns.append((_label(name), lambda row, name=name: row.state or summary_cell(row.metrics.get(name))))
         if any(name in row.reported for row in here):
-            columns.append((f"{_label(name)} reported", lambda row, name=name: _text(row.reported.get(name))))
+            columns.append((f"{_label(name)} reported", lambda row, name=name: summary_cell(row.reported.get(name))))
     return Table([header for header, _ in columns], [[cell(row) for _, cell in columns] for row in here])
 
 
@@ -269,11 +272,3 @@ def _revision(revision: str | None) -> str:
         return NOTHING
     commit, plus, changes = revision.partition("+")
     return commit[:10] + plus + changes
-
-
-def _text(summary: Summary | None, digits: int = 3) -> str:
-    return NOTHING if summary is None else summary.text(digits)
-
-
-def _millions(count: int | None) -> str:
-    return NOTHING if count is None else f"{count / 1e6:.3f}"

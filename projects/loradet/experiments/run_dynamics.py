@@ -17,6 +17,7 @@ GAIN = 0.005  # of AP: less is no gain
 FALL = 0.01  # of AP: less is no fall
 SPIKE = 5.0  # medians of the gradient norm
 EXPLODED = 3.0  # first losses
+STAYED = 3  # logged lines at the end, without which a run that has finished did not diverge
 # How the trainer and the proposal generator speak of values that are not finite.
 _NOT_FINITE = re.compile(r"not finite at iteration (\d+)")
 _DIVERGED = re.compile(r"NonFiniteLossError|NonFiniteCostError|training has diverged")
@@ -147,7 +148,8 @@ def variation(values: Sequence[float]) -> float | None:
 
 def spikes(norms: Sequence[float]) -> int:
     """How many norms exceed 5 times the median of them all."""
-    return sum(norm > SPIKE * statistics.median(norms) for norm in norms)
+    bound = SPIKE * statistics.median(norms)
+    return sum(norm > bound for norm in norms)
 
 
 def last_gain(values: Sequence[float]) -> int:
@@ -188,7 +190,7 @@ def divergence(result: Result, lines: Sequence[dict[str, Any]]) -> int | None:
     """The iteration at which training diverged; None where it did not, or where nothing tells the iteration.
 
     It is the one that the error of a failed run names, or else the first logged one from which on every loss is above
-    3 times the least of the first three.
+    3 times the least of the first three; of a finished run these must be three lines or more, since one may be a spike.
     """
     if result.state == "failed" and (found := _NOT_FINITE.search(_message(result))):
         return int(found[1])
@@ -196,12 +198,9 @@ def divergence(result: Result, lines: Sequence[dict[str, Any]]) -> int | None:
     if len(losses) < 4:
         return None
     bound = EXPLODED * min(loss for _, loss in losses[:3])
-    start = None
-    for iteration, loss in reversed(losses):
-        if loss <= bound:  # false for NaN
-            break
-        start = iteration
-    return start
+    # A comparison with NaN is false.
+    above = list(itertools.takewhile(lambda line: not line[1] <= bound, reversed(losses)))
+    return above[-1][0] if len(above) >= (STAYED if result.state == "finished" else 1) else None
 
 
 def _message(result: Result) -> str:

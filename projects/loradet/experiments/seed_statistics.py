@@ -5,6 +5,10 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from scipy import stats
+
+from loradet.evaluation.cells import NOTHING
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -32,6 +36,11 @@ def summarize(values: Iterable[float | None]) -> Summary | None:
     if not known:
         return None
     return Summary(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
+
+
+def summary_cell(summary: Summary | None, digits: int = 3) -> str:
+    """`Summary.text` as the cell of a table, `NOTHING` for None."""
+    return NOTHING if summary is None else summary.text(digits)
 
 
 @dataclass(frozen=True)
@@ -72,37 +81,5 @@ def paired_difference(
         return None
     if summary.std is None:
         return PairedDifference(summary.mean, None, None, seeds)
-    half = student_t_bound(summary.n - 1, confidence) * summary.std / math.sqrt(summary.n)
+    half = float(stats.t.ppf((1 + confidence) / 2, summary.n - 1)) * summary.std / math.sqrt(summary.n)
     return PairedDifference(summary.mean, summary.mean - half, summary.mean + half, seeds)
-
-
-def student_t_bound(degrees: int, confidence: float = 0.95) -> float:
-    """The t for which a Student-distributed number lies in [-t, t] with probability `confidence`.
-
-    Raises:
-        ValueError: fewer than one degree of freedom, or a confidence outside of 0..1.
-    """
-    if degrees < 1 or not 0 < confidence < 1:
-        raise ValueError(
-            f"degrees={degrees}, confidence={confidence}: expected at least 1, and a number between 0 and 1."
-        )
-    low, high = 0.0, math.pi / 2
-    for _ in range(80):  # halvings: more than a float has bits
-        middle = (low + high) / 2
-        if _central_probability(middle, degrees) < confidence:
-            low = middle
-        else:
-            high = middle
-    return math.sqrt(degrees) * math.tan((low + high) / 2)
-
-
-def _central_probability(theta: float, degrees: int) -> float:
-    """P(|T| < √degrees · tan θ): the finite series 26.7.3 and 26.7.4 of Abramowitz and Stegun."""
-    sine, cosine = math.sin(theta), math.cos(theta)
-    odd = degrees % 2
-    term = cosine if odd else 1.0
-    total = 0.0
-    for power in range(1 if odd else 0, degrees - 1, 2):
-        total += term
-        term *= cosine * cosine * (power + 1) / (power + 2)
-    return 2 / math.pi * (theta + sine * total) if odd else sine * total

@@ -13,6 +13,7 @@ from torch import nn
 
 from loradet.adapters import load_adapter, save_adapter
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
+from loradet.evaluation.numbering import record_numbering
 from loradet.evaluation.split_calibration import SplitFiles, calibrate_split, calibration_metrics, calibration_node
 from loradet.evaluation.splits import (
     PREDICTIONS,
@@ -109,6 +110,7 @@ def write_split_metrics(
     if files is None:
         logger.warning("No COCO metrics of %s: its evaluator leaves no %s for a COCO file.", split, PREDICTIONS)
         return {}
+    record_numbering(files.predictions, files.annotations)
     metrics, more = coco_metrics(files.annotations, files.predictions), {"annotations": str(files.annotations)}
     if (node := calibration_node(cfg)) is not None:
         other = fit_split not in (None, split)

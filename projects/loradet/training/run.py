@@ -38,7 +38,7 @@ from loradet.training.hooks import (
     WriteMetrics,
 )
 from loradet.training.hub import HubUpload
-from loradet.training.initial_weights import check_start
+from loradet.training.initial_weights import check_start, initial_weights
 from loradet.training.run_folder import clear_folder, describe_data, is_finished, refuse_other_run
 from loradet.training.settings import BatchPlan, iterations, plan_batch
 from loradet.training.setup import setup_process
@@ -81,6 +81,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
     if resume and cfg.train.seed < 0:
         cfg.train.seed = record.read(output_dir).get("seed", cfg.train.seed)
     device = setup_process(cfg, output_dir)
+    if initial_weights(cfg) and not resume:
+        logger.warning("Nothing of the model is pretrained: what is frozen of it stays random.")
     identity = record.run_identity(cfg, output_dir)
     plan = plan_batch(
         cfg.dataloader.train.total_batch_size,
@@ -191,8 +193,14 @@ def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:
 
 
 def _check_classes(cfg: DictConfig) -> None:
-    """Every split that the run touches has the same classes; loads their data sets, so that what is missing shows."""
-    classes = dataset_metadata(cfg, "train").get("thing_classes")
+    """Every split that the run touches has the same classes, and the training data know all of them.
+
+    Loads their data sets, so that what is missing shows.
+    """
+    metadata = dataset_metadata(cfg, "train")
+    if absent := metadata.get("absent_classes"):
+        raise ValueError(f"There would be nothing to learn of a class: {absent}.")
+    classes = metadata.get("thing_classes")
     for split in evaluation_splits(cfg):
         load_dataset(cfg, split)
         others = dataset_metadata(cfg, split).get("thing_classes")
@@ -240,7 +248,12 @@ def build_model(cfg: DictConfig, device: torch.device, *, initialize: bool = Tru
     Raises:
         ValueError: `num_classes` differs from the data's, nothing trains, or the checkpoint is of another model.
     """
-    model = instantiate(cfg.model).to(device)
+    try:
+        model = instantiate(cfg.model)
+    except AssertionError as error:
+        # Detectron2's modules check their arguments so.
+        raise ValueError(f"The model cannot be built: {error}") if str(error) else error from error
+    model.to(device)
     metadata = dataset_metadata(cfg, "train")
     check_num_classes(model, metadata)
     check_categories(model, metadata)

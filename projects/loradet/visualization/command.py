@@ -7,6 +7,7 @@ from typing import Any
 from loradet.datasets.files import read_coco
 from loradet.datasets.subset import choose_ids
 from loradet.evaluation.detection_records import read_records
+from loradet.evaluation.numbering import annotations_of, check_numbering
 from loradet.evaluation.splits import PREDICTIONS
 from loradet.training.command import load_config
 
@@ -53,7 +54,7 @@ def analyse_files(
     Args:
         predictions: an export folder, or a `coco_instances_results.json`.
         output: a folder.
-        annotations: COCO instances; needed with a file, not with a folder.
+        annotations: COCO instances; with a file, where nothing beside it names them.
         subset, subset_seed: look at as many images only, those that `choose_subset` gives.
         thresholds: `score_threshold`, `iou_threshold`: see `analyse`.
 
@@ -67,8 +68,8 @@ def analyse_files(
         annotations, file = export.folder / GROUND_TRUTH, export.folder / PREDICTIONS
         title = f"{Path(export.manifest['checkpoint']).name} on {export.manifest['split']}"
     else:
-        if annotations is None:
-            raise ValueError(f"{predictions} is no export folder: give its ground truth too, as --annotations FILE.")
+        annotations = annotations_of(predictions) if annotations is None else annotations
+        check_numbering(predictions, annotations)
         file, title = Path(predictions), "/".join(Path(predictions).parts[-4:])  # <run>/predictions/<split>/…
     ids = None
     if subset is not None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from loradet.evaluation.calibration import CalibrationEvaluator
 from loradet.evaluation.calibration_measures import SCORE_EPSILON, SIZES, reliability_bins
 from loradet.evaluation.calibration_report import CalibrationSettings, calibration_report, fit_on_records
+from loradet.evaluation.calibration_tables import calibration_tables
 from loradet.evaluation.detection_records import read_records
 from loradet.evaluation.temperature import Temperature
 
@@ -135,6 +137,20 @@ def scale(score, temperature):
         return score
     clipped = min(max(score, SCORE_EPSILON), 1 - SCORE_EPSILON)
     return 1 / (1 + math.exp(-(math.log(clipped) - math.log1p(-clipped)) / temperature))
+
+
+@pytest.mark.parametrize("temperature", [None, Temperature(2.0)])
+def test_the_text_table_says_what_the_file_says(tmp_path, temperature):
+    records = as_records(tmp_path, *random_set(1))
+    report = calibration_report(records, CalibrationSettings(score_threshold=0.96), temperature=temperature)
+    rows = report.to_dict()["table"]
+    head, _, *lines = calibration_tables(report).split("\n\n")[-1].splitlines()
+    assert re.split(r"\s{2,}", head.strip()) == [name.replace("_", " ") for name in rows[0]]
+    for line, row in zip(lines, rows, strict=True):
+        score, iou, count, *measures = row.values()
+        shown = ["–" if value is None else f"{value:.4f}" for value in measures]
+        assert line.split() == [f"{score:g}", f"{iou:g}", str(count), *shown]
+    assert rows[-1]["count"] == 0 and rows[-1]["ece"] is None
 
 
 def test_by_hand(tmp_path):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from loradet.evaluation.coco_metrics import coco_metrics, read_metrics, write_metrics
+from loradet.evaluation.coco_accumulate import AccumulatedMatches
+from loradet.evaluation.coco_metrics import coco_metrics, match_detections, read_metrics, write_metrics
 
 NAMES = {
     "AP": "coco/bbox_mAP",
@@ -92,6 +93,21 @@ def test_by_hand(tmp_path):
     assert metrics["coco/bbox_mAP_m"] == pytest.approx(0.3)
     assert math.isnan(metrics["coco/bbox_mAP_l"])
     assert evaluate(tmp_path, ground_truth, detections, image_ids=[8])["coco/bbox_mAP"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("ids", [(0, 1), (5, 5), (None, None)], ids=["from 0", "twice the same", "none"])
+def test_ids_of_annotations_do_not_matter(tmp_path, ids):
+    """pycocotools says by id 0 that a box was not found."""
+    ground_truth = truth({1: [{"bbox": [10 * n, 0, 8, 8], "category_id": 3} for n in (0, 5)]}, ["ship"])
+    detections = [{**box, "score": 0.9} for box in ground_truth["annotations"]]
+    for annotation, number in zip(ground_truth["annotations"], ids):
+        del annotation["id"]
+        if number is not None:
+            annotation["id"] = number
+    assert evaluate(tmp_path, ground_truth, detections)["coco/bbox_mAP"] == pytest.approx(1)
+    evaluation = match_detections(tmp_path / "gt.json", tmp_path / "dt.json")
+    precision, recall = AccumulatedMatches.from_evaluation(evaluation).accumulate()
+    assert (precision[..., 0], recall[..., 0]) == (pytest.approx(1), pytest.approx(1))
 
 
 def test_no_detections_are_zeros(tmp_path, caplog):

@@ -11,8 +11,10 @@ import torch
 from benchmark_tool import DETR, RANDOM, tool
 
 from loradet.experiments.benchmark import benchmark
-from loradet.experiments.benchmark_pairs import against_config, interleave
+from loradet.experiments.benchmark_pairs import against_config
+from loradet.experiments.benchmark_scan import benchmark_scan
 from loradet.experiments.benchmark_training import RandomImages, TrainingStep, training_loader
+from loradet.experiments.benchmark_turns import interleave, ratio_figures
 from loradet.training.command import load_config
 
 IMAGES = RandomImages(48, 64, 3)
@@ -69,12 +71,31 @@ def test_seconds_are_those_of_each_side():
     assert min(ours) >= 0.03 > min(theirs)
 
 
+def test_figures_are_of_the_ratios_of_pairs():
+    figures = ratio_figures([2.0, 3.0, 8.0], [1.0, 1.0, 2.0])
+    assert (figures["median_ratio"], figures["pairs"], figures["enough_pairs"]) == (3, 3, False)
+    assert (figures["ratio_lower_quartile"], figures["ratio_upper_quartile"]) == (2, 4)
+    alone = ratio_figures([3.0], [2.0])
+    assert alone["ratio_lower_quartile"] == alone["median_ratio"] == alone["ratio_upper_quartile"] == 1.5
+    assert ratio_figures([1.0] * 50, [1.0] * 50)["enough_pairs"]
+
+
+def test_the_scan_is_measured_the_same_way():
+    figures = benchmark_scan("lean", pairs=3, channels=4, state=2, length=16)
+    assert {"chunked_s", "lean_s", *ratio_figures([1.0], [1.0])} <= figures.keys()
+    assert figures["pairs"] == 3
+    assert figures["ratio_lower_quartile"] <= figures["median_ratio"] <= figures["ratio_upper_quartile"]
+    assert figures["largest_difference"] < 1e-5
+
+
+@pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_bare_loop_trains_the_same_model_the_same_way(accumulate):
+def test_the_bare_loop_trains_the_same_model_the_same_way(accumulate, amp):
     trained = []
     for how in ("run_on", "run_bare"):
         torch.manual_seed(0)
-        cfg = config(f"train.accumulate={accumulate}", "model.transformer.dropout=0.0", "model.backbone.dropout=0.0")
+        settings = [f"train.accumulate={accumulate}", f"train.amp.enabled={amp}"]
+        cfg = config(*settings, "model.transformer.dropout=0.0", "model.backbone.dropout=0.0")
         step = TrainingStep(cfg, training_loader(cfg, IMAGES))
         before = {name: p.detach().clone() for name, p in step.trainer.trainable.items()}
         prepared = step.prepare(2)
@@ -87,6 +108,13 @@ def test_the_bare_loop_trains_the_same_model_the_same_way(accumulate):
         trained.append(after)
     for name, parameter in trained[0].items():
         assert torch.equal(parameter, trained[1][name]), name
+
+
+def test_the_bare_loop_has_no_scaler_for_fp16():
+    with pytest.raises(ValueError, match=r"train.amp.dtype=fp16 .*scaler.*train.amp.dtype=bf16"):
+        benchmark(config("train.amp.enabled=True", "train.amp.dtype=fp16"), "train", bare=True, images=IMAGES)
+    unused = config("train.amp.dtype=fp16")
+    assert benchmark(unused, "train", steps=1, warmup=0, bare=True, images=IMAGES)["pairs"] == 1
 
 
 def test_a_config_against_another():

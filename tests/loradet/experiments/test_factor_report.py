@@ -1,6 +1,7 @@
 """The report of a study of factors: comparison, pages, effects, and a next run that loads."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from factor_trial import EPOCHS, RISING, diverged, factorial, ofat, trained, wri
 from omegaconf import OmegaConf
 from report_runs import absent
 
+from loradet.experiments import factor_report as factor_report_module
 from loradet.experiments.catalogue import load_study
 from loradet.experiments.factor_design import design
 from loradet.experiments.factor_report import factor_report
@@ -212,6 +214,32 @@ def test_runs_may_be_compared_by_the_ap_of_a_class(tmp_path):
     assert rows(page)[0]["converged at epoch"].startswith("5.0")
 
 
+@pytest.mark.parametrize(("known", "words"), [(0, "none of the 4 runs has a"), (2, "2 of the 4 runs have a")])
+def test_a_factorial_whose_own_metric_is_nan_says_so(tmp_path, known, words):
+    """A class without boxes, say; AP50 and AP are analysed all the same."""
+    study = factorial()
+    results = [of_class(trained(tmp_path, e), "bbox/AP-head", "coco/bbox_mAP/head") for e in study.entries]
+    for run in results[known:]:
+        for metrics in run.metrics.values():
+            metrics["coco/bbox_mAP/head"] = float("nan")
+    page = sections(study, results)["Main effects and interactions"]
+    assert page.paragraphs[0].startswith(
+        f"There is no analysis of AP-head, by which the runs chose their weights: {words}"
+    )
+    assert page.paragraphs[0].endswith("The effects here are those on AP50.")
+    assert {row["metric"] for row in rows(page)} == {"AP50", "AP"}
+    assert "effect on AP50" in page.tables[1].headers
+
+
+def test_each_metric_of_a_factorial_is_analysed_once(tmp_path, monkeypatch):
+    seen = []
+    analyse = factor_report_module.analyse
+    monkeypatch.setattr(factor_report_module, "analyse", lambda *args: seen.append(args) or analyse(*args))
+    study = factorial()
+    sections(study, [trained(tmp_path, e) for e in study.entries])
+    assert len(seen) == 2  # AP50, which is the primary one, and AP
+
+
 def test_a_metric_that_no_run_has_is_an_error(tmp_path):
     study = ofat()
     results = [of_class(trained(tmp_path, e), "bbox/AP-tail", "coco/bbox_mAP/head") for e in study.entries]
@@ -287,6 +315,47 @@ def test_levels_whose_configs_disagree_are_not_combined(tmp_path):
     found = factor_report_of(study, results)
     assert "next_run.py" not in found.files
     assert "both change optimizer.lr" in found.sections[-1].paragraphs[-1]
+
+
+def with_config_of(study, name, folder, *lines):
+    """The study, an entry of which has a config of its own: the tiny one and some lines."""
+    old = study.entry(name)
+    load = f"cfg = load_config({old.config!r}, {list(old.overrides)!r})"
+    names = [f"{key} = cfg.{key}" for key in load_config(old.config, [])]
+    imports = ["import functools", "import math", "from loradet.training.command import load_config"]
+    path = folder / f"{name}_config.py"
+    path.write_text("\n".join([*imports, load, *names, "del cfg", *lines]) + "\n")
+    new = replace(old, config=str(path), overrides=())
+    return replace(study, entries=tuple(new if entry.id == name else entry for entry in study.entries))
+
+
+def with_larger_change(study, name, folder):
+    """That a next run begins from this entry, and writes what the other ones change."""
+    return with_config_of(study, name, folder, *(f"added_{number} = {{'value': {number}}}" for number in range(9)))
+
+
+def test_values_that_are_not_finite_are_written_as_python(tmp_path):
+    lines = ["train.clip_grad.max_norm = math.inf", "extra = {'values': [-math.inf, math.nan]}"]
+    study = with_config_of(ofat(), "bs16", tmp_path, *lines)
+    run = next_run(design(with_larger_change(study, "lr0.005", tmp_path)), {"lr": 0.005, "batch": 16}, "out")
+    assert "train.clip_grad.max_norm = float('inf')" in run.text
+    (tmp_path / "next_run.py").write_text(run.text)
+    cfg = LazyConfig.load(str(tmp_path / "next_run.py"))
+    assert cfg.train.clip_grad.max_norm == math.inf
+    low, unknown = cfg.extra["values"]
+    assert low == -math.inf and math.isnan(unknown)
+
+
+@pytest.mark.parametrize("value", ["functools.partial(max, 1)", "lambda x: x", "math.inf.hex"])
+def test_a_value_that_no_config_can_import_is_not_combined(tmp_path, value):
+    study = with_config_of(ofat(), "bs16", tmp_path, f"extra = {{'call': [max, {value}]}}")
+    study = with_larger_change(study, "lr0.005", tmp_path)
+    with pytest.raises(CombinationError, match=r"extra.call\[1\] is .*no name that a config could import"):
+        next_run(design(study), {"lr": 0.005, "batch": 16}, "out")
+    results = [trained(tmp_path, e, values=FAST if e.id in ("lr0.005", "bs16") else RISING) for e in study.entries]
+    found = factor_report_of(study, results)
+    assert "next_run.py" not in found.files
+    assert "no name that a config could import" in found.sections[-1].paragraphs[-1]
 
 
 def test_a_factorial_has_effects_and_interactions(tmp_path):

@@ -115,12 +115,13 @@ def test_the_trainer_s_own_error_is_understood(tmp_path):
     assert run_dynamics(run).diverged_at == 2
 
 
-def test_a_proposal_generator_that_diverges_says_at_which_iteration(tmp_path):
-    """It stops in the forward pass, where there is no loss yet."""
-    model = build(BACKBONES["ViT"], "Faster R-CNN", "probe")
+@pytest.mark.parametrize(("detector", "words"), [("Faster R-CNN", "proposal generator"), ("DETR", "Matching")])
+def test_a_detector_that_diverges_says_at_which_iteration(tmp_path, detector, words):
+    """They stop in the forward pass, where there is no loss yet."""
+    model = build(BACKBONES["ViT"], detector, "probe")
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e30)
     data = [[{**sample, "image_id": 7 + i} for i, sample in enumerate(batch())]] * 4
-    with pytest.raises(NonFiniteLossError, match=r"proposal generator .*images of the batch: \[7, 8\]") as error:
+    with pytest.raises(NonFiniteLossError, match=rf"{words}.*images of the batch: \[7, 8\]") as error:
         Trainer(model, data, optimizer, output_dir=tmp_path).train(0, 4)
     run = absent(tmp_path, ENTRY, state="failed", detail=f"{type(error.value).__name__}: {error.value}")
     assert (run_dynamics(run).diverged, run_dynamics(run).diverged_at) == (True, 1)
@@ -133,6 +134,28 @@ def test_a_loss_that_goes_up_for_good_has_diverged_too(tmp_path):
     assert told(tmp_path, losses=[2.0, 1.8, 1.6, 50.0, *([1.0] * 8)]).diverged_at is None
     # It may do so between the first logged lines.
     assert told(tmp_path, losses=[2850.0, 1.5e6, 4.1e6, 3.7e6, 3.7e6]).diverged_at == 2 * EPOCH - 1
+
+
+@pytest.mark.parametrize(
+    ("high", "state", "expected"),
+    [
+        (1, "finished", None),
+        (2, "finished", None),
+        (3, "finished", 10),
+        (1, "failed", 12),
+        (1, "interrupted", 12),
+    ],
+)
+def test_a_spike_at_the_end_of_a_finished_run_is_no_divergence(tmp_path, high, state, expected):
+    losses = [2.0, *([1.0] * (EPOCHS - 1 - high)), *([9.0] * high)]
+    found = run_dynamics(replace(trained(tmp_path, ENTRY, losses=losses), state=state))
+    assert found.diverged_at == (expected and EPOCH * expected - 1)
+    assert found.diverged == (expected is not None)
+
+
+def test_a_loss_that_is_nan_to_the_end_has_diverged(tmp_path):
+    losses = [*([1.0] * (EPOCHS - 4)), 9.0, *([float("nan")] * 3)]
+    assert told(tmp_path, losses=losses).diverged_at == EPOCH * (EPOCHS - 3) - 1
 
 
 def test_a_run_without_a_log_says_nothing(tmp_path):

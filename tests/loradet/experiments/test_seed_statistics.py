@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from loradet.experiments.seed_statistics import paired_difference, student_t_bound, summarize
+from loradet.experiments.seed_statistics import paired_difference, summarize, summary_cell
 
 numbers = st.floats(-10, 10)
 
@@ -38,31 +38,6 @@ def test_deviation_does_not_see_a_shift_and_the_mean_does(values, shift):
     assert plain.std == pytest.approx(math.sqrt(variance), abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("degrees", "confidence", "bound"),
-    [  # https://www.itl.nist.gov/div898/handbook/eda/section3/eda3672.htm
-        *((1, 0.95, 12.706), (2, 0.95, 4.303), (3, 0.95, 3.182), (4, 0.95, 2.776), (9, 0.95, 2.262)),
-        *((30, 0.95, 2.042), (100, 0.95, 1.984), (5, 0.90, 2.015), (6, 0.99, 3.707), (1, 0.8, 3.078)),
-    ],
-)
-def test_student_t_as_in_the_tables(degrees, confidence, bound):
-    assert student_t_bound(degrees, confidence) == pytest.approx(bound, abs=6e-4)
-
-
-@given(st.integers(1, 300), st.floats(0.01, 0.999))
-def test_student_t_against_the_incomplete_beta_function(degrees, confidence):
-    mpmath = pytest.importorskip("mpmath")
-    t = student_t_bound(degrees, confidence)
-    outside = mpmath.betainc(degrees / 2, 0.5, 0, degrees / (degrees + t * t), regularized=True)
-    assert 1 - float(outside) == pytest.approx(confidence, abs=1e-9)
-
-
-@pytest.mark.parametrize(("degrees", "confidence"), [(0, 0.95), (3, 1.0), (3, 0.0)])
-def test_student_t_needs_a_degree_of_freedom_and_a_probability(degrees, confidence):
-    with pytest.raises(ValueError, match="expected at least 1"):
-        student_t_bound(degrees, confidence)
-
-
 def test_paired_difference_of_shared_seeds():
     # By hand: differences 0.126, 0.072, 0.114; mean 0.104, s = 0.028355, half width 4.3027 · s / √3 = 0.070438
     found = paired_difference({0: 0.539, 1: 0.491, 2: 0.539, 7: 0.1}, {0: 0.413, 1: 0.419, 2: 0.425, 8: 0.9})
@@ -88,3 +63,9 @@ def test_the_interval_is_mirrored_and_grows_with_confidence(pairs, confidence):
     wider = paired_difference(first, second, 0.5 + confidence / 2)
     narrower = paired_difference(first, second, confidence)
     assert wider.low < narrower.low < narrower.high < wider.high
+
+
+def test_cells_of_tables():
+    assert summary_cell(summarize([0.5, 0.5])) == "0.500 ± 0.000 (2)"
+    assert summary_cell(summarize([7.04]), 1) == "7.0 (1)"
+    assert summary_cell(None) == "–"

@@ -69,7 +69,7 @@ class DETR(nn.Module):
 
         Raises:
             ValueError: the backbone has no such map (or several, and none is named), `categories` is of another number
-                of classes, no query, or `pad_to` is not two sizes.
+                of classes, the position embedding is of another width, no query, or `pad_to` is not two sizes.
         """
         super().__init__()
         shapes = backbone.output_shape()
@@ -79,6 +79,11 @@ class DETR(nn.Module):
             raise ValueError(f"in_feature={in_feature!r}: the backbone gives {', '.join(shapes)}.")
         if categories is not None and len(categories) != num_classes:
             raise ValueError(f"num_classes={num_classes}, but categories maps {len(categories)} classes.")
+        if (half := getattr(position_embedding, "num_pos_feats", None)) not in (None, transformer.hidden_dim / 2):
+            raise ValueError(
+                f"position_embedding.num_pos_feats={half}: expected {transformer.hidden_dim // 2}, half of "
+                f"transformer.hidden_dim={transformer.hidden_dim}."
+            )
         if num_queries < 1:
             raise ValueError(f"num_queries={num_queries}: at least 1 is needed.")
         if pad_to is not None and (len(pad_to) != 2 or min(pad_to) < 1):
