@@ -9,6 +9,7 @@ from PIL import Image
 from train_tool import ROOT, arguments, call, succeed
 
 from loradet.adapters import read_adapter
+from loradet.evaluation.numbering import annotations_of
 from loradet.inference.classes import find_classes
 
 CONFIG = ROOT / "tests" / "tiny_yolo_config.py"
@@ -43,6 +44,8 @@ def test_detr_trains_and_is_evaluated(description, tmp_path):
     succeed(*words(description, output))
     metrics = json.loads((output / "val_metrics.json").read_text(encoding="utf-8"))
     assert {"coco/bbox_mAP", "coco/bbox_mAP/person", "coco/bbox_mAP/head"} <= metrics.keys()
+    found = output / "predictions" / "val" / "coco_instances_results.json"
+    assert str(annotations_of(found)) == metrics["annotations"]
     run = json.loads((output / "run.json").read_text(encoding="utf-8"))
     assert (run["status"], run["iterations_per_epoch"]) == ("finished", 3)
     assert {split: found["num_images"] for split, found in run["data"].items()} == {"train": 6, "val": 2}
@@ -83,3 +86,11 @@ def test_polygons_where_the_config_asks_for_them(description, tmp_path):
     assert "0.txt, line 1: 7 values" in stderr
     assert "data.polygons=true" in stderr
     succeed(*words(description, tmp_path / "run", "data.name=yolo_polygons", "data.polygons=true"))
+
+
+def test_the_config_to_copy_for_a_detr(description, tmp_path):
+    more = ("train.max_iter=1", "data.image_size=64", "data.max_size=96", "data.name=copied", "train.device=cpu")
+    words = (f"data.data_yaml={description}", f"train.output_dir={tmp_path / 'run'}", *more)
+    succeed("--config-file", str(ROOT / "configs" / "custom_detr.py"), *words)
+    info, _ = read_adapter(tmp_path / "run" / "adapter.safetensors")
+    assert info["classes"] == ["person", "head"]
