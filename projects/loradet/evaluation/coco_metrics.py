@@ -55,7 +55,7 @@ def coco_metrics(
     if not any(not annotation["iscrowd"] for annotation in truth.dataset["annotations"]):
         logger.warning("%s has no boxes: every metric is NaN.", ground_truth)
     elif not evaluation.cocoDt.dataset["annotations"]:
-        logger.warning("%s has no detections: every metric is zero.", predictions)
+        logger.warning("%s has no detections: every metric of it is zero (Detectron2's log has NaN).", predictions)
 
     metrics = {PREFIX + name: _or_nan(value) for name, value in zip(SUMMARY, evaluation.stats)}
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class), all areas, 100 detections
