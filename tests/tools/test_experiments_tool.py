@@ -243,7 +243,7 @@ def test_a_changed_config_is_refused_and_nothing_is_overwritten(grid, tmp_path):
     before = snapshot(study / "runs")
     printed = ask(study, "run", "--seeds", "0", status=1)
     assert printed.splitlines()[2].split()[1] == "changed"
-    assert f"{folder} holds a run of another config" in printed
+    assert f"{folder} holds a run of another config: {RANK} is 4, was 2; --overwrite starts afresh" in printed
     assert {name: file for name, file in snapshot(study / "runs").items() if ".lock" not in name} == {
         name: file for name, file in before.items() if ".lock" not in name
     }

@@ -7,11 +7,13 @@ from typing import Any
 
 from loradet.evaluation.coco_metrics import read_metrics
 from loradet.experiments.checks import CHECKS
+from loradet.experiments.config_changes import config_changes
 from loradet.experiments.lock import holder
 from loradet.experiments.results import Result
 from loradet.experiments.runs import CHECKPOINT, Run
 from loradet.training import record
 from loradet.visualization.export_folder import MANIFEST
+from loradet.wording import shorten
 
 ATTEMPTS = "attempts.json"
 METRICS = ("coco/bbox_", "calibration/")  # how the names of metrics begin in a metrics file
@@ -59,7 +61,9 @@ def _training_state(run: Run) -> tuple[str, str]:
     if not past:
         return ("missing", "") if failure is None else ("failed", failure)
     if past.get("config_sha256") != record.config_hash(run.config):
-        return "changed", f"{run.folder} holds a run of another config"
+        changes = config_changes(run.config, run.folder)
+        what = f": {shorten(changes, 3)}; --overwrite starts afresh" if changes else ""
+        return "changed", f"{run.folder} holds a run of another config{what}"
     status = past.get("status")
     if status == "failed":
         return "failed", str(past.get("error") or failure or "")

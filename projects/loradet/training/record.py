@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ NEUTRAL_KEYS = (
     *("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period", "efficiency"),
     *("trackio", "wandb", "hub"),
 )
+
+
+# Keys of `data` that say where it lies.
+DATA_PLACES = ("root", "data_yaml")
 
 
 class RunRecord:
@@ -90,19 +95,27 @@ def run_identity(cfg: DictConfig, folder: Path) -> str:
 
 
 def config_hash(cfg: DictConfig) -> str:
-    """sha256 of the resolved config, the identity of a run; taken before durations become iterations.
+    """sha256 of `config_identity`; taken before durations become iterations."""
+    return hashlib.sha256(json.dumps(config_identity(cfg), sort_keys=True).encode()).hexdigest()
+
+
+def config_identity(cfg: DictConfig, places: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The resolved config as plain values: what a run is.
 
     Without what changes no result: where it is written and reported, where the data lie (what they are is in the
     record's `data`), how a batch is spread, and whether speed is measured.
+
+    Args:
+        places: where to let the data lie, by the keys of `DATA_PLACES`; default: nowhere.
     """
     cfg = copy.deepcopy(cfg)
-    for key in ("root", "data_yaml"):
+    for key in DATA_PLACES:
         if key in (cfg.get("data") or {}):
-            cfg.data[key] = f"<data.{key}>"
+            cfg.data[key] = f"<data.{key}>" if places is None else places.get(key)
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     for key in NEUTRAL_KEYS:
         plain["train"].pop(key, None)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=_name).encode()).hexdigest()
+    return json.loads(json.dumps(plain, default=_name))
 
 
 def _name(value: Any) -> str:
