@@ -20,6 +20,7 @@ MODULES = [
     "config.defaults",
     "data.benchmark",
     "data.datasets.lvis",
+    "data.datasets.lvis_v1_categories",
     "data.samplers.grouped_batch_sampler",
     "evaluation.sem_seg_evaluation",
     "export",

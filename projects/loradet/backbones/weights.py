@@ -128,7 +128,11 @@ def _why_unreadable(error: BaseException) -> str:
             f"holds a {found[1]} besides tensors. It is not read, since that could run code; if you trust it, save its "
             "state dict anew."
         )
-    return "is no file of weights: it is cut off, damaged, or something else (a web page, a pointer of git-lfs)."
+    if "TorchScript" in str(error):
+        return "is a program of TorchScript, not weights: load it by torch.jit.load and save its state_dict()."
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    more = "" if "weights_only" in reason or "Weights only" in reason else f" ({reason})"
+    return f"is no file of weights: it is cut off, damaged, or something else (a web page, a pointer of git-lfs){more}."
 
 
 def refuse_pickle(path: str | os.PathLike) -> None:

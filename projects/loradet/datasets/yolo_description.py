@@ -116,10 +116,13 @@ def read_split(data_yaml: Path, split: str) -> YoloSplit:
         raise ValueError(f"{data_yaml}: no image ({', '.join(SUFFIXES)}) in split {split!r}: {content[split]}.")
     files = sorted(images)
     if files and not any(os.path.isfile(label_file(image)) for image in files):  # noqa: PTH113
-        # Background alone where there is a place for labels; without one they lie, or are looked for, elsewhere.
         where = f"{data_yaml}: no image of split {split!r} has a label file"
-        if not any(map(_has_label_folder, files)):
-            raise FileNotFoundError(f"{where}. Expected, for example, {label_file(files[0])} for {files[0]}.")
+        # A folder of labels that is there and empty says that all is background; without one the layout is another.
+        if not any(_has_label_folder(image) for image in files):
+            raise FileNotFoundError(
+                f"{where}. Expected, for example, {label_file(files[0])} for {files[0]}; where all images are "
+                f"background, an empty folder {os.path.dirname(label_file(files[0]))} says so."  # noqa: PTH120
+            )
         logger.warning("%s: its %d images count as empty.", where, len(files))
     return YoloSplit(names, files, Path(os.path.commonpath(roots)) if roots else base, faults)
 
@@ -134,9 +137,9 @@ def label_file(image: str) -> str:
 
 
 def _has_label_folder(image: str) -> bool:
-    """Whether there is a folder `labels` beside the last folder `images` of an image's path."""
-    above, found, _ = image.rpartition(_IMAGES)
-    return bool(found) and os.path.isdir(above + _LABELS)  # noqa: PTH112
+    """Whether the folder for an image's labels is there, and is not that of the images."""
+    folder = os.path.dirname(label_file(image))  # noqa: PTH120
+    return folder != os.path.dirname(image) and os.path.isdir(folder)  # noqa: PTH112, PTH120
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -176,14 +179,18 @@ def _locate(base: Path, entry: str, data_yaml: Path, split: str) -> Path:
 
 
 def _in_folder(folder: Path) -> Iterator[str]:
-    """Images below a folder, in linked folders too, each folder once."""
-    seen = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(root)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (os.path.join(root, file) for file in files if file.lower().endswith(SUFFIXES))  # noqa: PTH118
+    """Images below a folder, in linked folders too; each folder once, under its own path where that is below."""
+    given = set()
+    for follow in (False, True):
+        walked = set()
+        for root, folders, files in os.walk(folder, followlinks=follow):
+            if (real := os.path.realpath(root)) in walked:
+                folders.clear()
+                continue
+            walked.add(real)
+            if real not in given:
+                given.add(real)
+                yield from (os.path.join(root, file) for file in files if file.lower().endswith(SUFFIXES))  # noqa: PTH118
 
 
 def _listed(list_file: Path, base: Path) -> tuple[list[str], list[str]]:

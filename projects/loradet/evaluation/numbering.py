@@ -12,7 +12,7 @@ from typing import Any
 from loradet.datasets.files import read_coco
 from loradet.files import write_json
 
-FILE = "annotations.json"  # beside the detections
+FILE = "numbering.json"  # beside the detections
 
 PathLike = str | os.PathLike
 

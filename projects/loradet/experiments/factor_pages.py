@@ -221,6 +221,8 @@ def _ap_clause(runs: FactorRuns, factor: str, level: Level) -> str:
     base = f"{factor}={level_text(_baseline(runs, factor))}"
     if found is None:
         ap = average(runs.at(factor, level), lambda run: run.metric(runs.metric))
+        if ap is None:
+            return f"no run of it has a number of {runs.label}"
         return f"its {runs.label} is {summary_cell(ap, 3)}, and no run at {base} is its like in all else"
     words = "within 0.001 of" if abs(found.mean) < _EQUAL else f"{abs(found.mean):.3f} {_side(found.mean)}"
     text = f"{runs.label} is {words} that of {base}"

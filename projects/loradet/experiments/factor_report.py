@@ -235,7 +235,7 @@ def _choose(
     if not runs.design.is_factorial:
         return together, "One factor at a time says nothing of how they act together: the run itself will."
     if analysis is None:
-        return together, "Too few combinations have been run yet to tell the factors' effects apart."
+        return together, f"Too few combinations have a number of {runs.label} to tell the factors' effects apart."
     cell = analysis.best_cell()
     value = analysis.cells[tuple(cell.values())].text(3)
     reached = analysis.cells.get(tuple(together.values()))

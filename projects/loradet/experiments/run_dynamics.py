@@ -105,7 +105,7 @@ def run_dynamics(result: Result, metric: str = PRIMARY) -> Dynamics:
 
 
 def _is_empty(line: dict[str, Any]) -> bool:
-    """Whether it is that of an evaluation of nothing: of no detections, Detectron2 says that every AP is NaN."""
+    """Whether it is that of an evaluation of nothing: without detections (or boxes to find) every AP is NaN."""
     return "bbox/AP" in line and not _is_number(line["bbox/AP"])
 
 

@@ -32,7 +32,7 @@ from loradet.training import record
 from loradet.training.distributed import EXIT_ERROR, EXIT_INTERRUPTED, run_distributed
 from loradet.training.finish import load_for_evaluation, write_split_metrics
 from loradet.training.overrides import check_overrides
-from loradet.training.run import check_num_classes, train
+from loradet.training.run import check_classes, train
 from loradet.training.settings import complete_train_settings
 from loradet.training.setup import setup_process
 from loradet.training.trainer import NonFiniteLossError
@@ -230,7 +230,7 @@ def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_
     device = setup_process(cfg, folder)
     load_dataset(cfg, splits[0])
     model = instantiate(cfg.model).to(device)
-    check_num_classes(model, dataset_metadata(cfg, splits[0]))
+    check_classes(model, dataset_metadata(cfg, splits[0]))
     extras = load_for_evaluation(model, checkpoint, cfg.train.init_checkpoint)
     fit_split, fit_folder = _temperature_source(cfg, Path(checkpoint), splits, folder)
     for name in splits:

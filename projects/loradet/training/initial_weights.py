@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from loradet.backbones.weights import resolve
+from loradet.backbones.weights import ASSET, resolve
 
 
 def initial_weights(cfg: DictConfig) -> dict[str, str]:
@@ -40,11 +40,18 @@ def check_start(cfg: DictConfig, *, fresh: bool = True) -> None:
             "checkpoint by `weights`, or the whole model one by train.init_checkpoint."
         )
     for node in nodes:
-        if isinstance(file := node.get("weights"), str):
+        if isinstance(file := node.get("weights"), str) and _is_path(file):
             resolve(file)
     # What may stand before "://" and behind "?" is the checkpointer's to know.
     if fresh and checkpoint and "://" not in checkpoint and not Path(checkpoint.partition("?")[0]).is_file():
         raise FileNotFoundError(f"train.init_checkpoint={checkpoint!r}: no such file.")
+
+
+def _is_path(weights: str) -> bool:
+    """Whether it is a file's name; torchvision's builders and some losses have `weights` of another kind."""
+    return (
+        weights.startswith(ASSET) or "/" in weights or Path(weights).suffix in (".pth", ".pt", ".safetensors", ".bin")
+    )
 
 
 def _weights_given(node: DictConfig) -> bool | None:

@@ -17,6 +17,7 @@ from torch import nn
 
 from loradet.adapters import parameter_table
 from loradet.datasets.loader import TrainLoader
+from loradet.detectors.detr import CategoryIds
 from loradet.evaluation.splits import (
     dataset_metadata,
     evaluate_split,
@@ -76,12 +77,13 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
         NonFiniteLossError: a loss became NaN or infinite.
     """
     output_dir = Path(cfg.train.output_dir)
-    check_start(cfg, fresh=not resume or last_checkpoint_name(output_dir) is None)
+    fresh = not resume or last_checkpoint_name(output_dir) is None
+    check_start(cfg, fresh=fresh)
     is_held = refuse_other_run(output_dir, resume, cfg.train.overwrite)
     if resume and cfg.train.seed < 0:
         cfg.train.seed = record.read(output_dir).get("seed", cfg.train.seed)
     device = setup_process(cfg, output_dir)
-    if initial_weights(cfg) and not resume:
+    if fresh and initial_weights(cfg):
         logger.warning("Nothing of the model is pretrained: what is frozen of it stays random.")
     identity = record.run_identity(cfg, output_dir)
     plan = plan_batch(
@@ -181,7 +183,7 @@ def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:
     node = copy.deepcopy(cfg.dataloader.train)
     node.total_batch_size = plan.per_forward * plan.world_size
     loader = instantiate_loader(node)
-    _check_classes(cfg)
+    _check_splits(cfg)
     logger.info(
         "%d images a step: %d processes x %d micro-batches x %d images.",
         plan.total,
@@ -192,7 +194,7 @@ def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:
     return loader
 
 
-def _check_classes(cfg: DictConfig) -> None:
+def _check_splits(cfg: DictConfig) -> None:
     """Every split that the run touches has the same classes, and the training data know all of them.
 
     Loads their data sets, so that what is missing shows.
@@ -254,16 +256,26 @@ def build_model(cfg: DictConfig, device: torch.device, *, initialize: bool = Tru
         # Detectron2's modules check their arguments so.
         raise ValueError(f"The model cannot be built: {error}") if str(error) else error from error
     model.to(device)
-    metadata = dataset_metadata(cfg, "train")
-    check_num_classes(model, metadata)
-    check_categories(model, metadata)
+    check_classes(model, dataset_metadata(cfg, "train"))
     if initialize and cfg.train.init_checkpoint:
         Checkpointer(model).load_weights(cfg.train.init_checkpoint, strict=False)
     return model
 
 
-def check_num_classes(model: nn.Module, metadata: Any) -> None:
-    """Compare `num_classes` of the model or of its `roi_heads` with the data's; ValueError where they differ."""
+def check_classes(model: nn.Module, metadata: Any) -> None:
+    """Compare a model's classes with the data's: their number, and a mapping of `categories` if it has one.
+
+    Raises:
+        ValueError: they differ.
+    """
+    _check_num_classes(model, metadata)
+    categories, places = getattr(model, "categories", None), metadata.get("thing_dataset_id_to_contiguous_id")
+    if isinstance(categories, CategoryIds) and places:
+        categories.check(sorted(places, key=places.get), metadata.get("thing_classes"))
+
+
+def _check_num_classes(model: nn.Module, metadata: Any) -> None:
+    # R-CNNs have it in their heads.
     owner, key = model, "model.num_classes"
     if (heads := getattr(model, "roi_heads", None)) is not None:
         owner, key = heads, "model.roi_heads.num_classes"
@@ -274,13 +286,6 @@ def check_num_classes(model: nn.Module, metadata: Any) -> None:
             f"{key}={expected}, but {where} has {len(classes)} categories: {', '.join(classes)}. "
             f"Set {key}={len(classes)}, or choose classes by data.classes."
         )
-
-
-def check_categories(model: nn.Module, metadata: Any) -> None:
-    """Compare a model's mapping of `categories`, if it has one, with the data's; ValueError where they differ."""
-    categories, places = getattr(model, "categories", None), metadata.get("thing_dataset_id_to_contiguous_id")
-    if categories is not None and places:
-        categories.check(sorted(places, key=places.get), metadata.get("thing_classes"))
 
 
 def build_trainer(cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPlan, output_dir: Path) -> Trainer:

@@ -16,7 +16,7 @@ from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
 from loradet.evaluation.detection_records import read_records
 from loradet.evaluation.splits import PREDICTIONS, check_evaluation_split
 from loradet.files import atomic_open, write_json
-from loradet.training.run import check_num_classes
+from loradet.training.run import check_classes
 
 from .analysis import analyse
 from .archive import sha256, write_archive
@@ -81,7 +81,7 @@ def export_split(
     check_evaluation_split(cfg, split)
     loaded = load_split(cfg, checkpoint, split, subset=subset, subset_seed=subset_seed)
     truth = _ground_truth(loaded, split)
-    check_num_classes(loaded.model, loaded.metadata)
+    check_classes(loaded.model, loaded.metadata)
     start_folder(output, archive=archive)
 
     write_coco(output / GROUND_TRUTH, truth)

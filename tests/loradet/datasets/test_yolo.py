@@ -128,7 +128,14 @@ def test_linked_folders_are_read_once(yolo, tmp_path):
     (yolo.root / "images" / "train" / "deep").rename(elsewhere)
     (yolo.root / "images" / "train" / "deep").symlink_to(elsewhere)
     (elsewhere / "round").symlink_to(yolo.root / "images" / "train")
-    assert len(_read(yolo)["images"]) == 2
+    (yolo.root / "images" / "train" / "b_real").mkdir()
+    Image.new("RGB", (80, 40)).save(yolo.root / "images" / "train" / "b_real" / "d.jpg")
+    yolo.label("train/b_real/d.txt", "0 0.5 0.5 0.25 0.5\n")
+    for link in ("a_link", "c_link"):
+        (yolo.root / "images" / "train" / link).symlink_to("b_real")
+    content = _read(yolo)
+    assert sorted(image["file_name"] for image in content["images"]) == ["a.jpg", "b_real/d.jpg", "deep/b.PNG"]
+    assert {ann["image_id"] for ann in content["annotations"]} == {image["id"] for image in content["images"]}
 
 
 def test_a_split_of_background_alone(yolo, caplog):
@@ -137,6 +144,9 @@ def test_a_split_of_background_alone(yolo, caplog):
     content = _read(yolo)
     assert len(content["images"]) == 2 and content["annotations"] == []
     assert "its 2 images count as empty" in caplog.text
+    shutil.rmtree(yolo.root / "labels" / "train")
+    with pytest.raises(FileNotFoundError, match=r"Expected, for example, .*labels/train/a\.txt"):
+        _read(yolo)  # labels/ alone may be a layout of its own
 
 
 def test_the_conversion_is_kept_until_labels_change(yolo):

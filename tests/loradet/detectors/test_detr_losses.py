@@ -197,6 +197,9 @@ def test_a_mapping_is_of_the_data_s_classes_in_their_order():
         ids.check([7, 3, 90], ["b", "a", "c"])
     with pytest.raises(ValueError, match="maps 3 classes, but the data have 2"):
         ids.check([3, 7], ["a", "b"])
+    named = CategoryIds(dataset_ids=[1, 2], logits=[0, 1], num_logits=2, names=["a", "b"])
+    with pytest.raises(ValueError, match="Class 0 of the data is 'b'"):
+        named.check([1, 2], ["b", "a"])
     coco = coco_categories()
     coco.check(range(1, 81), coco.names)  # other ids, the same classes
     by_name = sorted(coco.names)

@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, OmegaConf
 
-from loradet.training.run import check_num_classes
+from loradet.training.run import check_classes
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "common" / "models"
 NAMES = ["faster_rcnn_fpn", "cascade_rcnn", "cascade_rcnn_sfp"]
@@ -192,10 +192,10 @@ def test_a_saved_config_builds_the_same_model(name, tmp_path):
 @EVERY
 def test_another_number_of_classes_than_the_datas_is_an_error(name):
     model = meta(small(name, 3))
-    check_num_classes(model, Metadata(thing_classes=["a", "b", "c"]))
+    check_classes(model, Metadata(thing_classes=["a", "b", "c"]))
     message = r"model\.roi_heads\.num_classes=3, but coco\.json has 2 categories: a, b"
     with pytest.raises(ValueError, match=message):
-        check_num_classes(model, Metadata(thing_classes=["a", "b"], json_file="coco.json"))
+        check_classes(model, Metadata(thing_classes=["a", "b"], json_file="coco.json"))
 
 
 def test_names_are_detectron2s():

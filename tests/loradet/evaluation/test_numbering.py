@@ -59,6 +59,11 @@ def test_categories_are_compared_where_the_file_is_gone(detections, tmp_path):
         annotations_of(detections)
 
 
+def test_an_annotation_file_of_any_name_may_lie_beside_detections(tmp_path):
+    path = annotations(tmp_path / "annotations.json")
+    check_numbering(tmp_path / "found.json", path)
+
+
 def test_detections_of_other_tools_have_no_note(tmp_path):
     check_numbering(tmp_path / "found.json", tmp_path / "any.json")
     with pytest.raises(FileNotFoundError, match="give --annotations FILE"):

@@ -48,6 +48,8 @@ def test_files_that_are_not_there(tmp_path):
     cfg.file = str(tmp_path / "there.pth")
     (tmp_path / "there.pth").write_bytes(b"")
     check_start(cfg)
+    cfg.file = "IMAGENET1K_V1"
+    check_start(cfg)
     cfg.train.init_checkpoint = "lost.pth?matching_heuristics=True"
     with pytest.raises(FileNotFoundError, match=r"train\.init_checkpoint='lost\.pth"):
         check_start(cfg)

@@ -106,7 +106,7 @@ class ROIPooler(nn.Module):
 
         Args:
             x: a map (N, C, H, W) per scale.
-            box_lists: boxes of each of the N images, in pixels of the image; R in all.
+            box_lists: boxes of each of the N images, in pixels of the image and clipped to it; R in all.
 
         Returns:
             (R, C, *output_size), image by image in the order of the boxes; zeros for a box whose area is NaN,

@@ -53,12 +53,12 @@ class CategoryIds:
     def check(self, dataset_ids: Sequence[int], names: Sequence[str]) -> None:
         """Compare with the categories of a data set in the order of its contiguous ids.
 
-        Ids may be others where all names agree: COCO's classes have the ids 1 … 80 in many exports.
+        Where the mapping has names, these decide: COCO's classes have the ids 1 … 80 in many exports.
 
         Raises:
             ValueError: a class of the data would be trained as another category; it is named.
         """
-        if tuple(dataset_ids) == self.dataset_ids or (self.names and tuple(names) == self.names):
+        if tuple(names) == self.names or (not self.names and tuple(dataset_ids) == self.dataset_ids):
             return
         if len(names) != len(self):
             raise ValueError(f"categories maps {len(self)} classes, but the data have {len(names)}.")

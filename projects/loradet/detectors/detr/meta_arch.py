@@ -128,9 +128,9 @@ class DETR(nn.Module):
             `pred_classes`, a detection for each query whose box is not empty.
 
         Raises:
-            ValueError: an image without `instances` in training, a class out of range, or an image larger than
-                `pad_to`.
-            NonFiniteCostError: in training, predictions or boxes are not finite.
+            ValueError: an image without `instances` in training, a class out of range, boxes that are not finite, or
+                an image larger than `pad_to`.
+            NonFiniteCostError: in training, predictions are not finite.
         """
         images = self.preprocess_image(batched_inputs)
         padded = tuple(images.tensor.shape[-2:])
@@ -242,7 +242,10 @@ class DETR(nn.Module):
                 f"expected 0..{self.num_classes - 1}: contiguous ids, not those of the annotation file."
             )
         height, width = instances.image_size
-        boxes = instances.gt_boxes.tensor.to(self.device, torch.float32)
+        boxes = instances.gt_boxes.tensor
+        if not boxes.isfinite().all():
+            raise ValueError(f"gt_boxes of {item.get('file_name', 'an image')} hold NaN or infinity.")
+        boxes = boxes.to(self.device, torch.float32)
         boxes = to_centre_size(boxes / boxes.new_tensor([width, height, width, height]))
         classes = classes.to(self.device)
         return DetrTargets(classes if self.class_logits is None else self.class_logits[classes], boxes)
