@@ -253,8 +253,10 @@ def build_model(cfg: DictConfig, device: torch.device, *, initialize: bool = Tru
     try:
         model = instantiate(cfg.model)
     except AssertionError as error:
+        if not str(error):
+            raise
         # Detectron2's modules check their arguments so.
-        raise ValueError(f"The model cannot be built: {error}") if str(error) else error from error
+        raise ValueError(f"The model cannot be built: {error}") from error
     model.to(device)
     check_classes(model, dataset_metadata(cfg, "train"))
     if initialize and cfg.train.init_checkpoint:

@@ -60,8 +60,9 @@ def test_categories_are_compared_where_the_file_is_gone(detections, tmp_path):
 
 
 def test_an_annotation_file_of_any_name_may_lie_beside_detections(tmp_path):
-    path = annotations(tmp_path / "annotations.json")
-    check_numbering(tmp_path / "found.json", path)
+    check_numbering(tmp_path / "found.json", annotations(tmp_path / "annotations.json"))
+    with pytest.raises(FileNotFoundError, match="give --annotations FILE"):
+        annotations_of(tmp_path / "found.json")
 
 
 def test_detections_of_other_tools_have_no_note(tmp_path):
