@@ -30,6 +30,11 @@ def test_subpackages_that_need_no_torch_import_none():
     assert run(code) == "[]\n"
 
 
+def test_a_training_imports_nothing_to_draw_with():
+    code = "import sys, loradet.training.command; print(sorted({'matplotlib', 'scipy.optimize'} & set(sys.modules)))"
+    assert run(code) == "[]\n"
+
+
 @pytest.mark.parametrize("before", ["", "import torch"])
 def test_it_is_quick(before):
     seconds = statistics.median(float(run(MEASURE.format(before=before))) for _ in range(5 if not before else 3))

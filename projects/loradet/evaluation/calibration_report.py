@@ -22,7 +22,6 @@ from loradet.evaluation.calibration_measures import (
 from loradet.evaluation.correctness import Correctness, JudgedDetections, match_all
 from loradet.evaluation.detection_records import DetectionRecords
 from loradet.evaluation.held_out_temperature import HeldOutTemperature, fit_held_out
-from loradet.evaluation.reliability_diagram import plot_reliability, save_figure
 from loradet.evaluation.temperature import Temperature, fit_temperature
 from loradet.files import write_json
 
@@ -150,6 +149,9 @@ class CalibrationReport:
 
     def write(self, output: str | os.PathLike) -> list[Path]:
         """Write `calibration.json` and `reliability_diagram.png` into a folder, which is made; returns them."""
+        # Every training imports this module, and matplotlib takes a while.
+        from loradet.evaluation.reliability_diagram import plot_reliability, save_figure
+
         output = Path(output)
         output.mkdir(parents=True, exist_ok=True)
         figure = plot_reliability(self._diagrams(), self.title)

@@ -17,7 +17,6 @@ from torch import nn
 
 from loradet.adapters import parameter_table
 from loradet.datasets.loader import TrainLoader
-from loradet.detectors.detr import CategoryIds
 from loradet.evaluation.splits import (
     dataset_metadata,
     evaluate_split,
@@ -271,9 +270,9 @@ def check_classes(model: nn.Module, metadata: Any) -> None:
         ValueError: they differ.
     """
     _check_num_classes(model, metadata)
-    categories, places = getattr(model, "categories", None), metadata.get("thing_dataset_id_to_contiguous_id")
-    if isinstance(categories, CategoryIds) and places:
-        categories.check(sorted(places, key=places.get), metadata.get("thing_classes"))
+    places = metadata.get("thing_dataset_id_to_contiguous_id")
+    if places and (check := getattr(getattr(model, "categories", None), "check", None)):
+        check(sorted(places, key=places.get), metadata.get("thing_classes"))
 
 
 def _check_num_classes(model: nn.Module, metadata: Any) -> None:
