@@ -67,6 +67,8 @@ def test_table_has_a_column_for_each_run(data, tmp_path):
     assert f"{size / 1e6:.2f} MB" in table
     metrics = json.loads((runs[0] / "val_metrics.json").read_text())
     assert math.isfinite(metrics["coco/bbox_mAP"])
+    (runs[0] / "run.json").write_text(json.dumps({**record, "wall_time_s": 119.6}))
+    assert "2 min 0 s" in comparison(runs)
 
 
 def test_unfinished_runs_are_not_compared(tmp_path):
