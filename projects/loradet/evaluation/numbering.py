@@ -43,7 +43,10 @@ def annotations_of(predictions: PathLike) -> Path:
 
 
 def check_numbering(predictions: PathLike, annotations: PathLike) -> None:
-    """Raise ValueError where detections are numbered otherwise than an annotation file, as far as their note tells."""
+    """Raise ValueError where detections are numbered otherwise than an annotation file, as far as their note tells.
+
+    Without a note, as beside detections of other tools, nothing is compared.
+    """
     noted = _noted(predictions)
     if noted is None or Path(noted["annotations"]) == Path(annotations).absolute():
         return
@@ -65,7 +68,12 @@ def check_numbering(predictions: PathLike, annotations: PathLike) -> None:
 
 def _noted(predictions: PathLike) -> dict[str, Any] | None:
     path = Path(predictions).with_name(FILE)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): delete it, and name the annotations by hand.") from error
 
 
 def _categories(content: dict[str, Any]) -> dict[int, str]:

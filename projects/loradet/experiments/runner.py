@@ -144,7 +144,8 @@ def _check_start(run: Run) -> None:
     try:
         check_start(run.config, fresh=last_checkpoint_name(run.folder) is None)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error} The experiment starts from {run.entry.weights or 'it'}.") from error
+        origin = f" The experiment starts from {run.entry.weights}." if run.entry.weights else ""
+        raise FileNotFoundError(f"{error}{origin}") from error
 
 
 def _tell(run: Run, result: Result, number: str, before: str = "", eta: float = 0.0) -> None:

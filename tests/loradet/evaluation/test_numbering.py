@@ -69,3 +69,9 @@ def test_detections_of_other_tools_have_no_note(tmp_path):
     check_numbering(tmp_path / "found.json", tmp_path / "any.json")
     with pytest.raises(FileNotFoundError, match="give --annotations FILE"):
         annotations_of(tmp_path / "found.json")
+
+
+def test_a_broken_note_is_named(detections, tmp_path):
+    detections.with_name("numbering.json").write_text("{")
+    with pytest.raises(ValueError, match=r"numbering\.json is not JSON"):
+        check_numbering(detections, tmp_path / "own.json")
