@@ -8,11 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 
+import detectron2_embedded
 import loradet  # noqa: F401  (makes `import detectron2` work before any test module imports it)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts the tests in the background has them, and what they start, ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what looks at the insides of the embedded Detectron2 where another one answers."""
+    if detectron2_embedded.is_embedded():
+        return
+    reason = f"needs the embedded Detectron2; {detectron2_embedded.origin()} is in use"
+    for item in items:
+        if item.get_closest_marker("subset"):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
