@@ -21,7 +21,7 @@ data.max_size = 1333
 dataloader.train.mapper.image_format = dataloader.val.mapper.image_format = "RGB"
 dataloader.train.num_workers = 4
 dataloader.evaluator = L(DatasetEvaluators)(
-    evaluators=[dataloader.evaluator, L(CalibrationEvaluator)(dataset_name="???")]
+    evaluators=[dataloader.evaluator, L(CalibrationEvaluator)(dataset_name="${dataloader.val.dataset.name}")]
 )
 optimizer.params.weight_decay_norm = None
 optimizer.weight_decay = 1e-4

@@ -8,3 +8,4 @@ for split in ("train", "val"):
     data[f"{split}_json"] = "${data.root}/annotations/instances_" + f"{split}2017.json"
     data[f"{split}_images"] = "${data.root}/" + f"{split}2017"
 del data.test_json, data.test_images, dataloader.test
+dataloader.evaluator.dataset_name = "${dataloader.val.dataset.name}"

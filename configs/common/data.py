@@ -61,7 +61,8 @@ dataloader = OmegaConf.create(
         ),
         val=L(build_detection_test_loader)(dataset=_dataset("val"), mapper=_test_mapper, num_workers=2),
         test=L(build_detection_test_loader)(dataset=_dataset("test"), mapper=_test_mapper, num_workers=2),
-        evaluator=L(COCOEvaluator)(dataset_name="???", use_fast_impl=False),
+        # Our tools put every split that they evaluate in the place of "test".
+        evaluator=L(COCOEvaluator)(dataset_name="${dataloader.test.dataset.name}", use_fast_impl=False),
     ),
     flags={"allow_objects": True},
 )

@@ -1,10 +1,11 @@
 """Cascade R-CNN on the parts of `faster_rcnn_fpn`: three box heads in a row, each asks for a better overlap."""
 
 from detectron2.config import LazyCall as L
-from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, FastRCNNOutputLayers
+
+from loradet.detectors.feature_shape import feature_shape
 
 from .faster_rcnn_fpn import model
 
@@ -20,7 +21,7 @@ model.roi_heads = L(CascadeROIHeads)(
     box_pooler=_shared.box_pooler,
     box_heads=[
         L(FastRCNNConvFCHead)(
-            input_shape=L(ShapeSpec)(channels="${.....backbone.out_channels}", height=7, width=7),
+            input_shape=L(feature_shape)(channels="${.....backbone.out_channels}", height=7, width=7),
             conv_dims=[],
             fc_dims=[1024, 1024],
         )
@@ -28,7 +29,7 @@ model.roi_heads = L(CascadeROIHeads)(
     ],
     box_predictors=[
         L(FastRCNNOutputLayers)(
-            input_shape=L(ShapeSpec)(channels=1024),
+            input_shape=L(feature_shape)(channels=1024),
             # Later stages are nearer to the object: their deltas are smaller, and weigh more.
             box2box_transform=L(Box2BoxTransform)(weights=[weight, weight, weight / 2, weight / 2]),
             num_classes="${...num_classes}",

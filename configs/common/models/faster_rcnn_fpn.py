@@ -8,7 +8,6 @@ tools/convert_weights.py, take BGR and have their strides elsewhere. They want, 
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.layers import ShapeSpec
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone import FPN, BasicStem, ResNet
@@ -22,6 +21,7 @@ from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLaye
 from loradet.adapters import freeze
 from loradet.backbones.resnet_weights import resnet_with_weights
 from loradet.datasets.classes import count_classes
+from loradet.detectors.feature_shape import feature_shape
 
 model = L(GeneralizedRCNN)(
     backbone=L(FPN)(
@@ -67,12 +67,12 @@ model = L(GeneralizedRCNN)(
             output_size=7, scales=[1 / 4, 1 / 8, 1 / 16, 1 / 32], sampling_ratio=0, pooler_type="ROIAlignV2"
         ),
         box_head=L(FastRCNNConvFCHead)(
-            input_shape=L(ShapeSpec)(channels="${....backbone.out_channels}", height=7, width=7),
+            input_shape=L(feature_shape)(channels="${....backbone.out_channels}", height=7, width=7),
             conv_dims=[],
             fc_dims=[1024, 1024],
         ),
         box_predictor=L(FastRCNNOutputLayers)(
-            input_shape=L(ShapeSpec)(channels=1024),
+            input_shape=L(feature_shape)(channels=1024),
             box2box_transform=L(Box2BoxTransform)(weights=[10.0, 10.0, 5.0, 5.0]),
             num_classes="${..num_classes}",
             test_score_thresh=0.05,

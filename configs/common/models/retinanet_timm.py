@@ -1,7 +1,6 @@
 """RetinaNet with a feature pyramid on any timm backbone: P3–P5 from stages 1–3, P6 and P7 above them."""
 
 from detectron2.config import LazyCall as L
-from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone.fpn import FPN, LastLevelP6P7
 from detectron2.modeling.box_regression import Box2BoxTransform
@@ -10,6 +9,7 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNet, RetinaNetHead
 
 from loradet.backbones import TimmBackbone
 from loradet.datasets.classes import count_classes
+from loradet.detectors.feature_shape import feature_shape
 
 model = L(RetinaNet)(
     backbone=L(FPN)(
@@ -23,7 +23,7 @@ model = L(RetinaNet)(
         top_block=L(LastLevelP6P7)(in_channels=768, out_channels="${..out_channels}", in_feature="stage3"),
     ),
     head=L(RetinaNetHead)(
-        input_shape=[L(ShapeSpec)(channels="${....backbone.out_channels}") for _ in range(5)],
+        input_shape=[L(feature_shape)(channels="${....backbone.out_channels}") for _ in range(5)],
         num_classes="${..num_classes}",
         conv_dims=[256, 256, 256, 256],
         prior_prob=0.01,

@@ -12,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_
 from detectron2.utils import comm
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationResolutionError
 from torch import nn
 
 from loradet.datasets.loader import NamedFailures
@@ -72,7 +73,10 @@ def _dataset_name(cfg: DictConfig, split: str) -> str | None:
     if not OmegaConf.is_dict(dataset):
         return None
     # Detectron2's own get_detection_dataset_dicts calls it `names`, our readers `name`.
-    names = dataset.get("names", dataset.get("name"))
+    return _first(dataset.get("names", dataset.get("name")))
+
+
+def _first(names: Any) -> str | None:
     return names[0] if OmegaConf.is_list(names) else names
 
 
@@ -91,16 +95,58 @@ def build_evaluator(cfg: DictConfig, split: str, output_dir: Path) -> DatasetEva
     split's. An evaluator that has no such arguments is left as it is.
     """
     node = copy.deepcopy(cfg.dataloader.evaluator)
-    own = _dataset_name(cfg, split)
+    name_evaluated_data(cfg, node, _dataset_name(cfg, split))
     for one in evaluator_nodes(node):
-        with open_dict(one):
-            if own is not None and _accepts(one, "dataset_name"):
-                unset = "dataset_name" not in one or OmegaConf.is_missing(one, "dataset_name")
-                if unset or one.dataset_name in _dataset_names(cfg):
-                    one.dataset_name = own
-            if _accepts(one, "output_dir"):
+        if _accepts(one, "output_dir"):
+            with open_dict(one):
                 one.output_dir = str(output_dir)
     return instantiate(node)
+
+
+def name_evaluated_data(cfg: DictConfig, node: DictConfig, name: str | None, *, unnamed_only: bool = False) -> None:
+    """Set `dataset_name` of an evaluator's config, and of all that it is made of, in place.
+
+    Args:
+        cfg: the config that `node` is from.
+        node: as `cfg.dataloader.evaluator`, or a copy of it.
+        name: what to set; None leaves all as it is.
+        unnamed_only: where nothing is set, or a reference to a split that the config does not have; else also where
+            one of the config's own splits is named. What names other data always stays.
+    """
+    if name is None:
+        return
+    own = _dataset_names(cfg)
+    for one in evaluator_nodes(node):
+        if not _accepts(one, "dataset_name"):
+            continue
+        named = _evaluated_data(one)
+        if named is None or (not unnamed_only and named in own):
+            with open_dict(one):
+                one.dataset_name = name
+
+
+def fill_in_evaluated_data(cfg: DictConfig) -> None:
+    """Let every evaluator of a config name a data set, in place: that of the config's first evaluation split.
+
+    Which split it names does not matter to `build_evaluator`. But Detectron2 cannot save a config that holds `???`, or
+    a reference to a split that was taken out of it.
+    """
+    if OmegaConf.select(cfg, "dataloader.evaluator", throw_on_missing=False) is None:
+        return
+    names = [
+        _dataset_name(cfg, k) for k in ("test", "val", *cfg.dataloader) if OmegaConf.is_dict(cfg.dataloader.get(k))
+    ]
+    name_evaluated_data(cfg, cfg.dataloader.evaluator, next((n for n in names if n), None), unnamed_only=True)
+
+
+def _evaluated_data(node: DictConfig) -> str | None:
+    """What the config of an evaluator says to be evaluated on; None where that leads nowhere."""
+    if "dataset_name" not in node or OmegaConf.is_missing(node, "dataset_name"):
+        return None
+    try:
+        return _first(node.dataset_name)
+    except InterpolationResolutionError:
+        return None
 
 
 def evaluator_nodes(node: DictConfig) -> Iterator[DictConfig]:

@@ -26,6 +26,7 @@ from loradet.evaluation.splits import (
     dataset_metadata,
     evaluate_split,
     evaluation_splits,
+    fill_in_evaluated_data,
     load_dataset,
 )
 from loradet.training import record
@@ -75,6 +76,7 @@ def load_config(file: str, overrides: list[str]) -> DictConfig:
     except (HydraException, KeyError, AssertionError) as error:
         raise ValueError(f"Overrides {' '.join(overrides)}: {one_line(error)}.") from error
     complete_train_settings(cfg)
+    fill_in_evaluated_data(cfg)
     return cfg
 
 

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import detectron2_embedded
 import loradet
+from loradet.evaluation.splits import name_evaluated_data
 from loradet.files import write_json
 from loradet.training.initial_weights import initial_weights
 
@@ -103,7 +104,7 @@ def config_identity(cfg: DictConfig, places: Mapping[str, Any] | None = None) ->
     """The resolved config as plain values: what a run is.
 
     Without what changes no result: where it is written and reported, where the data lie (what they are is in the
-    record's `data`), how a batch is spread, and whether speed is measured.
+    record's `data`), which of its splits an evaluator names, how a batch is spread, and whether speed is measured.
 
     Args:
         places: where to let the data lie, by the keys of `DATA_PLACES`; default: nowhere.
@@ -112,6 +113,8 @@ def config_identity(cfg: DictConfig, places: Mapping[str, Any] | None = None) ->
     for key in DATA_PLACES:
         if key in (cfg.get("data") or {}):
             cfg.data[key] = f"<data.{key}>" if places is None else places.get(key)
+    if OmegaConf.select(cfg, "dataloader.evaluator") is not None:
+        name_evaluated_data(cfg, cfg.dataloader.evaluator, "???")
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     for key in NEUTRAL_KEYS:
         plain["train"].pop(key, None)
