@@ -1,8 +1,13 @@
+import importlib
+
 import numpy as np
 import pytest
+import torch
+from detectron2.config import LazyCall, LazyConfig
 from detectron2.data import transforms as T
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from PIL import Image
 
 HEIGHT, WIDTH = 23, 31
@@ -59,9 +64,51 @@ def test_resize_and_its_inverse(box, new_h, new_w):
     np.testing.assert_allclose(resize.inverse().apply_box(there.copy())[0], box, atol=1e-9)
 
 
-def test_integer_coordinates_are_not_truncated():
+@pytest.mark.subset
+def test_integer_boxes_are_not_truncated():
+    """Detectron2 keeps the integers, and so loses the fractions of a resized box."""
     resize = T.ResizeTransform(2, 2, 3, 3)
     np.testing.assert_allclose(resize.apply_box(np.array([[1, 1, 2, 2]])), [[1.5, 1.5, 3, 3]])
+
+
+def test_points_are_resized_in_place():
+    """As Detectron2 0.6 (main of 2026-06-06) does it: an integer array keeps its dtype, and loses the fractions."""
+    resize = T.ResizeTransform(2, 2, 3, 3)
+    for dtype, expected in ((np.float32, [[1.5, 3.0]]), (np.int64, [[1, 3]])):
+        points = np.array([[1, 2]], dtype=dtype)
+        assert resize.apply_coords(points) is points
+        assert points.dtype == dtype
+        np.testing.assert_array_equal(points, expected)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 1), (4, 6, 3), (4, 6, 2, 3)])
+def test_floating_point_images_of_any_channels_are_resized(shape):
+    image = np.random.default_rng(0).random(shape, dtype=np.float32)
+    resized = T.ResizeTransform(4, 6, 8, 3).apply_image(image)
+    assert resized.shape == (8, 3, *shape[2:])
+    same = T.ResizeTransform(4, 6, 4, 6).apply_image(image)
+    np.testing.assert_allclose(same, image, rtol=1e-6)
+
+
+def test_a_size_is_drawn_from_a_list():
+    """Sizes for the numpy seeds 0 to 5, recorded from Detectron2 0.6 (main of 2026-06-06)."""
+    augmentation = T.RandomResize([(2, 3), (5, 4), (8, 8)], interp=Image.NEAREST)
+    drawn = []
+    for seed in range(6):
+        np.random.seed(seed)
+        drawn.append(augmentation.get_transform(painted([0, 0, 1, 1])))
+    assert [(t.new_h, t.new_w) for t in drawn] == [(2, 3), (5, 4), (2, 3), (8, 8), (8, 8), (8, 8)]
+    assert {t.interp for t in drawn} == {Image.NEAREST}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_the_shortest_edge_serves_a_compiled_function():
+    def shape_of(height: int, width: int):
+        return T.ResizeShortestEdge.get_output_shape(height, width, 80, 133)
+
+    compiled = torch.jit.script(shape_of)
+    for height, width in ((10, 10), (8, 100), (100, 8)):
+        assert compiled(height, width) == T.ResizeShortestEdge.get_output_shape(height, width, 80, 133)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +141,17 @@ def test_crop_sizes(crop_type, crop_size):
 
 
 def test_a_crop_that_does_not_fit_is_an_error():
+    image = painted([0, 0, 1, 1])
+    with pytest.raises(AssertionError):
+        T.RandomCrop("square", (1, 1))
+    with pytest.raises(AssertionError):
+        T.RandomCrop("absolute_range", (8, 5)).get_transform(image)
+    with pytest.raises(AssertionError):
+        T.RandomCrop("relative", (1.5, 1)).get_transform(image)
+
+
+@pytest.mark.subset
+def test_a_crop_that_does_not_fit_says_why():
     with pytest.raises(AssertionError, match="crop_type"):
         T.RandomCrop("square", (1, 1))
     with pytest.raises(AssertionError, match="min, max"):
@@ -113,9 +171,9 @@ def test_shortest_edge_respects_both_limits(height, width, short, longest):
 def test_shortest_edge_of_zero_leaves_the_image():
     found = T.ResizeShortestEdge([0], sample_style="choice").get_transform(painted([0, 0, 1, 1]))
     assert isinstance(found, T.NoOpTransform)
-    with pytest.raises(AssertionError, match="choice"):
+    with pytest.raises(AssertionError):
         T.ResizeShortestEdge([1, 2, 3])
-    with pytest.raises(AssertionError, match="sample_style"):
+    with pytest.raises(AssertionError):
         T.ResizeShortestEdge(3, sample_style="best")
 
 
@@ -143,6 +201,40 @@ def test_random_apply(prob, changed):
     assert abs(sum(found) - changed) <= (5 if 0 < prob < 1 else 0)
 
 
+@pytest.mark.parametrize("prob", [-0.01, 1.01])
+def test_random_apply_takes_probabilities(prob):
+    with pytest.raises(AssertionError):
+        T.RandomApply(T.RandomFlip(), prob)
+    with pytest.raises(AssertionError):
+        T.RandomApply("flip", 0.5)
+
+
+def test_random_apply_gives_what_it_would_apply():
+    """As Detectron2 0.6 (main of 2026-06-06): the transform itself, or what the augmentation draws, or nothing."""
+    flip = T.HFlipTransform(WIDTH)
+    image = painted([0, 0, 1, 1])
+    assert T.RandomApply(flip, 1.0).get_transform(image) is flip
+    assert T.RandomApply(flip, 1.0)(T.AugInput(image)) is flip
+    drawn = T.RandomApply(CropToFirstBox(), 1.0).get_transform(image, np.array([[3.0, 4, 9, 8]]))
+    assert (drawn.x0, drawn.y0, drawn.w, drawn.h) == (3, 4, 6, 4)
+    assert isinstance(T.RandomApply(flip, 0.0).get_transform(image), T.NoOpTransform)
+    together = T.RandomApply(T.AugmentationList([flip, T.Resize(5)]), 1.0)
+    assert len(together(T.AugInput(image))) == 2
+    with pytest.raises(NotImplementedError):
+        together.get_transform(image)
+
+
+def test_random_apply_draws_its_own_number_before_the_augmentation():
+    np.random.seed(4)
+    first, second = np.random.uniform(0, 1), np.random.uniform(0, 1)
+    for way in ("__call__", "get_transform"):
+        np.random.seed(4)
+        image = painted([0, 0, 1, 1])
+        augmentation = T.RandomApply(T.RandomBrightness(0, 1), first + 1e-9)
+        found = getattr(augmentation, way)(T.AugInput(image) if way == "__call__" else image)
+        assert found.dst_weight == second
+
+
 class CropToFirstBox(T.Augmentation):
     def get_transform(self, image, boxes):
         x0, y0, x1, y1 = boxes[0].astype(int)
@@ -163,8 +255,14 @@ class LooksAtMasks(T.Augmentation):
 
 
 class TakesAnything(T.Augmentation):
-    def get_transform(self, *args):  # noqa: ARG002
+    def get_transform(self, image, *args):  # noqa: ARG002
         raise AssertionError("never called")
+
+
+class TakesAnythingAlone(T.Augmentation):
+    def get_transform(self, *args):
+        (image,) = args
+        return T.HFlipTransform(image.shape[1])
 
 
 class ReturnsNothing(T.Augmentation):
@@ -176,8 +274,8 @@ class ReturnsNothing(T.Augmentation):
     ("augmentation", "error", "words"),
     [
         (LooksAtMasks(), AttributeError, "masks"),
-        (TakesAnything(), TypeError, "input_args"),
-        (ReturnsNothing(), TypeError, "must return a Transform"),
+        (TakesAnything(), TypeError, "TakesAnything"),
+        (ReturnsNothing(), AssertionError, "must return a"),
     ],
 )
 def test_wrong_augmentations_say_what_is_wrong(augmentation, error, words):
@@ -185,10 +283,21 @@ def test_wrong_augmentations_say_what_is_wrong(augmentation, error, words):
         augmentation(T.AugInput(painted([0, 0, 1, 1])))
 
 
-@pytest.mark.parametrize("image", [[[1, 2]], np.zeros((2, 2), dtype=np.int64), np.zeros(3, dtype=np.uint8)])
+def test_a_single_parameter_is_the_image_whatever_its_kind():
+    assert TakesAnythingAlone()(T.AugInput(painted([0, 0, 1, 1]))).width == WIDTH
+
+
+@pytest.mark.parametrize("image", [[[1, 2]], np.zeros(3, dtype=np.uint8)])
 def test_what_is_no_image_is_refused(image):
-    with pytest.raises((TypeError, ValueError), match="image"):
+    with pytest.raises(AssertionError):
         T.AugInput(image)
+
+
+@pytest.mark.subset
+def test_an_image_of_integers_that_are_no_bytes_is_refused():
+    """Detectron2 asks for uint8 or floating point in words, but lets them pass."""
+    with pytest.raises(AssertionError, match=r"uint8 or floating point, got int64"):
+        T.AugInput(np.zeros((2, 2), dtype=np.int64))
 
 
 def test_label_maps_are_resized_by_nearest_neighbour():
@@ -205,8 +314,25 @@ def test_apply_augmentations_returns_the_kind_it_got():
     assert len(transforms) == 1
 
 
-def test_what_is_missing_says_where_it_is():
-    with pytest.raises(ImportError, match="installed Detectron2"):
-        from detectron2.data.transforms import RandomRotation  # noqa: F401
-    with pytest.raises(AttributeError):
-        _ = T.NoSuchTransform
+def test_import_paths_of_detectron2():
+    for module, names in {
+        "augmentation": ["Augmentation", "AugmentationList", "AugInput", "StandardAugInput", "apply_augmentations"],
+        "augmentation_impl": ["RandomRotation", "RandomApply", "MinIoURandomCrop", "RandomCrop_CategoryAreaConstraint"],
+        "transform": ["RotationTransform", "ExtentTransform", "ColorTransform", "PILColorTransform", "ResizeTransform"],
+    }.items():
+        for name in names:
+            found = getattr(importlib.import_module(f"detectron2.data.transforms.{module}"), name)
+            assert found is getattr(T, name)
+
+
+def test_names_of_early_detectron2():
+    assert T.TransformGen is T.Augmentation
+    assert T.apply_transform_gens is T.apply_augmentations
+
+
+def test_a_config_names_what_it_builds_by_the_short_path(tmp_path):
+    config = {"a": LazyCall(T.RandomRotation)(angle=3), "b": LazyCall(T.RandomApply)(prob=1.0)}
+    LazyConfig.save(OmegaConf.create(config, flags={"allow_objects": True}), str(tmp_path / "config.yaml"))
+    text = (tmp_path / "config.yaml").read_text(encoding="utf-8")
+    assert "detectron2.data.transforms.RandomRotation" in text
+    assert "detectron2.data.transforms.RandomApply" in text

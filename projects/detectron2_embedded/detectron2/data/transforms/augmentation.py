@@ -1,6 +1,7 @@
 """Augmentation: a policy that looks at an input, draws numbers, and returns a deterministic Transform."""
 
 import inspect
+import pprint
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,19 +15,34 @@ class Augmentation:
     Subclasses define `get_transform(self, image, ...)`. Its parameter names say which attributes of the
     `AugInput` it looks at; a policy with one parameter gets the image, whatever that parameter's name. All
     random numbers come from numpy's global generator.
+
+    It prints as the call that makes it, with those arguments that are not the constructor's own defaults. For
+    that each argument is kept as an attribute of its name.
     """
 
     input_args: tuple[str, ...] | None = None
 
     def get_transform(self, *args: Any) -> Transform:
-        """Draw and return a Transform for this input."""
+        """Draw and return a Transform for this input.
+
+        Raises:
+            NotImplementedError: the augmentation has none, as an `AugmentationList`: what follows the first one
+                looks at what the first one made.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define get_transform.")
 
     def __call__(self, aug_input: "AugInput") -> Transform:
-        """Draw a transform, apply it to `aug_input` in place, and return it."""
+        """Draw a transform, apply it to `aug_input` in place, and return it.
+
+        Raises:
+            AttributeError: `aug_input` lacks what `get_transform` looks at.
+            AssertionError: `get_transform` returned something else than a Transform.
+        """
         transform = self.get_transform(*self._select_inputs(aug_input))
         if not isinstance(transform, Transform):
-            raise TypeError(f"{type(self).__name__}.get_transform must return a Transform, it returned {transform!r}.")
+            raise AssertionError(
+                f"{type(self).__name__}.get_transform must return a Transform, it returned {transform!r}."
+            )
         aug_input.transform(transform)
         return transform
 
@@ -51,25 +67,38 @@ class Augmentation:
         """Uniform in [low, high), or in [0, low) where `high` is None."""
         if high is None:
             low, high = 0, low
-        return np.random.uniform(low, high, size or [])
+        return np.random.uniform(low, high, [] if size is None else size)
 
     def __repr__(self) -> str:
-        names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
-        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names if hasattr(self, name))
-        return f"{type(self).__name__}({shown})"
+        parameters = inspect.signature(self.__init__).parameters
+        if not all(_can_be_shown(self, parameter) for parameter in parameters.values()):
+            return super().__repr__()
+        # The very object of the default is left out; an equal one that a caller wrote down is shown.
+        given = [name for name, parameter in parameters.items() if getattr(self, name) is not parameter.default]
+        return f"{type(self).__name__}({', '.join(f'{name}={_one_line(getattr(self, name))}' for name in given)})"
 
     __str__ = __repr__
 
 
+def _can_be_shown(augmentation: Augmentation, parameter: inspect.Parameter) -> bool:
+    is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return not is_variadic and hasattr(augmentation, parameter.name)
+
+
+def _one_line(value: Any) -> str:
+    text = pprint.pformat(value)
+    return "..." if "\n" in text else text
+
+
 def _parameter_names(augmentation: Augmentation) -> tuple[str, ...]:
     parameters = list(inspect.signature(augmentation.get_transform).parameters.values())
+    if len(parameters) == 1:
+        return ("image",)
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
         raise TypeError(
             f"{type(augmentation).__name__}.get_transform must name its inputs: *args and **kwargs do not "
             "say what to pass. Name them, or set `input_args`."
         )
-    if len(parameters) == 1:
-        return ("image",)
     return tuple(parameter.name for parameter in parameters)
 
 
@@ -80,6 +109,9 @@ class AugInput:
         image: (H, W) or (H, W, C), uint8 in [0, 255] or floating point.
         boxes: (N, 4) floating point, XYXY absolute pixels, or None.
         sem_seg: (H, W) integer label map, or None.
+
+    Raises:
+        AssertionError: the image is no such array.
     """
 
     def __init__(self, image: np.ndarray, *, boxes: np.ndarray | None = None, sem_seg: np.ndarray | None = None):
@@ -106,11 +138,11 @@ StandardAugInput = AugInput
 
 def _check_image(image: Any) -> None:
     if not isinstance(image, np.ndarray):
-        raise TypeError(f"An image must be a numpy array, got {type(image).__name__}.")
+        raise AssertionError(f"An image must be a numpy array, got {type(image).__name__}.")
     if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
-        raise TypeError(f"An image must be uint8 or floating point, got {image.dtype}.")
+        raise AssertionError(f"An image must be uint8 or floating point, got {image.dtype}.")
     if image.ndim not in (2, 3):
-        raise ValueError(f"An image must have shape (H, W) or (H, W, C), got {image.shape}.")
+        raise AssertionError(f"An image must have shape (H, W) or (H, W, C), got {image.shape}.")
 
 
 class _FixedTransform(Augmentation):
@@ -121,11 +153,13 @@ class _FixedTransform(Augmentation):
     def __init__(self, tfm: Transform):
         self.tfm = tfm
 
-    def get_transform(self) -> Transform:
+    def get_transform(self, *args: Any) -> Transform:  # noqa: ARG002
         return self.tfm
 
     def __repr__(self) -> str:
         return repr(self.tfm)
+
+    __str__ = __repr__
 
 
 def as_augmentation(item: Augmentation | Transform) -> Augmentation:
@@ -134,11 +168,15 @@ def as_augmentation(item: Augmentation | Transform) -> Augmentation:
         return item
     if isinstance(item, Transform):
         return _FixedTransform(item)
-    raise TypeError(f"Expected an Augmentation or a Transform, got {item!r}.")
+    raise AssertionError(f"Expected an Augmentation or a Transform, got {item!r}.")
 
 
 class AugmentationList(Augmentation):
-    """Augmentations (or transforms) in sequence; each sees what the one before left."""
+    """Augmentations (or transforms) in sequence; each sees what the one before left.
+
+    Raises:
+        AssertionError: an item is neither.
+    """
 
     def __init__(self, augs: Sequence[Augmentation | Transform]):
         self.augs = [as_augmentation(item) for item in augs]
@@ -161,3 +199,8 @@ def apply_augmentations(
         transforms = aug_input.apply_augmentations(augmentations)
         return aug_input.image, transforms
     return inputs, inputs.apply_augmentations(augmentations)
+
+
+# Names that code written for early Detectron2 uses.
+TransformGen = Augmentation
+apply_transform_gens = apply_augmentations
