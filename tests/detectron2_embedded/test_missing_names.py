@@ -21,7 +21,6 @@ MODULES = [
     "data.benchmark",
     "data.datasets.lvis",
     "data.datasets.lvis_v1_categories",
-    "data.samplers.grouped_batch_sampler",
     "evaluation.sem_seg_evaluation",
     "export",
     "layers.deform_conv",

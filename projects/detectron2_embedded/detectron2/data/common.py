@@ -5,6 +5,7 @@ import logging
 import pickle
 import random
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -16,12 +17,12 @@ from torch.utils import data
 logger = logging.getLogger(__name__)
 
 
-class _SerializedList:
-    """A list of pickled items in one uint8 buffer.
+class _TorchSerializedList:
+    """A list of pickled items in one uint8 tensor.
 
     Reading a Python object writes its reference count, so workers that fork would copy a plain list page by
-    page; a buffer without Python objects stays shared. As a tensor it is also shared with workers that are
-    spawned.
+    page; a buffer without Python objects stays shared. Torch moves it to shared memory when it is sent to a worker
+    that is spawned.
     """
 
     def __init__(self, items: list[Any]):
@@ -42,6 +43,21 @@ class _SerializedList:
         return pickle.loads(memoryview(self._buffer[start : self._ends[index].item()].numpy()))
 
 
+# What `DatasetFromList` makes of a list with `serialize=True`.
+_default_serialize: Callable[[list[Any]], Any] = _TorchSerializedList
+
+
+@contextmanager
+def set_default_dataset_from_list_serialize_method(new: Callable[[list[Any]], Any]) -> Iterator[None]:
+    """Within the context, `DatasetFromList` keeps a list as what `new` makes of it (unless `serialize` says how)."""
+    global _default_serialize
+    before, _default_serialize = _default_serialize, new
+    try:
+        yield
+    finally:
+        _default_serialize = before
+
+
 class DatasetFromList(data.Dataset):
     """A list as a map-style data set.
 
@@ -49,18 +65,21 @@ class DatasetFromList(data.Dataset):
         lst: the items.
         copy: hand out deep copies, so that what is done to an item stays outside. An item that was serialized
             is a copy anyway.
-        serialize: keep the items in one buffer that worker processes share (True), as they are (False), or in
+        serialize: keep the items in one buffer that worker processes share (True; see
+            `set_default_dataset_from_list_serialize_method` for another default), as they are (False), or in
             what the given function makes of the list.
+
+    Raises:
+        TypeError: `serialize` is none of these.
     """
 
     def __init__(self, lst: list[Any], copy: bool = True, serialize: bool | Callable[[list[Any]], Any] = True):
         if not isinstance(serialize, bool) and not callable(serialize):
             raise TypeError(f"serialize must be a bool or a function of the list, got {serialize!r}.")
         self._copy = copy and not serialize
-        if callable(serialize):
-            self._items = serialize(lst)
-        else:
-            self._items = _SerializedList(lst) if serialize else lst
+        if serialize is True:
+            serialize = _default_serialize
+        self._items = lst if serialize is False else serialize(lst)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -147,22 +166,27 @@ class ToIterableDataset(data.IterableDataset):
 
     Args:
         dataset: map-style.
-        sampler: yields indices.
+        sampler: yields indices; a torch Sampler.
         shard_sampler: split the sampler's stream over the workers of a DataLoader. Without, each worker
             yields the whole stream.
         shard_chunk_size: consecutive indices that go to one worker; with the batch size, a batch holds what
             the sampler gives in a row, for any number of workers.
+
+    Raises:
+        AssertionError: `dataset` is iterable already, or `sampler` is no Sampler.
     """
 
     def __init__(
         self,
         dataset: data.Dataset,
-        sampler: Iterable[int],
+        sampler: data.Sampler,
         shard_sampler: bool = True,
         shard_chunk_size: int = 1,
     ):
         if isinstance(dataset, data.IterableDataset):
-            raise TypeError("ToIterableDataset takes a map-style data set; this one is iterable already.")
+            raise AssertionError("ToIterableDataset takes a map-style data set; this one is iterable already.")
+        if not isinstance(sampler, data.Sampler):
+            raise AssertionError(f"ToIterableDataset: sampler must be a torch.utils.data.Sampler, got {sampler!r}.")
         self.dataset = dataset
         self.sampler = sampler
         self.shard_sampler = shard_sampler
@@ -197,15 +221,17 @@ class AspectRatioGroupedDataset(data.IterableDataset):
 
     Args:
         dataset: iterable of dicts with "width" and "height".
-        batch_size: images of a batch; an incomplete batch at the end is not yielded.
+        batch_size: images of a batch; an incomplete batch at the end is not yielded. Each iteration starts anew,
+            without what the one before left over.
     """
 
     def __init__(self, dataset: Iterable[dict[str, Any]], batch_size: int):
         self.dataset = dataset
         self.batch_size = batch_size
+        self._buckets: tuple[list, list] = ([], [])
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        buckets: tuple[list, list] = ([], [])
+        self._buckets = buckets = ([], [])
         for item in self.dataset:
             bucket = buckets[item["width"] <= item["height"]]
             bucket.append(item)

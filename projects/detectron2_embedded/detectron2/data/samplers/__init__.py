@@ -1,18 +1,17 @@
 """Samplers of training and inference."""
 
-from detectron2._subset import missing_names
 from detectron2.data.samplers.distributed_sampler import (
     InferenceSampler,
     RandomSubsetTrainingSampler,
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
+from detectron2.data.samplers.grouped_batch_sampler import GroupedBatchSampler
 
 __all__ = [
+    "GroupedBatchSampler",
     "InferenceSampler",
     "RandomSubsetTrainingSampler",
     "RepeatFactorTrainingSampler",
     "TrainingSampler",
 ]
-
-__getattr__ = missing_names(__name__, ["GroupedBatchSampler", "grouped_batch_sampler"])

@@ -134,16 +134,26 @@ class RepeatFactorTrainingSampler(TrainingSampler):
 
 
 class InferenceSampler(Sampler):
-    """Every index once over all ranks, in contiguous shares that differ by at most one."""
+    """Every index once over all ranks, in contiguous shares that differ by at most one, the first ones larger.
+
+    Raises:
+        AssertionError: `size` is not positive.
+    """
 
     def __init__(self, size: int):
         if size <= 0:
             raise AssertionError(f"InferenceSampler: size must be positive, got {size}. Is the data set empty?")
-        share, rest = divmod(size, comm.get_world_size())
-        rank = comm.get_rank()
-        start = share * rank + min(rank, rest)
         self._size = size
-        self._local_indices = range(start, start + share + (rank < rest))
+        self._rank = comm.get_rank()
+        self._world_size = comm.get_world_size()
+        self._local_indices = self._get_local_indices(size, self._world_size, self._rank)
+
+    @staticmethod
+    def _get_local_indices(total_size: int, world_size: int, rank: int) -> range:
+        """The share of one rank, which may be empty."""
+        share, rest = divmod(total_size, world_size)
+        start = share * rank + min(rank, rest)
+        return range(start, start + share + (rank < rest))
 
     def __iter__(self) -> Iterator[int]:
         yield from self._local_indices
