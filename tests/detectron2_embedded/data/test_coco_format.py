@@ -1,11 +1,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.data.build import print_instances_class_histogram
 from detectron2.data.datasets import convert_to_coco_json, load_coco_json, register_coco_instances
+from detectron2.data.detection_utils import check_metadata_consistency
 from detectron2.structures import BoxMode
+from pycocotools import mask as coco_mask
 
 CATEGORIES = [{"id": 40, "name": "tank"}, {"id": 3, "name": "ship"}, {"id": 7, "name": "car"}]
 
@@ -62,6 +65,7 @@ def test_a_file_without_annotations_gives_records_without_any(tmp_path):
     assert record["annotations"] == []
 
 
+@pytest.mark.subset
 @pytest.mark.parametrize(
     ("text", "words"), [("{", "not valid JSON"), ("[]", "COCO"), ('{"images": []}', "no categories")]
 )
@@ -72,6 +76,7 @@ def test_what_is_not_coco_is_an_error_that_names_the_file(tmp_path, text, words)
         load_coco_json(str(path), "")
 
 
+@pytest.mark.subset
 @pytest.mark.usefixtures("register")
 @pytest.mark.parametrize(
     ("change", "error"),
@@ -143,7 +148,14 @@ def test_records_written_as_coco_read_back(register, tmp_path):
     assert [len(r["annotations"]) for r in back] == [0, 1, 2]
     assert back[2]["annotations"][0]["bbox"] == [1, 2, 10, 20.5]
     assert back[2]["annotations"][1]["iscrowd"] == 1
-    assert [p.name for p in file.parent.iterdir()] == ["out.json"]
+
+
+@pytest.mark.subset
+def test_writing_leaves_nothing_else_behind(register, tmp_path):
+    register("format_test", list)
+    MetadataCatalog.get("format_test").set(thing_classes=[])
+    convert_to_coco_json("format_test", str(tmp_path / "new" / "out.json"))
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["out.json"]
 
 
 def test_a_written_file_is_kept_or_replaced(register, tmp_path, caplog):
@@ -158,16 +170,37 @@ def test_a_written_file_is_kept_or_replaced(register, tmp_path, caplog):
     assert json.loads(file.read_text())["images"] == []
 
 
-def test_area_comes_from_masks_where_there_are_any(register, tmp_path):
-    base = {"bbox": [0, 0, 4, 4], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
-    triangle = {**base, "segmentation": [[0, 0, 4, 0, 4, 4]]}
-    mask = {**base, "segmentation": {"size": [4, 4], "counts": [3, 5, 8]}}
-    record = {"file_name": "a", "height": 4, "width": 4, "image_id": 1, "annotations": [triangle, mask, base]}
+UNCOMPRESSED = {"size": [4, 4], "counts": [3, 5, 8]}
+
+
+def written_annotations(register, tmp_path, *segmentations) -> list[dict]:
+    annotations = [{"bbox": [0, 0, 4, 4], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0} for _ in segmentations]
+    for annotation, segmentation in zip(annotations, segmentations):
+        if segmentation is not None:
+            annotation["segmentation"] = segmentation
+    record = {"file_name": "a", "height": 4, "width": 4, "image_id": 1, "annotations": annotations}
     register("format_test", lambda: [record])
     MetadataCatalog.get("format_test").set(thing_classes=["ship"])
     convert_to_coco_json("format_test", str(tmp_path / "a.json"))
-    content = json.loads((tmp_path / "a.json").read_text())
-    assert [a["area"] for a in content["annotations"]] == [8, 5, 16]
+    return json.loads((tmp_path / "a.json").read_text())["annotations"]
+
+
+def test_masks_come_along_and_give_the_area(register, tmp_path):
+    polygons, mask = [[0.0, 0.0, 4.0, 0.0, 4.0, 4.0]], coco_mask.frPyObjects(UNCOMPRESSED, 4, 4)
+    written = written_annotations(register, tmp_path, polygons, mask, None)
+    assert [annotation["area"] for annotation in written] == [8, 5, 16]
+    assert written[0]["segmentation"] == polygons
+    assert coco_mask.area(written[1]["segmentation"]) == 5
+    assert "segmentation" not in written[2]
+
+
+@pytest.mark.subset
+def test_masks_without_compression_and_polygons_as_arrays_come_along(register, tmp_path):
+    """Detectron2 stops at both."""
+    triangle = np.array([[0, 0], [4, 0], [4, 4]])
+    written = written_annotations(register, tmp_path, UNCOMPRESSED, [triangle], [])
+    assert [annotation["area"] for annotation in written] == [5, 8, 16]
+    assert [annotation["segmentation"] for annotation in written] == [UNCOMPRESSED, [[0, 0, 4, 0, 4, 4]], []]
 
 
 def record(*category_ids: int, crowd: int = 0) -> dict:
@@ -198,10 +231,25 @@ def test_data_sets_that_do_not_fit_together_are_errors(register):
     register("background", lambda: [record()])
     MetadataCatalog.get("one").set(thing_classes=["ship"])
     MetadataCatalog.get("two").set(thing_classes=["tank"])
-    with pytest.raises(ValueError, match=r"thing_classes.*'one'.*'two'"):
+    with pytest.raises(ValueError, match="thing_classes"):
         get_detection_dataset_dicts(["one", "two"])
     with pytest.raises(AssertionError, match="'none' is empty"):
         get_detection_dataset_dicts(["one", "none"])
+    with pytest.raises(AssertionError):
+        get_detection_dataset_dicts("background")
+    with pytest.raises(AssertionError):
+        get_detection_dataset_dicts([])
+
+
+@pytest.mark.subset
+def test_data_sets_that_do_not_fit_together_are_named(register):
+    register("one", lambda: [record(0)])
+    register("two", lambda: [record(0)])
+    register("background", lambda: [record()])
+    MetadataCatalog.get("one").set(thing_classes=["ship"])
+    MetadataCatalog.get("two").set(thing_classes=["tank"])
+    with pytest.raises(ValueError, match=r"thing_classes.*'one'.*'two'"):
+        get_detection_dataset_dicts(["one", "two"])
     with pytest.raises(AssertionError, match="usable"):
         get_detection_dataset_dicts("background")
     with pytest.raises(NotImplementedError, match="proposal_files"):
@@ -210,11 +258,28 @@ def test_data_sets_that_do_not_fit_together_are_errors(register):
         get_detection_dataset_dicts([])
 
 
+def test_classes_that_are_not_known_stand_in_no_ones_way(register):
+    """As in Detectron2 0.6 (main of 2026-06-06): a data set may have no class names."""
+    register("one", lambda: [record(0)])
+    register("two", lambda: [record(0)])
+    MetadataCatalog.get("one").set(thing_classes=["ship"])
+    assert len(get_detection_dataset_dicts(["one", "two"])) == 2
+    assert len(get_detection_dataset_dicts(["two", "one"])) == 2
+    with pytest.raises(AttributeError):
+        check_metadata_consistency("thing_classes", ["one", "two"])
+    check_metadata_consistency("thing_classes", ["one"])
+    check_metadata_consistency("thing_classes", [])
+
+
 def test_histogram(caplog):
     caplog.set_level("INFO")
     print_instances_class_histogram([record(0, 2, 2), record(1, crowd=1)], ["ship", "tank", "car"])
     cells = [cell.strip() for cell in caplog.text.split("|")]
     counts = {name: cells[cells.index(name) + 1] for name in ("ship", "tank", "car", "total")}
     assert counts == {"ship": "1", "tank": "0", "car": "2", "total": "3"}
+
+
+@pytest.mark.subset
+def test_a_category_id_without_class_is_named():
     with pytest.raises(AssertionError, match=r"x\.png.*image_id 3.*\[5\].*3 classes"):
         print_instances_class_histogram([record(5)], ["ship", "tank", "car"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from detectron2.data import (
     DatasetMapper,
+    ToIterableDataset,
     build_batch_data_loader,
     build_detection_test_loader,
     build_detection_train_loader,
@@ -129,15 +130,16 @@ def test_the_total_batch_is_split_over_ranks(records, monkeypatch):
     assert len(next(iter(loader))) == 3
     assert len(next(iter(build_batch_data_loader(records, sampler, None, single_gpu_batch_size=5)))) == 5
     for total in (5, 0, -2):
-        with pytest.raises(AssertionError, match=f"multiple.*{total}"):
+        with pytest.raises(AssertionError, match=str(total)):
             build_batch_data_loader(records, sampler, total)
-    with pytest.raises(ValueError, match="not both"):
+    with pytest.raises(ValueError, match="single_gpu_batch_size"):
         build_batch_data_loader(records, sampler, 2, single_gpu_batch_size=2)
-    with pytest.raises(AssertionError, match="drop_last"):
+    with pytest.raises(AssertionError):
         build_batch_data_loader(records, sampler, 2, aspect_ratio_grouping=True, drop_last=False)
     assert comm.get_world_size() == 1
 
 
+@pytest.mark.subset
 @pytest.mark.parametrize(("damage", "num_workers"), [("absent", 0), ("garbage", 0), ("truncated", 0), ("garbage", 1)])
 def test_an_unreadable_image_is_named(records, damage, num_workers):
     file = Path(records[2]["file_name"])
@@ -152,7 +154,7 @@ def test_an_unreadable_image_is_named(records, damage, num_workers):
 
 def test_a_wrong_size_is_named(records):
     records[0]["height"] = 77
-    with pytest.raises(detection_utils.SizeMismatchError, match=r"0\.png.*100.*10x8.*10x77"):
+    with pytest.raises(detection_utils.SizeMismatchError, match=r"0\.png.*10\D+8\D.*10\D+77"):
         make_mapper()(records[0])
 
 
@@ -163,7 +165,9 @@ def test_a_record_without_size_gets_that_of_the_image(records):
     assert mapped["image"].shape == (3, 16, 20)
 
 
+@pytest.mark.subset
 def test_integer_boxes_keep_their_fraction(records):
+    """Detectron2 keeps the integers of such a box, and so loses the fractions when the image is resized."""
     instances = make_mapper(True, T.Resize((12, 15)))(records[0])["instances"]
     torch.testing.assert_close(instances.gt_boxes.tensor, torch.tensor([[1.5, 1.5, 6.0, 7.5]]))
 
@@ -193,6 +197,7 @@ def test_what_has_no_annotations_has_no_instances(records):
     assert "instances" not in make_mapper()(records[0])
 
 
+@pytest.mark.subset
 @pytest.mark.parametrize(
     "option",
     [
@@ -209,6 +214,7 @@ def test_masks_keypoints_and_proposals_say_where_they_are(option):
         DatasetMapper(True, augmentations=[], image_format="BGR", **option)
 
 
+@pytest.mark.subset
 def test_masks_in_an_annotation_are_refused(records):
     annotation = {**records[0]["annotations"][0], "segmentation": [[0, 0, 1, 1, 2, 0]]}
     with pytest.raises(NotImplementedError, match="segmentation"):
@@ -223,3 +229,64 @@ def test_images_are_shown_as_rgb():
     np.testing.assert_array_equal(detection_utils.convert_image_to_rgb(torch.from_numpy(image), "RGB"), image)
     gray = detection_utils.convert_image_to_rgb(image[..., :1], "L")
     np.testing.assert_array_equal(gray, np.repeat(image[..., :1], 3, axis=2))
+
+
+def test_bt_601():
+    """Recorded from Detectron2 0.6 (main of 2026-06-06): Y in [0, 1], and RGB in [0, 255] again."""
+    image = np.array([[[255, 0, 0], [10, 200, 30]]], dtype=np.uint8)
+    yuv = detection_utils.convert_PIL_to_numpy(Image.fromarray(image), "YUV-BT.601")
+    np.testing.assert_allclose(yuv, [[[0.299, -0.14713, 0.615], [0.48553, -0.18103, -0.39156]]], atol=1e-5)
+    np.testing.assert_allclose(detection_utils.convert_image_to_rgb(yuv, "YUV-BT.601"), image, atol=0.01)
+
+
+def test_boxes_of_annotations():
+    for box, mode, expected in (
+        ([1, 2, 3, 4], BoxMode.XYWH_ABS, [1, 2, 4, 6]),
+        ([1.0, 2.0, 3.0, 4.0], BoxMode.XYXY_ABS, [1.0, 2.0, 3.0, 4.0]),
+    ):
+        assert detection_utils.get_bbox({"bbox": box, "bbox_mode": mode}) == expected
+
+
+def test_label_maps_follow_the_image(records, tmp_path):
+    labels = np.zeros((8, 10), dtype=np.uint8)
+    labels[:, :4] = 7
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    records[0]["sem_seg_file_name"] = str(tmp_path / "labels.png")
+    for is_train in (True, False):
+        mapped = make_mapper(is_train, T.HFlipTransform(10), T.Resize((16, 20)))(records[0])
+        assert mapped["sem_seg"].dtype == torch.int64
+        np.testing.assert_array_equal(mapped["sem_seg"], labels[:, ::-1].repeat(2, 0).repeat(2, 1))
+        assert "sem_seg_file_name" not in mapped
+
+
+class KeepsCrowds(DatasetMapper):
+    def _transform_annotations(self, dataset_dict, transforms, image_shape):
+        assert not (self.use_instance_mask or self.use_keypoint or self.recompute_boxes)
+        for annotation in dataset_dict["annotations"]:
+            annotation["iscrowd"] = 0
+        super()._transform_annotations(dataset_dict, transforms, image_shape)
+
+
+def test_a_subclass_may_choose_annotations(records):
+    records[0]["annotations"][0]["iscrowd"] = 1
+    assert len(make_mapper()(records[0])["instances"]) == 0
+    mapper = KeepsCrowds(True, augmentations=[T.Resize((16, 20))], image_format="RGB")
+    assert mapper(records[0])["instances"].gt_boxes.tensor.tolist() == [[2, 2, 8, 10]]
+
+
+def test_the_log_says_what_is_applied(caplog):
+    caplog.set_level("INFO")
+    make_mapper(True, T.RandomFlip(prob=0.3), T.Resize(5))
+    make_mapper(False)
+    assert "in training: [RandomFlip(prob=0.3), Resize(shape=(5, 5))]" in caplog.text
+    assert "in inference: []" in caplog.text
+
+
+def test_an_iterable_data_set_takes_no_sampler(records):
+    stream = ToIterableDataset(records, TrainingSampler(len(records), shuffle=False))
+    loader = build_detection_train_loader(stream, mapper=make_mapper(), total_batch_size=2, aspect_ratio_grouping=False)
+    assert ids(itertools.islice(loader, 2)) == [[100, 101], [102, 103]]
+    with pytest.raises(AssertionError):
+        build_detection_train_loader(stream, mapper=None, sampler=TrainingSampler(7), total_batch_size=2)
+    with pytest.raises(AssertionError):
+        build_detection_train_loader(records, mapper=None, sampler=range(7), total_batch_size=2)

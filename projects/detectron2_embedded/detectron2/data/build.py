@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2._subset import ADVICE
+from detectron2._subset import ADVICE, missing_names
 from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.data.common import AspectRatioGroupedDataset, DatasetFromList, MapDataset, ToIterableDataset
 from detectron2.data.detection_utils import check_metadata_consistency
@@ -106,7 +106,8 @@ def get_detection_dataset_dicts(
     if not records:
         raise AssertionError(f"No image of {', '.join(names)} has usable annotations.")
     if check_consistency and annotated:
-        check_metadata_consistency("thing_classes", names)
+        with_classes = [name for name in names if MetadataCatalog.get(name).get("thing_classes") is not None]
+        check_metadata_consistency("thing_classes", with_classes)
         class_names = MetadataCatalog.get(names[0]).get("thing_classes")
         if class_names is not None:
             print_instances_class_histogram(records, class_names)
@@ -120,7 +121,7 @@ def trivial_batch_collator(batch: list[Any]) -> list[Any]:
 
 def worker_init_reset_seed(worker_id: int) -> None:
     """Give each worker of a DataLoader its own random state, drawn from the loader's seed."""
-    seed_all_rng((torch.initial_seed() + worker_id) % 2**31)
+    seed_all_rng(torch.initial_seed() % 2**31 + worker_id)
 
 
 def build_batch_data_loader(
@@ -280,3 +281,6 @@ def build_detection_test_loader(
         num_workers=num_workers,
         collate_fn=collate_fn or trivial_batch_collator,
     )
+
+
+__getattr__ = missing_names(__name__, ["filter_images_with_few_keypoints", "load_proposals_into_dataset"])

@@ -2,6 +2,7 @@
 
 import os
 
+from detectron2._subset import missing_names
 from detectron2.data.datasets.builtin_meta import coco_metadata
 from detectron2.data.datasets.coco import register_coco_instances
 
@@ -27,3 +28,15 @@ def register_all_coco(root: str) -> None:
 
 
 register_all_coco(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))  # noqa: PTH111
+
+
+__getattr__ = missing_names(
+    __name__,
+    [
+        "register_all_ade20k",
+        "register_all_cityscapes",
+        "register_all_cityscapes_panoptic",
+        "register_all_lvis",
+        "register_all_pascal_voc",
+    ],
+)

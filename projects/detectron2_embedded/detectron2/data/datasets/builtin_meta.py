@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from detectron2._subset import missing_names
+
 _GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 _NAMES = (
@@ -27,3 +29,16 @@ def coco_metadata() -> dict[str, Any]:
         "thing_dataset_id_to_contiguous_id": {c["id"]: index for index, c in enumerate(COCO_CATEGORIES)},
         "thing_classes": [c["name"] for c in COCO_CATEGORIES],
     }
+
+
+__getattr__ = missing_names(
+    __name__,
+    [
+        "ADE20K_SEM_SEG_CATEGORIES",
+        "CITYSCAPES_CATEGORIES",
+        "COCO_PERSON_KEYPOINT_FLIP_MAP",
+        "COCO_PERSON_KEYPOINT_NAMES",
+        "KEYPOINT_CONNECTION_RULES",
+        "_get_builtin_metadata",
+    ],
+)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2._subset import missing_names
 from detectron2.data.catalog import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager, replace_file
@@ -170,7 +171,7 @@ def register_coco_instances(name: str, metadata: dict[str, Any], json_file: str,
 
 
 def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
-    """The records of a registered data set in COCO's format (boxes; polygons and RLE masks give the area).
+    """The records of a registered data set in COCO's format; polygons and RLE masks come along and give the area.
 
     Category ids are those of `thing_dataset_id_to_contiguous_id` where the metadata has it, else contiguous.
     """
@@ -187,16 +188,17 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
         images.append({"id": image_id, **size, "file_name": str(record["file_name"])})
         for annotation in record.get("annotations", ()):
             box = BoxMode.convert(list(map(float, annotation["bbox"])), annotation["bbox_mode"], BoxMode.XYWH_ABS)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,  # 0 would read as "no match" in pycocotools
-                    "image_id": image_id,
-                    "bbox": [round(float(value), 3) for value in box],
-                    "area": _area(annotation.get("segmentation"), box),
-                    "iscrowd": int(annotation.get("iscrowd", 0)),
-                    "category_id": original_id[annotation["category_id"]],
-                }
-            )
+            converted = {
+                "id": len(annotations) + 1,  # 0 would read as "no match" in pycocotools
+                "image_id": image_id,
+                "bbox": [round(float(value), 3) for value in box],
+                "area": _area(annotation.get("segmentation"), box),
+                "iscrowd": int(annotation.get("iscrowd", 0)),
+                "category_id": original_id[annotation["category_id"]],
+            }
+            if "segmentation" in annotation:
+                converted["segmentation"] = _segmentation_for_json(annotation["segmentation"])
+            annotations.append(converted)
     categories = [{"id": original_id[i], "name": name} for i, name in enumerate(metadata.thing_classes)]
     return {
         "info": {},
@@ -205,6 +207,14 @@ def convert_to_coco_dict(dataset_name: str) -> dict[str, Any]:
         "annotations": annotations,
         "licenses": None,
     }
+
+
+def _segmentation_for_json(segmentation: dict[str, Any] | Sequence[Any]) -> Any:
+    """Polygons as lists of numbers, RLE with its counts as text."""
+    if not isinstance(segmentation, dict):
+        return [np.asarray(polygon).reshape(-1).tolist() for polygon in segmentation]
+    counts = segmentation["counts"]
+    return {**segmentation, "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
 
 
 def _area(segmentation: Any, box: Sequence[float]) -> float:
@@ -236,3 +246,6 @@ def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool
     with replace_file(path) as file:
         file.write(json.dumps(content))
     logger.info("Wrote data set %r in COCO's format to %s.", dataset_name, path)
+
+
+__getattr__ = missing_names(__name__, ["load_sem_seg"])
