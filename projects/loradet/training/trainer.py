@@ -179,7 +179,9 @@ class Trainer(TrainerBase):
         distributed = isinstance(self.model, DistributedDataParallel)
         with self.model.no_sync() if distributed and not exchange else contextlib.nullcontext():
             try:
-                with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+                with self._autocast(), torch.jit.optimized_execution(False):
+                    # Detectron2's focal loss is TorchScript. Optimized, its gradient is rounded in another way from the
+                    # second call on, so that a resumed run, and one on the embedded Detectron2, would drift away.
                     losses = self.model(batch)
             except FloatingPointError as error:
                 errors.append(str(error).rstrip("."))
@@ -192,6 +194,9 @@ class Trainer(TrainerBase):
                 total = sum(losses.values()) / self.accumulate
                 self.scaler.scale(total).backward()
         return {name: value.detach() / self.accumulate for name, value in losses.items()}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None)
 
     def _mean_losses(self, sums: dict[str, torch.Tensor], data_time: float, image_ids: list[Any]) -> dict[str, float]:
         """Means over processes. All of them learn here of an interrupt, and all raise for a bad loss."""
