@@ -10,15 +10,16 @@ The environment variable `DETECTRON2_EMBEDDED` decides:
 `LORADET_DETECTRON2` is its alias, with the words `auto`, `embedded` and `installed`.
 
 Importing this package needs nothing but the standard library, and never imports `detectron2` itself. Where an
-installed one is in use, importing it says in one line when it is too old or cannot be imported; see `installed`.
+installed one is in use, importing it says in one line when it is too old or cannot be imported
+(`which_detectron2.installed`).
 """
 
 import sys
 
-from detectron2_embedded import installed
-from detectron2_embedded.choice import choice, how_to_use
-from detectron2_embedded.description import Detectron2, describe
-from detectron2_embedded.location import ROOT, is_embedded, origin
+from detectron2_embedded.which_detectron2 import installed
+from detectron2_embedded.which_detectron2.choice import choice, how_to_use
+from detectron2_embedded.which_detectron2.description import Detectron2, describe
+from detectron2_embedded.which_detectron2.location import ROOT, is_embedded, origin
 
 __all__ = ["ROOT", "Detectron2", "activate", "describe", "is_embedded", "origin"]
 

@@ -6,7 +6,6 @@ words of the linker and the ways out.
 """
 
 import functools
-import importlib.metadata
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -15,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from detectron2_embedded.choice import how_to_use
-from detectron2_embedded.location import EMBEDDED, version_of
+from detectron2_embedded.which_detectron2.choice import how_to_use
+from detectron2_embedded.which_detectron2.location import EMBEDDED, version_of
 
 COMPILED = "detectron2._C"
 
@@ -70,7 +69,7 @@ class _Watch:
                 raise InstalledError(problem, name=fullname)
         others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
         spec = next((spec for finder in others if (spec := finder.find_spec(fullname, path, target))), None)
-        if spec is None and fullname == COMPILED and self._is_importing():
+        if spec is None and folder is not None and fullname == COMPILED and self._is_importing():
             _say_what_is_not_built(folder)
         folder = folder or _folder(spec.origin if spec is not None and spec.has_location else None)
         if spec is None or spec.loader is None or folder in (None, EMBEDDED):
@@ -91,17 +90,16 @@ class _Watch:
             self._depth.value = getattr(self._depth, "value", 0) + 1
             try:
                 return step(argument)
-            except (InstalledError, _CompiledPartError) as error:
-                if outermost and isinstance(error, _CompiledPartError):
-                    raise InstalledError(_cannot_be_imported(folder, str(error)), name=fullname) from error
+            except InstalledError:
                 raise
             except Exception as error:
-                if fullname == COMPILED and not outermost:
+                says_itself = fullname == COMPILED or isinstance(error, _CompiledPartError)
+                if outermost:
+                    why = str(error) if says_itself else f"{type(error).__name__}: {error}"
+                    raise InstalledError(_cannot_be_imported(folder, why), name=fullname) from error
+                if fullname == COMPILED:
                     raise _CompiledPartError(str(error)) from error
-                if not outermost:
-                    raise  # Detectron2 tries some imports, and has an answer where they fail
-                kind = "" if fullname == COMPILED else f"{type(error).__name__}: "
-                raise InstalledError(_cannot_be_imported(folder, f"{kind}{error}"), name=fullname) from error
+                raise  # Detectron2 tries some imports, and has an answer where they fail
             finally:
                 self._depth.value -= 1
 
@@ -135,8 +133,10 @@ def _way_out() -> str:
 
 
 def _torch_version() -> str:
-    if "torch" in sys.modules:
-        return getattr(sys.modules["torch"], "__version__", "unknown")
+    if version := getattr(sys.modules.get("torch"), "__version__", None):
+        return version
+    import importlib.metadata  # takes long, and is not needed otherwise
+
     try:
         return importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:

@@ -1,18 +1,13 @@
 """Which Detectron2 is in use, for logs and records."""
 
-import importlib.metadata
-import json
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from detectron2_embedded.installed import why_too_old
-from detectron2_embedded.location import is_embedded, origin, version_of
+from detectron2_embedded.which_detectron2.installed import why_too_old
+from detectron2_embedded.which_detectron2.location import is_embedded, origin, version_of
 
 
-@dataclass(frozen=True)
-class Detectron2:
+class Detectron2(NamedTuple):
     """A Detectron2 that `import detectron2` gives.
 
     Attributes:
@@ -61,6 +56,8 @@ def describe() -> Detectron2:
 
 def _revision(folder: Path) -> str | None:
     """Revision of the repository that keeps the package's files; one that merely lies above them does not count."""
+    import subprocess  # here and below: a tenth of a second that `import detectron2_embedded` does without
+
     try:
         _git(folder, "ls-files", "--error-unmatch", "__init__.py")
         revision = _git(folder, "rev-parse", "HEAD")
@@ -71,12 +68,17 @@ def _revision(folder: Path) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
+    import subprocess
+
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _revision_that_pip_noted(folder: Path) -> str | None:
     """The commit of a `pip install git+https://…`."""
+    import importlib.metadata
+    import json
+
     try:
         distribution = importlib.metadata.distribution("detectron2")
     except importlib.metadata.PackageNotFoundError:
