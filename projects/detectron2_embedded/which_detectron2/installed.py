@@ -24,6 +24,10 @@ class InstalledError(ImportError):
     """The installed Detectron2 cannot be used; the message says why, and what to do."""
 
 
+class MissingModuleError(InstalledError, ModuleNotFoundError):
+    """The installed Detectron2 imports a module that is not installed."""
+
+
 class _CompiledPartError(OSError):
     """`detectron2._C` is there and cannot be loaded. No ImportError: Detectron2 would take it for "not built"."""
 
@@ -92,11 +96,17 @@ class _Watch:
                 return step(argument)
             except InstalledError:
                 raise
+            except ModuleNotFoundError as error:
+                if not outermost:
+                    raise
+                way_out = f"Install that, or {_way_out()}."
+                raise MissingModuleError(f"{_cannot_be_imported(folder, error)} {way_out}", name=error.name) from error
             except Exception as error:
                 says_itself = fullname == COMPILED or isinstance(error, _CompiledPartError)
                 if outermost:
-                    why = str(error) if says_itself else f"{type(error).__name__}: {error}"
-                    raise InstalledError(_cannot_be_imported(folder, why), name=fullname) from error
+                    why = error if says_itself else f"{type(error).__name__}: {error}"
+                    way_out = f"Install it again as its own guide says, {_built_for()}, or {_way_out()}."
+                    raise InstalledError(f"{_cannot_be_imported(folder, why)} {way_out}", name=fullname) from error
                 if fullname == COMPILED:
                     raise _CompiledPartError(str(error)) from error
                 raise  # Detectron2 tries some imports, and has an answer where they fail
@@ -116,12 +126,8 @@ def _say_what_is_not_built(folder: Path) -> None:
     raise ImportError("Its compiled part, detectron2._C, has not been built.", name=COMPILED)
 
 
-def _cannot_be_imported(folder: Path, why: str) -> str:
-    why = " ".join(why.split()).rstrip(".")
-    return (
-        f"{_name(folder)} cannot be imported: {why}. Install it again as its own guide says, built for this torch "
-        f"({_torch_version()}), or {_way_out()}."
-    )
+def _cannot_be_imported(folder: Path, why: object) -> str:
+    return f"{_name(folder)} cannot be imported: {' '.join(str(why).split()).rstrip('.')}."
 
 
 def _name(folder: Path) -> str:
@@ -132,15 +138,16 @@ def _way_out() -> str:
     return f"set {how_to_use('always')} to use the subset in detectron2_embedded"
 
 
-def _torch_version() -> str:
-    if version := getattr(sys.modules.get("torch"), "__version__", None):
-        return version
-    import importlib.metadata  # takes long, and is not needed otherwise
+def _built_for() -> str:
+    version = getattr(sys.modules.get("torch"), "__version__", None)
+    if version is None:
+        import importlib.metadata  # takes long, and is not needed otherwise
 
-    try:
-        return importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        return "which is not installed"
+        try:
+            version = importlib.metadata.version("torch")
+        except importlib.metadata.PackageNotFoundError:
+            return "built for the torch that is used"
+    return f"built for this torch ({version})"
 
 
 def _folder(file: str | None) -> Path | None:
