@@ -11,7 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "projects" / "detectron2_embedded"
-MODULES = {"hydra-core": "hydra", "pyyaml": "yaml", "pillow": "PIL"}  # where they differ from the distribution's name
+MODULES = {
+    "hydra-core": "hydra",
+    "pyyaml": "yaml",
+    "pillow": "PIL",
+    "opencv-python-headless": "cv2",
+}  # where they differ from the distribution's name
 
 
 def requirements(file: Path, begin: str) -> dict[str, str]:
