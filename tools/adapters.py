@@ -217,12 +217,17 @@ def main() -> None:
     arguments = parse_arguments()
     command = {"inspect": inspect, "export": export, "merge": merge, "apply": apply}[arguments.command]
 
-    import loradet  # noqa: F401  (before anything of detectron2)
-    from loradet.adapters import AdapterError
+    try:
+        import loradet  # noqa: F401  (before anything of detectron2)
+        from loradet.adapters import AdapterError
+    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
+        sys.exit(f"error: {error}")
 
     try:
         command(arguments)
     except AdapterError as error:  # several lines where much differs
+        sys.exit(f"error: {error}")
+    except (ImportError, OSError) as error:  # what judges other errors needs a Detectron2 that can be used
         sys.exit(f"error: {error}")
     except Exception as error:
         from loradet.training.command import is_user_error, one_line  # takes seconds

@@ -82,10 +82,13 @@ def main() -> None:
 
     from tabulate import tabulate
 
-    import loradet  # noqa: F401
-    from loradet.experiments.benchmark_command import run_benchmark
-    from loradet.files import write_json
-    from loradet.training.command import is_user_error, one_line
+    try:
+        import loradet  # noqa: F401
+        from loradet.experiments.benchmark_command import run_benchmark
+        from loradet.files import write_json
+        from loradet.training.command import is_user_error, one_line
+    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
+        sys.exit(f"error: {error}")
 
     try:
         result = run_benchmark(arguments)

@@ -6,6 +6,7 @@ steps; `lean` holds one step's state at a time. The size is that of a ViM-Tiny b
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -29,8 +30,11 @@ def main() -> None:
     import torch
     from tabulate import tabulate
 
-    from loradet.experiments.benchmark_scan import benchmark_scan
-    from loradet.files import write_json
+    try:
+        from loradet.experiments.benchmark_scan import benchmark_scan
+        from loradet.files import write_json
+    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
+        sys.exit(f"error: {error}")
 
     torch.set_num_threads(arguments.threads)
     result = benchmark_scan(arguments.against, backward=arguments.backward, **numbers)

@@ -29,12 +29,15 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    import loradet  # noqa: F401
-    from loradet.evaluation.calibration_files import MAIN, bootstrap_files, calibrate_files
-    from loradet.evaluation.calibration_report import CalibrationSettings
-    from loradet.evaluation.calibration_tables import calibration_tables, interval_table
-    from loradet.evaluation.numbering import annotations_of
-    from loradet.training.command import USER_ERRORS, one_line
+    try:
+        import loradet  # noqa: F401
+        from loradet.evaluation.calibration_files import MAIN, bootstrap_files, calibrate_files
+        from loradet.evaluation.calibration_report import CalibrationSettings
+        from loradet.evaluation.calibration_tables import calibration_tables, interval_table
+        from loradet.evaluation.numbering import annotations_of
+        from loradet.training.command import USER_ERRORS, one_line
+    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
+        sys.exit(f"error: {error}")
 
     try:
         annotations = arguments.annotations or annotations_of(arguments.predictions)

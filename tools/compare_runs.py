@@ -12,11 +12,11 @@ def main() -> None:
     parser.add_argument("--split", default="val", help="whose metrics to show (%(default)s)")
     arguments = parser.parse_args()
 
-    from loradet.experiments.compare import comparison
-
     try:
+        from loradet.experiments.compare import comparison
+
         print(comparison(arguments.runs, arguments.split))
-    except (ValueError, OSError) as error:
+    except (ImportError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -22,12 +22,12 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
 
-    import loradet  # noqa: F401  (before anything of detectron2)
-    from loradet.training.pickled_weights import convert_weights
-
     try:
+        import loradet  # noqa: F401  (before anything of detectron2)
+        from loradet.training.pickled_weights import convert_weights
+
         weights = convert_weights(arguments.source, arguments.output)
-    except (ValueError, OSError) as error:
+    except (ImportError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     size = arguments.output.stat().st_size / 1e6
     print(f"Written: {arguments.output} ({len(weights.tensors)} tensors, {size:.1f} MB)")

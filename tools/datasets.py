@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         return options.run(options)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -90,9 +90,12 @@ def _add_smoke_size(parser: argparse.ArgumentParser) -> None:
 def main() -> int:
     arguments = parse_arguments()
 
-    import loradet  # noqa: F401  (before anything of detectron2)
-    from loradet.experiments.command import run_command
-    from loradet.training.command import USER_ERRORS, one_line
+    try:
+        import loradet  # noqa: F401  (before anything of detectron2)
+        from loradet.experiments.command import run_command
+        from loradet.training.command import USER_ERRORS, one_line
+    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
+        sys.exit(f"error: {error}")
 
     try:
         return run_command(arguments)

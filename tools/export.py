@@ -34,10 +34,13 @@ def main() -> None:
     if arguments.input_size and min(arguments.input_size) < 1:
         parser.error("--input-size: expected a height and a width in pixels")
 
-    import loradet  # noqa: F401
-    from loradet.inference.export import export_checkpoint
-    from loradet.inference.metadata import describe
-    from loradet.training.command import USER_ERRORS, load_config, one_line
+    try:
+        import loradet  # noqa: F401
+        from loradet.inference.export import export_checkpoint
+        from loradet.inference.metadata import describe
+        from loradet.training.command import USER_ERRORS, load_config, one_line
+    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
+        sys.exit(f"error: {error}")
 
     try:
         metadata = export_checkpoint(

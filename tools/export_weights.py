@@ -17,10 +17,10 @@ def main() -> None:
 
     import torch
 
-    import loradet  # noqa: F401
-    from loradet.backbones.export import export_weights
-
     try:
+        import loradet  # noqa: F401
+        from loradet.backbones.export import export_weights
+
         digest = export_weights(
             arguments.checkpoint,
             arguments.output,
@@ -28,7 +28,7 @@ def main() -> None:
             rest=arguments.rest,
             dtype=getattr(torch, arguments.dtype),
         )
-    except (ValueError, OSError) as error:
+    except (ImportError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB, sha256 {digest}")
 

@@ -52,8 +52,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    import loradet  # noqa: F401  (before anything of detectron2)
-    from loradet.training.command import run_command
+    try:
+        import loradet  # noqa: F401  (before anything of detectron2)
+        from loradet.training.command import run_command
+    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
+        sys.exit(f"error: {error}")
 
     sys.exit(run_command(arguments))
 

@@ -37,9 +37,12 @@ def main() -> None:
     if arguments.batch_size < 1:
         parser.error("--batch-size: expected 1 or more")
 
-    import loradet  # noqa: F401
-    from loradet.inference.command import predict_checkpoint, predict_exported
-    from loradet.training.command import USER_ERRORS, load_config, one_line
+    try:
+        import loradet  # noqa: F401
+        from loradet.inference.command import predict_checkpoint, predict_exported
+        from loradet.training.command import USER_ERRORS, load_config, one_line
+    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
+        sys.exit(f"error: {error}")
 
     options = {
         "score_threshold": arguments.score_threshold,

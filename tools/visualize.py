@@ -116,9 +116,12 @@ def _check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 def main() -> None:
     arguments = parse_arguments()
 
-    import loradet  # noqa: F401
-    from loradet.training.command import USER_ERRORS, one_line
-    from loradet.visualization.command import run_command
+    try:
+        import loradet  # noqa: F401
+        from loradet.training.command import USER_ERRORS, one_line
+        from loradet.visualization.command import run_command
+    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
+        sys.exit(f"error: {error}")
 
     try:
         written = run_command(arguments)

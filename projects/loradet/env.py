@@ -1,5 +1,6 @@
 """Prints which Detectron2 is used and the versions of what results depend on: `python -m loradet.env`."""
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -15,11 +16,11 @@ PACKAGES = (
 
 
 def collect() -> dict[str, str]:
-    """What there is, by name. Imports torch, but not detectron2."""
+    """What there is, by name. Imports torch, and an installed detectron2, whose compiled part may not load."""
     rows = {
         "loradet": f"{loradet.__version__} ({os.path.dirname(loradet.__file__)})",  # noqa: PTH120
-        "detectron2": describe_detectron2(),
-        "LORADET_DETECTRON2": os.environ.get("LORADET_DETECTRON2") or "auto (not set)",
+        **_detectron2(),
+        **_variables(),
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
     }
@@ -28,12 +29,28 @@ def collect() -> dict[str, str]:
     return rows
 
 
-def describe_detectron2() -> str:
-    """`embedded` or `installed` with its version, and its folder."""
-    folder = detectron2_embedded.origin()
-    if detectron2_embedded.is_embedded():
-        return f"embedded ({folder})"
-    return f"installed {_version('detectron2')} ({folder})"
+def _detectron2() -> dict[str, str]:
+    found = detectron2_embedded.describe()
+    row = {"detectron2": f"{found}: {found.problem}" if found.problem else str(found)}
+    if found.kind == "installed" and not found.problem:
+        row["detectron2._C"] = _compiled_part()
+    return row
+
+
+def _compiled_part() -> str:
+    try:
+        importlib.import_module("detectron2._C")
+    except ModuleNotFoundError as error:
+        return "not built" if error.name == "detectron2._C" else str(error)
+    except ImportError as error:
+        return str(error)
+    return "loads"
+
+
+def _variables() -> dict[str, str]:
+    names = ("DETECTRON2_EMBEDDED", "LORADET_DETECTRON2")
+    given = {name: os.environ[name] for name in names if os.environ.get(name)}
+    return given or {names[0]: "auto (not set)"}
 
 
 def _version(package: str) -> str:

@@ -7,11 +7,9 @@ import detectron2
 import pytest
 from detectron2.utils.registry import locate
 
-import detectron2_embedded
+pytestmark = pytest.mark.subset
 
-pytestmark = pytest.mark.skipif(not detectron2_embedded.is_embedded(), reason="of the embedded subset")
-
-SAYS = r"^detectron2\.{} is not part of the embedded subset .*LORADET_DETECTRON2=installed"
+SAYS = r"^detectron2\.{} is not part of the embedded subset .*DETECTRON2_EMBEDDED=never"
 
 MODULES = [
     "_C",

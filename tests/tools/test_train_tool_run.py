@@ -1,8 +1,11 @@
 """What one whole run of the training tool leaves behind, and what `--eval-only` makes of it."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
+import detectron2
 import pytest
 import torch
 from detectron2.config import LazyConfig
@@ -11,6 +14,8 @@ from detectron2.engine import default_argument_parser
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_tool import CONFIG, arguments, call, lines, snapshot, succeed, tool
+
+import detectron2_embedded
 
 SPLITS = ("val", "test")
 SETTINGS = ["train.eval_splits=[val,test]", "train.checkpointer.max_to_keep=2", "model.test_score_thresh=0.0"]
@@ -108,6 +113,16 @@ def test_run_json_is_complete(run):
     assert 0 < parts["backbone"]["trainable"] < parts["backbone"]["total"]
     assert parts["all"]["total"] == sum(parts[name]["total"] for name in ("backbone", "neck", "head"))
     assert read(run / "parameters.json")["all"] == parts["all"]
+
+
+def test_log_and_record_say_which_detectron2_is_in_use(run):
+    version, kind = detectron2.__version__, "embedded" if detectron2_embedded.is_embedded() else "installed"
+    first, second = (run / "log.txt").read_text().splitlines()[:2]
+    folder = Path(detectron2.__file__).resolve().parent
+    assert f"Detectron2 in use: {kind} {version} ({folder}" in first and "Process 0 of 1" in second
+    label, _, revision = read(run / "run.json")["versions"]["detectron2"].partition(" (")
+    assert label == f"{kind} {version}"
+    assert not revision or re.fullmatch(r"[0-9a-f]{12}(\+changes)?\)", revision)
 
 
 def test_what_trains_is_in_the_log(run):

@@ -6,8 +6,8 @@ from importlib.abc import MetaPathFinder
 from typing import Any, NoReturn
 
 ADVICE = (
-    "is not part of the embedded subset of Detectron2. An installed Detectron2 has it: install one as its "
-    "own guide says and set LORADET_DETECTRON2=installed (or leave it unset)."
+    "is not part of the embedded subset of Detectron2 (detectron2_embedded). An installed Detectron2 has it: install "
+    "one as its own guide says and set DETECTRON2_EMBEDDED=never (or leave it unset)."
 )
 
 

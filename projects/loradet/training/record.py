@@ -145,7 +145,7 @@ def _git(folder: Path, *arguments: str) -> str:
 def _versions() -> dict[str, str | None]:
     return {
         "loradet": loradet.__version__,
-        "detectron2": "embedded" if detectron2_embedded.is_embedded() else str(detectron2_embedded.origin()),
+        "detectron2": detectron2_embedded.describe().label,
         "python": sys.version.split()[0],
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,

@@ -11,6 +11,8 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
+import detectron2_embedded
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,6 +32,8 @@ def setup_process(cfg: DictConfig, output_dir: Path) -> torch.device:
     # Processes draw different dropout masks; the data order has its own seed.
     seed_all_rng(cfg.train.seed + rank)
     torch.backends.cudnn.benchmark = cfg.train.cudnn_benchmark
+    if comm.is_main_process():
+        logger.info("Detectron2 in use: %s.", detectron2_embedded.describe())
     logger.info("Process %d of %d on %s, seed %d.", rank, comm.get_world_size(), device, cfg.train.seed)
     if comm.is_main_process():
         logger.debug("Environment:\n%s", collect_env_info())

@@ -33,7 +33,8 @@ def collect_env_info() -> str:
         ("cv2", _opencv_version()),
         ("CPU threads", torch.get_num_threads()),
     ]
-    for variable in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "DETECTRON2_DATASETS", "LORADET_DETECTRON2"):
+    which = ("DETECTRON2_EMBEDDED", "LORADET_DETECTRON2")
+    for variable in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "DETECTRON2_DATASETS", *which):
         if variable in os.environ:
             rows.append((variable, os.environ[variable]))
     return tabulate([(name, str(value)) for name, value in rows], disable_numparse=True)
