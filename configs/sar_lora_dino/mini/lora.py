@@ -1,3 +1,5 @@
-"""LoRA on the frozen backbone, of rank 16 on fc1 and fc2; the study's grid changes rank, alpha and targets."""
+"""LoRA on the frozen backbone; the study's grid gives rank, alpha and targets."""
 
 from .base import data, dataloader, lr_multiplier, model, optimizer, train
+
+model.backbone.bottom_up.update(rank=None, alpha=None, targets=None)

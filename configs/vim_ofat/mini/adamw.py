@@ -1,7 +1,7 @@
-"""AdamW with the study's settings; the grid changes the learning rate."""
+"""AdamW with the study's settings; the grid gives the learning rate."""
 
 from ...common.optim import AdamW as optimizer
 from .base import data, dataloader, lr_multiplier, model, train
 
-optimizer.lr = 1e-3
+optimizer.lr = None
 optimizer.weight_decay = 0.1

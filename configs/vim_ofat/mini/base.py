@@ -1,7 +1,7 @@
 """What the factorial shares: the quickstart's detector, LoRA on a small pretrained backbone, one pass over 800 scenes.
 
-The study's grid changes learning rate (1e-3) and batch size (8), the files beside this one give the optimizer. The
-number of images that a run sees is the same for every batch size. About a minute on one CPU core.
+Learning rate and batch size come from the study's grid, the optimizer from the files beside this one. The number of
+images that a run sees is the same for every batch size. About a minute on one CPU core.
 """
 
 from ...common.schedule import multistep_70_90 as lr_multiplier
@@ -10,6 +10,7 @@ from ...quickstart import data, dataloader, model, train
 data.name = "vim_ofat_mini"
 data.root = "datasets/synthetic_mini"
 dataloader.train.dataset.filter_empty = False
+dataloader.train.total_batch_size = None
 lr_multiplier.iterations = 5
 train.max_iter = "1 epochs"
 train.eval_period = "0.5 epochs"

@@ -2,17 +2,22 @@ import json
 
 from adapter_nets import Backbone, Detector
 from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import Backbone as BackboneBase
 from detectron2.modeling.backbone import SimpleFeaturePyramid
 from torch import nn
 
 from loradet.adapters import freeze, lora, parameter_table
 
 
-class Patches(nn.Conv2d):
+class Patches(BackboneBase):
     """A plain backbone of one layer."""
 
     def __init__(self):
-        super().__init__(3, 8, 16, 16)
+        super().__init__()
+        self.proj = nn.Conv2d(3, 8, 16, 16)
+
+    def forward(self, x):
+        return {"map": self.proj(x)}
 
     def output_shape(self):
         return {"map": ShapeSpec(channels=8, stride=16)}

@@ -238,11 +238,11 @@ def test_an_image_smaller_than_a_patch():
 def test_the_documented_settings_for_a_backbone_that_trains(tmp_path):
     lines = (ROOT / "docs" / "vision_mamba.md").read_text(encoding="utf-8").splitlines()
     start = next(i for i, line in enumerate(lines) if "import vim_lr_factors" in line)
-    cfg = LazyConfig.load(ROOT / "configs" / "vim_ofat" / "base.py")
+    cfg = LazyConfig.load(str(ROOT / "configs" / "vim_ofat" / "base.py"))
     shown = "\n".join(line.strip() for line in lines[start : lines.index("", start + 2)])
     exec(shown, {"L": LazyCall, "model": cfg.model, "optimizer": cfg.optimizer})
-    LazyConfig.save(cfg, tmp_path / "config.yaml")
-    cfg = LazyConfig.load(tmp_path / "config.yaml")  # as a run leaves it
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    cfg = LazyConfig.load(str(tmp_path / "config.yaml"))  # as a run leaves it
     cfg.model.backbone.net.module = LazyCall(VisionMamba)(random_weights=True, **SIZES | {"depth": 24})
 
     net = instantiate(cfg.model.backbone.net)

@@ -87,7 +87,9 @@ class Fourier(nn.Module):
 
 def test_what_has_no_rule_is_listed():
     found = model_statistics(Detector(Fourier()), (8, 12))
-    assert found.uncounted == {"aten::fft_rfft2": 1} and found.flops["head"] == 0
+    # An installed Detectron2 counts no absolute values either.
+    assert {name: n for name, n in found.uncounted.items() if name != "aten::abs"} == {"aten::fft_rfft2": 1}
+    assert found.flops["head"] == 0
     assert "aten::fft_rfft2 (1 times)" in str(found)
 
 

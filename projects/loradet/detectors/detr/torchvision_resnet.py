@@ -62,6 +62,9 @@ class TorchvisionResNet(Backbone):
         self._out_feature_channels = {name: widths[name] for name in self._out_features}
         if norm == "FrozenBN":
             FrozenBatchNorm2d.convert_frozen_batchnorm(self.body)
+            for module in self.body.modules():
+                if isinstance(module, FrozenBatchNorm2d):
+                    module.num_batches_tracked = None  # which Detectron2 keeps, and published DETRs do not have
         if weights is not None:
             _load(self.body, weights, known, depth)
 
