@@ -10,7 +10,6 @@
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 STEPS = {"eval": 1, "memory": 3}
@@ -83,18 +82,14 @@ def main() -> None:
     from tabulate import tabulate
 
     import loradet  # noqa: F401
+    from loradet.errors import errors_in_one_line
     from loradet.experiments.benchmark_command import run_benchmark
     from loradet.files import write_json
-    from loradet.training.command import is_user_error, one_line
 
-    try:
+    with errors_in_one_line():
         result = run_benchmark(arguments)
         if arguments.json:
             write_json(arguments.json, result)
-    except Exception as error:
-        if not is_user_error(error):
-            raise
-        sys.exit(f"error: {one_line(error)}")
     rows = [(name, _shown(value)) for name, value in result.items()]
     print(tabulate(rows, headers=(arguments.part, arguments.config_file), disable_numparse=True))
 

@@ -2,7 +2,6 @@
 """Print finished runs side by side: AP, parameters by part, adapter size, speed and time."""
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -12,12 +11,11 @@ def main() -> None:
     parser.add_argument("--split", default="val", help="whose metrics to show (%(default)s)")
     arguments = parser.parse_args()
 
+    from loradet.errors import errors_in_one_line
     from loradet.experiments.compare import comparison
 
-    try:
+    with errors_in_one_line():
         print(comparison(arguments.runs, arguments.split))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ a file that names anything else is refused with the name, and nothing of it is r
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -23,12 +22,11 @@ def main() -> None:
     arguments = parse_arguments()
 
     import loradet  # noqa: F401  (before anything of detectron2)
+    from loradet.errors import errors_in_one_line
     from loradet.training.pickled_weights import convert_weights
 
-    try:
+    with errors_in_one_line():
         weights = convert_weights(arguments.source, arguments.output)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     size = arguments.output.stat().st_size / 1e6
     print(f"Written: {arguments.output} ({len(weights.tensors)} tensors, {size:.1f} MB)")
     if weights.left_out:

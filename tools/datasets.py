@@ -163,11 +163,11 @@ def run_coco2017(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    try:
+
+    from loradet.errors import errors_in_one_line
+
+    with errors_in_one_line(status=2):  # 1 says that faults were found
         return options.run(options)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
 
 
 if __name__ == "__main__":

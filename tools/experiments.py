@@ -91,14 +91,12 @@ def main() -> int:
     arguments = parse_arguments()
 
     import loradet  # noqa: F401  (before anything of detectron2)
+    from loradet.errors import errors_in_one_line
     from loradet.experiments.command import run_command
-    from loradet.training.command import USER_ERRORS, one_line
 
     try:
-        return run_command(arguments)
-    except USER_ERRORS as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
+        with errors_in_one_line():
+            return run_command(arguments)
     except KeyboardInterrupt:
         print("Interrupted; the same command goes on.", file=sys.stderr)
         return 130

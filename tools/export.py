@@ -6,7 +6,6 @@
 """
 
 import argparse
-import sys
 
 
 def main() -> None:
@@ -35,11 +34,12 @@ def main() -> None:
         parser.error("--input-size: expected a height and a width in pixels")
 
     import loradet  # noqa: F401
+    from loradet.config import load_config
+    from loradet.errors import errors_in_one_line
     from loradet.inference.export import export_checkpoint
     from loradet.inference.metadata import describe
-    from loradet.training.command import USER_ERRORS, load_config, one_line
 
-    try:
+    with errors_in_one_line():
         metadata = export_checkpoint(
             load_config(arguments.config_file, arguments.overrides),
             arguments.checkpoint,
@@ -47,8 +47,6 @@ def main() -> None:
             input_size=arguments.input_size and tuple(arguments.input_size),
             dynamic=arguments.dynamic,
         )
-    except USER_ERRORS as error:
-        sys.exit(f"error: {one_line(error)}")
     print(f"Written: {arguments.output}\n{describe(metadata)}")
 
 

@@ -2,7 +2,6 @@
 """Write the backbone of a detector's checkpoint, or all but the backbone, as a small safetensors file."""
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -19,8 +18,9 @@ def main() -> None:
 
     import loradet  # noqa: F401
     from loradet.backbones.export import export_weights
+    from loradet.errors import errors_in_one_line
 
-    try:
+    with errors_in_one_line():
         digest = export_weights(
             arguments.checkpoint,
             arguments.output,
@@ -28,8 +28,6 @@ def main() -> None:
             rest=arguments.rest,
             dtype=getattr(torch, arguments.dtype),
         )
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB, sha256 {digest}")
 
 

@@ -6,7 +6,6 @@ python tools/model_stats.py configs/custom_coco.py --input-size 640 1024 --json 
 """
 
 import argparse
-import sys
 
 
 def main() -> None:
@@ -26,19 +25,18 @@ def main() -> None:
         parser.error("--input-size: expected a height and a width in pixels")
 
     import loradet  # noqa: F401
+    from loradet.config import load_config
+    from loradet.errors import errors_in_one_line
     from loradet.files import write_json
     from loradet.inference.model_cost import count_config
-    from loradet.training.command import USER_ERRORS, load_config, one_line
 
-    try:
+    with errors_in_one_line():
         statistics = count_config(
             load_config(arguments.config, arguments.overrides), arguments.input_size and tuple(arguments.input_size)
         )
         print(statistics)
         if arguments.json:
             write_json(arguments.json, statistics.to_dict())
-    except USER_ERRORS as error:
-        sys.exit(f"error: {one_line(error)}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ Heat maps of pyramid levels; curves, confusion matrix and error breakdown:
 """
 
 import argparse
-import sys
 
 PAINT, EXPORT, COMPARE, GRAD_CAM, ANALYSE = "painting", "--export", "--compare", "--grad-cam", "--analyse"
 WITH_MODEL = (PAINT, EXPORT, GRAD_CAM)
@@ -117,13 +116,11 @@ def main() -> None:
     arguments = parse_arguments()
 
     import loradet  # noqa: F401
-    from loradet.training.command import USER_ERRORS, one_line
+    from loradet.errors import errors_in_one_line
     from loradet.visualization.command import run_command
 
-    try:
+    with errors_in_one_line():
         written = run_command(arguments)
-    except USER_ERRORS as error:
-        sys.exit(f"error: {one_line(error)}")
     for path in written:
         print(path)
 

@@ -287,7 +287,7 @@ def test_resuming_does_not_ask_for_the_initial_weights_again(train_data, tmp_pat
 
 
 def test_an_interrupt_before_training_is_no_traceback(train_data, tmp_path, monkeypatch):
-    monkeypatch.setattr("loradet.training.run.build_model", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("loradet.training.run.initial_model", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
     status, stderr = call(*arguments(train_data, tmp_path / "out"))
     assert status == 130
     assert "--resume" in stderr

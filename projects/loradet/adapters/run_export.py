@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from loradet.adapters.adapter_file import AdapterError, read_adapter, write_adapter
+from loradet.errors import MissingFileError
 from loradet.wording import shorten
 
 # What the exported file keeps of run.json, where it is there.
@@ -36,7 +37,7 @@ def export_run(folder: str | os.PathLike, output: str | os.PathLike | None = Non
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"No run folder at {folder}; a run's folder is its train.output_dir.")
+        raise MissingFileError(f"No run folder at {folder}; a run's folder is its train.output_dir.")
     record = _finished_record(folder)
     name = folder.resolve().name
     if not (folder / "adapter.safetensors").is_file():

@@ -6,6 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from loradet.errors import UserError
 from loradet.evaluation.cells import millions_cell
 from loradet.evaluation.coco_metrics import read_metrics
 from loradet.experiments.table import PARTS
@@ -30,7 +31,7 @@ def comparison(folders: Sequence[Path], split: str = "val") -> str:
 def _describe(folder: Path, split: str) -> dict[str, str]:
     record = read(folder)
     if record.get("status") != "finished":
-        raise ValueError(
+        raise UserError(
             f"{folder} holds no finished run (status: {record.get('status', 'no run.json')}); "
             "train it, or go on with it by --resume."
         )

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from loradet.flattening import flatten
 from loradet.training import record
-from loradet.training.settings import iterations
+from loradet.training.plan import iterations
 
 
 def config_changes(cfg: DictConfig, folder: Path) -> list[str]:

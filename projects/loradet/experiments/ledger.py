@@ -4,11 +4,12 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
 from loradet.adapters import ParameterTable, parameter_table
+from loradet.config import load_config
+from loradet.config.edits import without_weights
 from loradet.evaluation.coco_metrics import PREFIX
 from loradet.experiments.consistency import read_config
 from loradet.experiments.planning import plan
@@ -16,8 +17,7 @@ from loradet.experiments.results import Result
 from loradet.experiments.runs import Launch, Run
 from loradet.experiments.study import MAIN_METRIC, Entry, Study
 from loradet.flattening import flatten
-from loradet.inference.loading import without_weights
-from loradet.training.command import load_config
+from loradet.model import build_model
 
 ABSENT = "—"
 CONFIG_PARTS = ("model", "data", "dataloader", "optimizer", "lr_multiplier", "train")
@@ -75,7 +75,7 @@ def describe(study: Study, entry: Entry, *, num_gpus: int, root: str) -> str:
 
 def count_parameters(config: DictConfig) -> ParameterTable:
     """The parameter table of a config's model, built without its pretrained weights."""
-    return parameter_table(instantiate(without_weights(config.model)))
+    return parameter_table(build_model(without_weights(config.model)))
 
 
 def ledger(

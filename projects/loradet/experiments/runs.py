@@ -8,9 +8,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from loradet.config import load_config
+from loradet.errors import one_line
 from loradet.experiments.run_data import RunData
 from loradet.experiments.study import Entry, Study
-from loradet.training.command import load_config, one_line
 
 TRAIN_TOOL = "tools/lazyconfig_train_net.py"
 PICTURES_TOOL = "tools/visualize.py"

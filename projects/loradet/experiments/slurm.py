@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from loradet.errors import UserError
 from loradet.experiments.execution import Processes, execute
 from loradet.experiments.results import Result
 from loradet.experiments.runner import failure
@@ -77,7 +78,7 @@ class SubmititExecutor:
         poll_s: float = 5.0,
     ):
         if jobs is not None and (cluster != "slurm" or jobs < 1):
-            raise ValueError(f"--jobs {jobs}: expected 1 or more, with --executor local or slurm.")
+            raise UserError(f"--jobs {jobs}: expected 1 or more, with --executor local or slurm.")
         try:
             import submitit
         except ImportError as error:
@@ -95,7 +96,7 @@ class SubmititExecutor:
                     settings["slurm_array_parallelism"] = jobs
             self._submitit.update_parameters(**settings)
         except (RuntimeError, NameError, TypeError, ValueError) as error:
-            raise ValueError(f"--executor {cluster}: {' '.join(str(error).split())}") from error
+            raise UserError(f"--executor {cluster}: {' '.join(str(error).split())}") from error
 
     def __call__(self, runs: Sequence[Run]) -> Generator[tuple[Run, Result], None, None]:
         waiting = {run.name: (run, self._job_of(run)) for run in runs}
@@ -131,7 +132,7 @@ class SubmititExecutor:
         try:
             noted = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
-            raise ValueError(
+            raise UserError(
                 f"Entry {run.entry.id}: {path} is no JSON file ({error}). It names the job that works on the run; "
                 "delete it when there is none."
             ) from error

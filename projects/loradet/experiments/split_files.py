@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from loradet.errors import UserError
 from loradet.evaluation.calibration_report import JSON_FILE
 from loradet.evaluation.coco_metrics import read_metrics
 from loradet.evaluation.splits import PREDICTIONS
@@ -43,5 +44,5 @@ def read_calibration(result: Result, split: str) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{result.entry.id}: {path} is no JSON ({error}); evaluate that run again.") from error
+        raise UserError(f"{result.entry.id}: {path} is no JSON ({error}); evaluate that run again.") from error
     return {**content, "fitted_on": provenance(result, split).get("temperature_fitted_on")}

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from loradet.errors import UserError
 from loradet.evaluation.coco_metrics import read_metrics
 from loradet.experiments.checks import CHECKS
 from loradet.experiments.config_changes import config_changes
@@ -41,7 +42,7 @@ def inspect(run: Run, *, ignore_lock: bool = False) -> Result:
         metrics = {split: read_metrics(run.folder / f"{split}_metrics.json") for split in run.splits}
     except (ValueError, OSError) as error:
         prefix = "" if str(error).startswith("Entry ") else f"Entry {run.entry.id}: "
-        raise ValueError(f"{prefix}{error}") from error
+        raise UserError(f"{prefix}{error}") from error
     numbers = {s: {k: v for k, v in m.items() if k.startswith(METRICS)} for s, m in metrics.items()}
     past = record.read(run.folder)
     synthetic = any(m.get("data") == "synthetic" for m in metrics.values())
@@ -146,4 +147,4 @@ def read_attempts(folder: Path) -> list[dict[str, Any]]:
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); delete it if its record does not matter.") from error
+        raise UserError(f"{path} is not JSON ({error}); delete it if its record does not matter.") from error

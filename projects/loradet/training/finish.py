@@ -11,23 +11,16 @@ from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch import nn
 
-from loradet.adapters import load_adapter, save_adapter
+from loradet.adapters import save_adapter
+from loradet.checkpoint import Checkpointer
+from loradet.config.initial_weights import initial_weights
+from loradet.config.splits import evaluation_splits, split_config
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
 from loradet.evaluation.numbering import record_numbering
 from loradet.evaluation.split_calibration import SplitFiles, calibrate_split, calibration_metrics, calibration_node
-from loradet.evaluation.splits import (
-    PREDICTIONS,
-    dataset_metadata,
-    evaluate_split,
-    evaluation_splits,
-    instantiate_loader,
-    load_dataset,
-    split_config,
-)
+from loradet.evaluation.splits import PREDICTIONS, dataset_metadata, evaluate_split, instantiate_loader, load_dataset
 from loradet.evaluation.throughput import measure_inference
-from loradet.training.checkpoint import Checkpointer
 from loradet.training.hooks import EvaluateAndKeepBest
-from loradet.training.initial_weights import initial_weights
 from loradet.training.record import RunRecord
 from loradet.training.trainer import Trainer
 
@@ -150,7 +143,7 @@ def measure_efficiency(cfg: DictConfig, model: nn.Module, split: str) -> dict[st
     found: dict[str, Any] = {}
     comm.synchronize()
     if comm.is_main_process():
-        settings, loader = cfg.train.efficiency, instantiate_loader(split_config(cfg, split))
+        settings, loader = cfg.train.efficiency, instantiate_loader(split_config(cfg, split), f"dataloader.{split}")
         # A smoke run shows that it works, and on a CPU it may be most of what one takes.
         steps, warmup = (min(n, SMOKE_STEPS) if cfg.train.smoke else n for n in (settings.steps, settings.warmup))
         logger.info("Measuring the speed of inference on %s: %d batches after %d.", split, steps, warmup)
@@ -163,18 +156,3 @@ def measure_efficiency(cfg: DictConfig, model: nn.Module, split: str) -> dict[st
 
 def _or_none(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
-
-
-def load_for_evaluation(model: nn.Module, checkpoint: str, init_checkpoint: str = "") -> dict[str, Any]:
-    """Load a checkpoint strictly, or an adapter file (`.safetensors`) onto the base that it was trained on.
-
-    Args:
-        checkpoint: what to evaluate.
-        init_checkpoint: what training started from (`train.init_checkpoint`): an adapter's base may come from there.
-    """
-    if str(checkpoint).endswith(".safetensors"):
-        if init_checkpoint:
-            Checkpointer(model).load_weights(init_checkpoint, strict=False)
-        load_adapter(model, checkpoint)
-        return {}
-    return Checkpointer(model).load_weights(str(checkpoint), strict=True)

@@ -18,8 +18,9 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from tqdm import tqdm
 
+from loradet.checkpoint import Checkpointer
+from loradet.errors import UserError
 from loradet.training.batch_statistics import average_statistics
-from loradet.training.checkpoint import Checkpointer
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class EvaluateAndKeepBest(HookBase):
         # The main process alone has results; the others follow its decision.
         watched, names = comm.all_gather((watched, sorted(flat)))[0]
         if watched is None:
-            raise ValueError(
+            raise UserError(
                 f"train.best.metric={self.metric!r} is not among the results of the evaluation: {', '.join(names)}."
             )
         self._compare(float(watched))

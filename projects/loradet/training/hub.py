@@ -17,6 +17,7 @@ from detectron2.engine import HookBase
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from loradet.errors import UserError
 from loradet.files import write_json
 from loradet.training import record
 
@@ -29,7 +30,7 @@ _SMALL = ("config.yaml", "last_checkpoint", "metrics.json", "*_metrics.json", "p
 _SENT = ".hub_sent.json"
 
 
-class _OtherRunError(ValueError):
+class _OtherRunError(UserError):
     """The repository holds another run."""
 
 
@@ -55,12 +56,12 @@ class HubUpload(HookBase):
         self.folder = folder
         self.private = private
         if repo_id.count("/") != 1:
-            raise ValueError(f'train.hub.repo_id={repo_id!r}: expected "user/name" or "organization/name".')
+            raise UserError(f'train.hub.repo_id={repo_id!r}: expected "user/name" or "organization/name".')
         huggingface_hub.utils.validate_repo_id(repo_id)
         if huggingface_hub.constants.HF_HUB_OFFLINE:
-            raise ValueError(f"train.hub.repo_id={repo_id!r}, but HF_HUB_OFFLINE=1 keeps everything from the Hub.")
+            raise UserError(f"train.hub.repo_id={repo_id!r}, but HF_HUB_OFFLINE=1 keeps everything from the Hub.")
         if huggingface_hub.get_token() is None:
-            raise ValueError(
+            raise UserError(
                 f"train.hub.repo_id={repo_id!r} needs a token that may write there: log in by `hf auth login`, or set "
                 "the environment variable HF_TOKEN."
             )
@@ -95,7 +96,7 @@ class HubUpload(HookBase):
             # A file that could not be fetched has no answer of the Hub in it, in some versions.
             status = 0 if error.response is None else error.response.status_code
             if 400 <= status < 500 and status != 429:
-                raise ValueError(
+                raise UserError(
                     f"train.hub.repo_id={self.repo_id!r}: the Hub does not allow it (HTTP {status}): "
                     f"{_reason(error)}. `hf auth whoami` tells whose token is used."
                 ) from error
@@ -233,7 +234,7 @@ def _read_sent(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not JSON ({error}); delete it, and the Hub's old checkpoints stay where they are."
         ) from error
 

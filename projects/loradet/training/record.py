@@ -21,9 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 
 import detectron2_embedded
 import loradet
-from loradet.evaluation.splits import name_evaluated_data
+from loradet.config.initial_weights import initial_weights
+from loradet.config.splits import name_evaluated_data
+from loradet.errors import UserError
 from loradet.files import write_json
-from loradet.training.initial_weights import initial_weights
 
 FILE = "run.json"
 CONFIG_FILE = "config.yaml"
@@ -83,7 +84,7 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); delete it if the run does not matter.") from error
+        raise UserError(f"{path} is not JSON ({error}); delete it if the run does not matter.") from error
 
 
 def run_identity(cfg: DictConfig, folder: Path) -> str:

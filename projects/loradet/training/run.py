@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyConfig
 from detectron2.engine import create_ddp_model, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
@@ -16,18 +15,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from loradet.adapters import parameter_table
+from loradet.checkpoint import Checkpointer, last_checkpoint_name
+from loradet.config.build import build
+from loradet.config.initial_weights import check_start, initial_weights
+from loradet.config.splits import evaluation_splits
 from loradet.datasets.loader import TrainLoader
-from loradet.evaluation.splits import (
-    dataset_metadata,
-    evaluate_split,
-    evaluation_splits,
-    instantiate_loader,
-    load_dataset,
-)
+from loradet.errors import UserError
+from loradet.evaluation.splits import dataset_metadata, evaluate_split, instantiate_loader, load_dataset
 from loradet.files import write_json
+from loradet.model import initial_model
 from loradet.precision import amp_dtype
 from loradet.training import record
-from loradet.training.checkpoint import Checkpointer, last_checkpoint_name
+from loradet.training.earlier_run import clear_folder, describe_data, is_finished, refuse_other_run
 from loradet.training.finish import finish_run
 from loradet.training.hooks import (
     EvaluateAndKeepBest,
@@ -38,9 +37,7 @@ from loradet.training.hooks import (
     WriteMetrics,
 )
 from loradet.training.hub import HubUpload
-from loradet.training.initial_weights import check_start, initial_weights
-from loradet.training.run_folder import clear_folder, describe_data, is_finished, refuse_other_run
-from loradet.training.settings import BatchPlan, iterations, plan_batch
+from loradet.training.plan import BatchPlan, iterations, plan_batch
 from loradet.training.setup import setup_process
 from loradet.training.trainer import Trainer
 from loradet.training.writers import RunWriter, flat_config, run_writers
@@ -99,7 +96,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
     trackers = run_writers(cfg.train)
     upload = HubUpload(folder=output_dir, **cfg.train.hub) if cfg.train.hub.repo_id is not None else None
     resume = resume and last_checkpoint_name(output_dir) is not None
-    model = build_model(cfg, device, initialize=not resume)
+    model = initial_model(cfg, device=device, metadata=dataset_metadata(cfg, "train"), initialize=not resume)
     trainer = build_trainer(cfg, model, loader, plan, output_dir)
     checkpointer = Checkpointer(model, output_dir, trainer=trainer)
     run = record.RunRecord(output_dir)
@@ -181,7 +178,7 @@ def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:
     """The config's training loader for `plan`; checks that all splits have the same classes."""
     node = copy.deepcopy(cfg.dataloader.train)
     node.total_batch_size = plan.per_forward * plan.world_size
-    loader = instantiate_loader(node)
+    loader = instantiate_loader(node, "dataloader.train")
     _check_splits(cfg)
     logger.info(
         "%d images a step: %d processes x %d micro-batches x %d images.",
@@ -200,13 +197,13 @@ def _check_splits(cfg: DictConfig) -> None:
     """
     metadata = dataset_metadata(cfg, "train")
     if absent := metadata.get("absent_classes"):
-        raise ValueError(f"There would be nothing to learn of a class: {absent}.")
+        raise UserError(f"There would be nothing to learn of a class: {absent}.")
     classes = metadata.get("thing_classes")
     for split in evaluation_splits(cfg):
         load_dataset(cfg, split)
         others = dataset_metadata(cfg, split).get("thing_classes")
         if None not in (classes, others) and list(others) != list(classes):
-            raise ValueError(f"The classes of train and {split} differ: {classes} and {others}.")
+            raise UserError(f"The classes of train and {split} differ: {classes} and {others}.")
 
 
 def _resolve_schedule(cfg: DictConfig, loader: Any, total_batch_size: int) -> Schedule:
@@ -236,57 +233,8 @@ def _write_config(cfg: DictConfig, folder: Path) -> Path:
     temporary = folder / ".config.yaml"
     LazyConfig.save(resolved, str(temporary))
     if not temporary.is_file():
-        raise ValueError("The config holds an object that YAML cannot hold; use importable functions and plain values.")
+        raise UserError("The config holds an object that YAML cannot hold; use importable functions and plain values.")
     return temporary
-
-
-def build_model(cfg: DictConfig, device: torch.device, *, initialize: bool = True) -> nn.Module:
-    """The config's model on its device, checked against the data's classes.
-
-    Args:
-        initialize: load `train.init_checkpoint`, if there is one.
-
-    Raises:
-        ValueError: `num_classes` differs from the data's, nothing trains, or the checkpoint is of another model.
-    """
-    try:
-        model = instantiate(cfg.model)
-    except AssertionError as error:
-        if not str(error):
-            raise
-        # Detectron2's modules check their arguments so.
-        raise ValueError(f"The model cannot be built: {error}") from error
-    model.to(device)
-    check_classes(model, dataset_metadata(cfg, "train"))
-    if initialize and cfg.train.init_checkpoint:
-        Checkpointer(model).load_weights(cfg.train.init_checkpoint, strict=False)
-    return model
-
-
-def check_classes(model: nn.Module, metadata: Any) -> None:
-    """Compare a model's classes with the data's: their number, and a mapping of `categories` if it has one.
-
-    Raises:
-        ValueError: they differ.
-    """
-    _check_num_classes(model, metadata)
-    places = metadata.get("thing_dataset_id_to_contiguous_id")
-    if places and (check := getattr(getattr(model, "categories", None), "check", None)):
-        check(sorted(places, key=places.get), metadata.get("thing_classes"))
-
-
-def _check_num_classes(model: nn.Module, metadata: Any) -> None:
-    # R-CNNs have it in their heads.
-    owner, key = model, "model.num_classes"
-    if (heads := getattr(model, "roi_heads", None)) is not None:
-        owner, key = heads, "model.roi_heads.num_classes"
-    expected, classes = getattr(owner, "num_classes", None), metadata.get("thing_classes")
-    if expected is not None and classes is not None and expected != len(classes):
-        where = metadata.get("json_file") or metadata.get("name")
-        raise ValueError(
-            f"{key}={expected}, but {where} has {len(classes)} categories: {', '.join(classes)}. "
-            f"Set {key}={len(classes)}, or choose classes by data.classes."
-        )
 
 
 def build_trainer(cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPlan, output_dir: Path) -> Trainer:
@@ -296,7 +244,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPla
         ValueError: every parameter is frozen.
     """
     if not any(p.requires_grad for p in model.parameters()):
-        raise ValueError("Nothing trains: every parameter of the model is frozen.")
+        raise UserError("Nothing trains: every parameter of the model is frozen.")
     node = copy.deepcopy(cfg.optimizer)
     node.params.model = model
     train = cfg.train
@@ -305,7 +253,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPla
         # The embedded and the installed function both choose a CUDA device where none is given.
         create_ddp_model(model, device_ids=[device] if device.type == "cuda" else None, **train.ddp),
         loader,
-        instantiate(node),
+        build(node, "optimizer"),
         accumulate=plan.accumulate,
         amp_dtype=amp_dtype(train.amp.dtype, device) if train.amp.enabled else None,
         clip_norm=train.clip_grad.max_norm,
@@ -355,7 +303,7 @@ def _register_hooks(
         [
             StopOnInterrupt(),
             hooks.IterationTimer(warmup_iter=0),
-            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            hooks.LRScheduler(scheduler=build(cfg.lr_multiplier, "lr_multiplier")),
             LogMemory(train.log_period),
             best,
             KeepCheckpoints(

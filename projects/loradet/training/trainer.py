@@ -15,6 +15,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from loradet.errors import UserError
 from loradet.training.ema import ExponentialMovingAverage
 from loradet.training.memory import TrainingMemory
 from loradet.training.state import History, RankState
@@ -23,11 +24,11 @@ from loradet.wording import shorten
 logger = logging.getLogger(__name__)
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(UserError, RuntimeError):
     """A loss or the gradient became NaN or infinite on some process; the weights are those before that step."""
 
 
-class UnusedParameterError(ValueError):
+class UnusedParameterError(UserError):
     """A parameter is marked to train, but no gradient or no optimizer reaches it."""
 
 

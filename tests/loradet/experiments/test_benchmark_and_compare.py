@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from loradet.config import load_config
 from loradet.datasets.synthetic import generate
 from loradet.experiments.benchmark import benchmark
 from loradet.experiments.compare import comparison
-from loradet.training.command import load_config
 from loradet.training.run import train
 
 CONFIG = str(Path(__file__).parents[2] / "tiny_config.py")

@@ -10,14 +10,15 @@ from PIL import Image
 from pycocotools.coco import COCO
 from random_detector import NAMES, config, picture
 
+from loradet.config.splits import evaluation_mapper
 from loradet.datasets.synthetic import generate
 from loradet.evaluation.splits import PREDICTIONS, evaluate_split
 from loradet.inference.classes import Classes
 from loradet.inference.command import predict_checkpoint, predict_exported
 from loradet.inference.exported import CheckedMapper
 from loradet.inference.image_files import common_folder, find_images
-from loradet.inference.loading import evaluation_mapper, load_detector
 from loradet.inference.predictor import predict
+from loradet.model import load_detector
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ from typing import Any
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
-from loradet.evaluation.splits import dataset_metadata, evaluation_splits
+from loradet.config.splits import evaluation_splits
+from loradet.errors import UserError
+from loradet.evaluation.splits import dataset_metadata
 from loradet.training import record
 from loradet.training.metrics_log import drop_lines_after
 
@@ -22,7 +24,7 @@ def refuse_other_run(folder: Path, resume: bool, overwrite: bool) -> bool:
     """
     held = [p.name for p in (folder / record.FILE, folder / "last_checkpoint") if p.exists()]
     if held and not resume and not overwrite:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a run ({', '.join(held)}). Go on with it by --resume, choose another "
             "train.output_dir, or start afresh in its place with train.overwrite=True."
         )
@@ -77,7 +79,7 @@ def is_finished(folder: Path, identity: str, data: dict[str, dict[str, Any]]) ->
         return False
     contents = [{split: d["fingerprint"] for split, d in x.items()} for x in (past.get("data", {}), data)]
     if contents[0] != contents[1]:
-        raise ValueError(
+        raise UserError(
             f"The run in {folder} was made on other data: their annotation files have changed since. Choose another "
             "train.output_dir, or start afresh in its place with train.overwrite=True."
         )

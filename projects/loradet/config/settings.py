@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.nn.parallel import DistributedDataParallel
 
+from loradet.errors import UserError
 from loradet.precision import DTYPES
-
-_EPOCHS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*epochs?\s*")
 
 
 @dataclass
@@ -80,10 +78,10 @@ def _reject_unknown(given: Mapping[str, Any], known: Mapping[str, Any], where: s
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=3, cutoff=0.4) or sorted(known)
-            raise ValueError(f"{where}.{key} is not a setting; nearest: {', '.join(f'{where}.{n}' for n in near)}.")
+            raise UserError(f"{where}.{key} is not a setting; nearest: {', '.join(f'{where}.{n}' for n in near)}.")
         if isinstance(known[key], dict):
             if not isinstance(given[key], Mapping):
-                raise ValueError(f"{where}.{key}={given[key]!r}: expected keys {', '.join(known[key])} with values.")
+                raise UserError(f"{where}.{key}={given[key]!r}: expected keys {', '.join(known[key])} with values.")
             _reject_unknown(given[key], known[key], f"{where}.{key}")
 
 
@@ -126,7 +124,7 @@ def _check_kinds(train: DictConfig) -> None:
             if value is None and key in _OPTIONAL:
                 continue
             if value is None or not _KINDS[kind](value):
-                raise ValueError(f"train.{key}={value!r}: expected {kind}{', or null' if key in _OPTIONAL else ''}.")
+                raise UserError(f"train.{key}={value!r}: expected {kind}{', or null' if key in _OPTIONAL else ''}.")
 
 
 def _check_values(train: DictConfig) -> None:
@@ -137,24 +135,24 @@ def _check_values(train: DictConfig) -> None:
     ):
         value = OmegaConf.select(train, key)
         if value is not None and value <= 0:
-            raise ValueError(f"train.{key}={value!r}: expected more than 0.")
+            raise UserError(f"train.{key}={value!r}: expected more than 0.")
     if train.amp.dtype not in DTYPES:
-        raise ValueError(f"train.amp.dtype={train.amp.dtype!r}: expected one of {', '.join(DTYPES)}.")
+        raise UserError(f"train.amp.dtype={train.amp.dtype!r}: expected one of {', '.join(DTYPES)}.")
     if train.best.mode not in ("max", "min"):
-        raise ValueError(f'train.best.mode={train.best.mode!r}: expected "max" or "min".')
+        raise UserError(f'train.best.mode={train.best.mode!r}: expected "max" or "min".')
     if train.smoke and len(train.eval_splits) != 1:
-        raise ValueError(f"train.smoke=True: expected one split in train.eval_splits, found {list(train.eval_splits)}.")
+        raise UserError(f"train.smoke=True: expected one split in train.eval_splits, found {list(train.eval_splits)}.")
     if train.accumulate < 1:
-        raise ValueError(f"train.accumulate={train.accumulate!r}: expected a whole number of at least 1.")
+        raise UserError(f"train.accumulate={train.accumulate!r}: expected a whole number of at least 1.")
     if train.max_batch_per_gpu is not None and train.accumulate != 1:
-        raise ValueError(
+        raise UserError(
             "train.accumulate and train.max_batch_per_gpu are both set: the second works the first out, "
             "so leave train.accumulate at 1."
         )
     if not 0.0 <= train.ema.decay < 1.0:
-        raise ValueError(f"train.ema.decay={train.ema.decay!r}: expected a fraction in [0, 1).")
+        raise UserError(f"train.ema.decay={train.ema.decay!r}: expected a fraction in [0, 1).")
     if train.log_period < 1:
-        raise ValueError(f"train.log_period={train.log_period!r}: expected at least 1.")
+        raise UserError(f"train.log_period={train.log_period!r}: expected at least 1.")
     _check_writers(train)
 
 
@@ -162,75 +160,9 @@ def _check_writers(train: DictConfig) -> None:
     for key in _OPTIONAL_TEXTS:
         value = OmegaConf.select(train, key)
         if value is not None and not value.strip():
-            raise ValueError(f"train.{key} is empty: expected a text, or null.")
+            raise UserError(f"train.{key} is empty: expected a text, or null.")
         writer = key.partition(".")[0]
         if value is not None and writer != "hub" and train[writer].project is None:
-            raise ValueError(f"train.{key}={value!r} has no effect without train.{writer}.project.")
+            raise UserError(f"train.{key}={value!r} has no effect without train.{writer}.project.")
     if train.wandb.mode not in (None, "online", "offline", "disabled"):
-        raise ValueError(f'train.wandb.mode={train.wandb.mode!r}: expected "online", "offline", "disabled" or null.')
-
-
-def iterations(duration: int | str, iterations_per_epoch: int | None, key: str) -> int:
-    """Iterations of a duration: a number of them, or a text such as "2 epochs".
-
-    Args:
-        duration: the value.
-        iterations_per_epoch: None where the loader does not tell its number of images.
-        key: the config key, for messages.
-    """
-    if isinstance(duration, int) and not isinstance(duration, bool):
-        if duration < 0:
-            raise ValueError(f"{key}={duration}: expected a number of iterations of at least 0.")
-        return duration
-    match = _EPOCHS.fullmatch(duration) if isinstance(duration, str) else None
-    if match is None:
-        raise ValueError(f'{key}={duration!r}: expected a number of iterations or a text such as "12 epochs".')
-    if iterations_per_epoch is None:
-        raise ValueError(
-            f"{key}={duration!r}: this training loader does not tell its number of images; give iterations, "
-            "or use loradet.datasets.loader.build_train_loader."
-        )
-    count = float(match[1]) * iterations_per_epoch
-    # A duration so short that it rounds to nothing is not the «never» that 0 means.
-    return max(1, round(count)) if count else 0
-
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """How an optimizer step's images are spread over processes and micro-batches."""
-
-    total: int
-    world_size: int
-    accumulate: int
-
-    @property
-    def per_forward(self) -> int:
-        """Images that one process sees in one forward pass."""
-        return self.total // (self.world_size * self.accumulate)
-
-
-def plan_batch(total: int, world_size: int, accumulate: int = 1, max_batch_per_gpu: int | None = None) -> BatchPlan:
-    """Spread `total` images a step over processes and micro-batches.
-
-    With `max_batch_per_gpu` the smallest number of micro-batches is taken that divides the batch evenly and keeps each
-    within the limit: one image each, where nothing else does.
-
-    Raises:
-        ValueError: the batch cannot be divided evenly.
-    """
-    if total % world_size or total < world_size:
-        raise ValueError(
-            f"dataloader.train.total_batch_size={total} cannot be divided over {world_size} processes; "
-            f"nearest that can: {max(1, total // world_size) * world_size}."
-        )
-    per_gpu = total // world_size
-    if max_batch_per_gpu is not None:
-        if max_batch_per_gpu < 1:
-            raise ValueError(f"train.max_batch_per_gpu={max_batch_per_gpu}: expected at least 1.")
-        accumulate = next(n for n in range(1, per_gpu + 1) if per_gpu % n == 0 and per_gpu // n <= max_batch_per_gpu)
-    elif per_gpu % accumulate:
-        raise ValueError(
-            f"train.accumulate={accumulate}: the {per_gpu} images a process (dataloader.train.total_batch_size="
-            f"{total} over {world_size} processes) do not divide into as many equal micro-batches."
-        )
-    return BatchPlan(total, world_size, accumulate)
+        raise UserError(f'train.wandb.mode={train.wandb.mode!r}: expected "online", "offline", "disabled" or null.')

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from loradet.config.overrides import check_overrides
+from loradet.config.settings import complete_train_settings
 from loradet.precision import amp_dtype
-from loradet.training.overrides import check_overrides
-from loradet.training.settings import complete_train_settings, iterations, plan_batch
+from loradet.training.plan import iterations, plan_batch
 
 
 @pytest.mark.parametrize(

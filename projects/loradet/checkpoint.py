@@ -2,8 +2,6 @@
 
 import logging
 import os
-import pickle
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,14 @@ from torch import nn
 
 from loradet.adapters import adapter_state, load_adapter_state
 from loradet.adapters.adapter_file import METADATA_KEY
-from loradet.backbones.weights import ASSET, refuse_pickle, resolve
+from loradet.backbones.weights import ASSET, UNREADABLE, refuse_pickle, resolve, why_unreadable
+from loradet.errors import UserError
 from loradet.files import atomic_open
 
 logger = logging.getLogger(__name__)
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint is missing, broken, or of another model; the message names the file."""
 
 
@@ -115,11 +114,8 @@ class Checkpointer(DetectionCheckpointer):
             raise
         except AssertionError as error:
             raise CheckpointError(f"Cannot load {path}: there is no such file.") from error
-        except _UNREADABLE as error:
-            raise CheckpointError(
-                f"Cannot load {path}: it is cut short, not a checkpoint, or holds more than weights "
-                f"({_first_line(error)})."
-            ) from error
+        except (*UNREADABLE, OSError) as error:
+            raise CheckpointError(f"{path} {why_unreadable(error)}") from error
         self._misfits.check(path, len(self._names), strict)
         for name in dict.fromkeys([*checkpointables, "adapter_recipes"]):
             if name in content:
@@ -142,7 +138,7 @@ class Checkpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> Any:
         try:
             refuse_pickle(filename)
-        except ValueError as error:
+        except UserError as error:
             raise CheckpointError(str(error)) from error
         if not filename.endswith(".safetensors"):
             return super()._load_file(filename)
@@ -164,13 +160,6 @@ class Checkpointer(DetectionCheckpointer):
             misfits.missing = [k for k in incompatible.missing_keys if k in self._names and k not in misfits.shapes]
             misfits.unexpected = list(incompatible.unexpected_keys)
         return incompatible
-
-
-# What a file that is no whole checkpoint makes torch.load and fvcore raise.
-_UNREADABLE = (
-    *(pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError, OSError),
-    *(ValueError, KeyError, IndexError, AttributeError, TypeError),
-)
 
 
 @dataclass
