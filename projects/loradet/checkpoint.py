@@ -1,7 +1,6 @@
 """Checkpoints that are written whole or not at all, and loads that say what did not fit."""
 
 import logging
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from loradet.adapters.adapter_file import METADATA_KEY
 from loradet.backbones.weights import ASSET, UNREADABLE, refuse_pickle, resolve, why_unreadable
 from loradet.errors import UserError
 from loradet.files import atomic_open
+from loradet.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -63,19 +63,20 @@ class Checkpointer(DetectionCheckpointer):
         if not self.save_dir or not comm.is_main_process():
             return
         data = {"model": self.model.state_dict(), **data, **kwargs}
-        path = Path(self.save_dir) / f"{name}.pth"
+        folder = RunFolder(self.save_dir)
+        path = folder.path / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)
         try:
             with atomic_open(path, "wb") as file:
                 torch.save(data, file)
             if not only_model:
-                with atomic_open(Path(self.save_dir) / "last_checkpoint") as file:
+                with atomic_open(folder.last) as file:
                     file.write(path.name)
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-            kept = last_checkpoint_name(self.save_dir)
+            kept = folder.last_checkpoint()
             raise CheckpointError(
                 f"Cannot write {path}: {_first_line(error)}. Is the disk full? The last whole checkpoint is "
-                f"{Path(self.save_dir) / kept if kept else 'none'}; make room, then go on from it by --resume."
+                f"{folder.path / kept if kept else 'none'}; make room, then go on from it by --resume."
             ) from error
 
     def load_weights(self, path: str, *, strict: bool) -> dict[str, Any]:
@@ -92,16 +93,17 @@ class Checkpointer(DetectionCheckpointer):
 
     def resume(self) -> dict[str, Any] | None:
         """Load everything from the last checkpoint in `save_dir`; None where there is none yet."""
-        name = last_checkpoint_name(self.save_dir)
+        folder = RunFolder(self.save_dir)
+        name = folder.last_checkpoint()
         if name is None:
             return None
-        path = Path(self.save_dir) / name
+        path = folder.path / name
         try:
             return self._load_checked(str(path), list(self.checkpointables), strict=True)
         except CheckpointError as error:
-            others = sorted(p.name for p in path.parent.glob("model_*.pth") if p.name not in (name, "model_best.pth"))
+            others = [p.name for p in folder.checkpoints() if p.name != name]
             hint = f" To go on from an older one, write its name ({', '.join(others)}) into" if others else ""
-            raise CheckpointError(f"{error}{hint and f'{hint} {path.parent}/last_checkpoint.'}") from error
+            raise CheckpointError(f"{error}{hint and f'{hint} {folder.last}.'}") from error
 
     def _load_checked(self, path: str, checkpointables: list[str], strict: bool) -> dict[str, Any]:
         # Counters of batches come and go with the kind of batch norm, and torch does not miss them in every file.
@@ -197,9 +199,3 @@ def _some(names: list[str], what: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def last_checkpoint_name(folder: str | os.PathLike) -> str | None:
-    """File name in `folder/last_checkpoint`, or None."""
-    tag = Path(folder) / "last_checkpoint"
-    return (tag.read_text(encoding="utf-8", errors="replace").strip() or None) if tag.is_file() else None

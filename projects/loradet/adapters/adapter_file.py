@@ -17,7 +17,7 @@ from loradet.adapters.layer import adapter_layers, adapter_tensor_names, is_unde
 from loradet.adapters.parameters import parameter_table
 from loradet.adapters.recipe import adapter_state, fingerprint, recipes
 from loradet.errors import MissingFileError, UserError
-from loradet.files import atomic_open
+from loradet.files import atomic_open, parse_json
 
 FORMAT = 1
 METADATA_KEY = "loradet_adapter"
@@ -143,7 +143,7 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
     except (safetensors.SafetensorError, OSError) as error:
         raise AdapterError(f"{path} is not a readable safetensors file ({error}); it may be cut short.") from error
     try:
-        info = json.loads(header[METADATA_KEY])
+        info = parse_json(header[METADATA_KEY], f"{path}: {METADATA_KEY}")
         version = int(info["format"])
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterError(

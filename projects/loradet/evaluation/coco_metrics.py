@@ -2,12 +2,10 @@
 
 import contextlib
 import io
-import json
 import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from loradet.errors import UserError
-from loradet.files import write_json
+from loradet.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -101,13 +99,13 @@ def write_metrics(path: str | os.PathLike, metrics: Mapping[str, Any], **provena
 
 def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
     """What `write_metrics` wrote, with null metrics (their names have a "/") as NaN again."""
-    content = _read_json(path)
+    content = read_json(path)
     return {name: math.nan if value is None and "/" in name else value for name, value in content.items()}
 
 
 def _read_truth(path: str | os.PathLike) -> dict[str, Any]:
-    content = _read_json(path)
-    absent = [key for key in ("images", "categories") if not isinstance(content, dict) or key not in content]
+    content = read_json(path)
+    absent = [key for key in ("images", "categories") if key not in content]
     if absent:
         raise UserError(f"{path} is no COCO annotation file: it has no {' and no '.join(absent)}.")
     # COCOeval takes the id 0 for "no match". It needs crowd and area, which hand-made files often lack.
@@ -124,9 +122,7 @@ def _read_truth(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read_detections(path: str | os.PathLike, truth: COCO, ground_truth: str | os.PathLike) -> list[dict[str, Any]]:
-    content = _read_json(path)
-    if not isinstance(content, list):
-        raise UserError(f"{path} is no detections file: expected a JSON list of boxes.")
+    content = read_json(path, list, advice="A detections file is a list of boxes.")
     for key, known in (("image_id", truth.imgs), ("category_id", truth.cats)):
         foreign = {entry[key] for entry in content} - known.keys()
         if foreign:
@@ -136,13 +132,6 @@ def _read_detections(path: str | os.PathLike, truth: COCO, ground_truth: str | o
         {**entry, "id": number, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
         for number, entry in enumerate(content, start=1)
     ]
-
-
-def _read_json(path: str | os.PathLike) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is no JSON file: {error}") from error
 
 
 def _index(dataset: dict[str, Any]) -> COCO:

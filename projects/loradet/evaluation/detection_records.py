@@ -1,10 +1,8 @@
 """Ground truth and detections of a data set as arrays, image by image: what the analyses work on."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,8 @@ from pycocotools import mask
 
 from loradet.datasets.files import read_coco
 from loradet.datasets.provenance import says_synthetic
-from loradet.errors import MissingFileError, UserError
+from loradet.errors import UserError
+from loradet.files import read_json
 
 
 @dataclass(frozen=True)
@@ -151,13 +150,8 @@ def _names(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _read_predictions(path: str | os.PathLike) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingFileError(f"No detections file at {path}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no JSON file, or was cut: {error}.") from error
-    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+    content = read_json(path, list, advice="A detections file is a list of boxes.")
+    if not all(isinstance(entry, dict) for entry in content):
         raise UserError(f"{path} is no detections file: expected a JSON list of boxes.")
     return content
 

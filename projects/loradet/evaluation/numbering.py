@@ -4,16 +4,16 @@ Detections are numbered as the file that the run was evaluated with. That may be
 labels, of a choice of classes, of an export with a heading. A file with other numbers would give numbers without sense.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from loradet.datasets.files import read_coco
 from loradet.errors import MissingFileError, UserError
-from loradet.files import write_json
+from loradet.files import read_json, write_json
 
 FILE = "numbering.json"  # beside the detections
+_ADVICE = "Delete it, and name the annotations by hand."
 
 PathLike = str | os.PathLike
 
@@ -71,10 +71,10 @@ def _noted(predictions: PathLike) -> dict[str, Any] | None:
     path = Path(predictions).with_name(FILE)
     if not path.is_file():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): delete it, and name the annotations by hand.") from error
+    noted = read_json(path, advice=_ADVICE)
+    if not isinstance(noted.get("annotations"), str) or not isinstance(noted.get("categories"), dict):
+        raise UserError(f"{path} lacks the annotation file or its categories. {_ADVICE}")
+    return noted
 
 
 def _categories(content: dict[str, Any]) -> dict[int, str]:

@@ -21,8 +21,7 @@ from loradet.config.splits import (
     split_config,
 )
 from loradet.datasets.loader import NamedFailures
-
-PREDICTIONS = "coco_instances_results.json"
+from loradet.run_folder import RunFolder
 
 
 def load_dataset(cfg: DictConfig, split: str) -> Sequence[dict] | None:
@@ -78,7 +77,7 @@ def evaluate_split(cfg: DictConfig, model: nn.Module, split: str, output_dir: Pa
     check_evaluation_split(cfg, split)
     # The loader first: its data set registers the name that the evaluator asks for.
     loader = instantiate_loader(split_config(cfg, split), f"dataloader.{split}")
-    evaluator = build_evaluator(cfg, split, output_dir / "predictions" / split)
+    evaluator = build_evaluator(cfg, split, RunFolder(output_dir).predictions(split).parent)
     results = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():
         print_csv_format(results)

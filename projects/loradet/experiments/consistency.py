@@ -10,6 +10,7 @@ from loradet.adapters.layer import is_under
 from loradet.errors import UserError
 from loradet.experiments.results import Result
 from loradet.flattening import flatten
+from loradet.run_folder import RunFolder
 from loradet.training.record import NEUTRAL_KEYS
 
 _NEUTRAL = ("train.seed", *(f"train.{key}" for key in NEUTRAL_KEYS))
@@ -89,7 +90,7 @@ def _check_seeds(results: Sequence[Result]) -> None:
 
 
 def _config(result: Result) -> dict[str, Any]:
-    path = result.folder / "config.yaml"
+    path = RunFolder(result.folder).config
     if not path.is_file():
         raise UserError(
             f"{result.entry.id}: {path} does not exist, so that nothing tells whether the seeds differ in more than "
@@ -104,7 +105,7 @@ def read_config(result: Result) -> dict[str, Any]:
     Raises:
         ValueError: the file is no YAML of plain values; entry and file are named.
     """
-    path = result.folder / "config.yaml"
+    path = RunFolder(result.folder).config
     if not path.is_file():
         return {}
     try:

@@ -8,6 +8,7 @@ from typing import Any
 from loradet.errors import UserError
 from loradet.experiments.results import Result
 from loradet.experiments.study import Entry
+from loradet.run_folder import RunFolder
 from loradet.training.metrics_log import read_lines
 
 LOSS, AP = "total_loss", "bbox/AP"
@@ -47,7 +48,7 @@ def read_log(result: Result) -> list[dict[str, Any]]:
     Raises:
         ValueError: the file is cut or damaged; entry, file and line are named.
     """
-    path = result.folder / "metrics.json"
+    path = RunFolder(result.folder).metrics
     if not path.is_file():
         return []
     where = f"{result.entry.id}: {path}"

@@ -1,10 +1,10 @@
 """The data of a run: few images for a smoke run, synthetic ones where a study says so."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -18,7 +18,7 @@ from loradet.datasets.synthetic.writer import default_layout
 from loradet.errors import MissingFileError, UserError
 from loradet.experiments.lock import run_lock
 from loradet.experiments.study import Entry, Scenes, Study
-from loradet.files import write_json
+from loradet.files import FileError, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -160,10 +160,18 @@ def _draw(subset: Subset) -> None:
     origin = {"source": str(subset.source.resolve()), "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
     note = subset.path.with_suffix(".source.json")
     with run_lock(subset.path.parent):
-        if subset.path.is_file() and note.is_file() and json.loads(note.read_text(encoding="utf-8")) == origin:
+        if subset.path.is_file() and note.is_file() and _noted(note) == origin:
             return
         make_subset(subset.source, subset.path, _size(subset), seed=0)
         write_json(note, origin)
+
+
+def _noted(path: Path) -> dict[str, Any] | None:
+    """What an earlier drawing noted; a broken note is as good as none."""
+    try:
+        return read_json(path)
+    except FileError:
+        return None
 
 
 def _size(subset: Subset) -> int:

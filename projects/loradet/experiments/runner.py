@@ -10,7 +10,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
 
-from loradet.checkpoint import last_checkpoint_name
 from loradet.config.initial_weights import check_start
 from loradet.errors import MissingFileError, UserError
 from loradet.experiments.execution import Processes, execute
@@ -18,6 +17,7 @@ from loradet.experiments.results import Result
 from loradet.experiments.runs import Launch, Run
 from loradet.experiments.state import inspect
 from loradet.experiments.study import MAIN_METRIC
+from loradet.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def _check_start(run: Run) -> None:
     if run.entry.kind != "training":
         return
     try:
-        check_start(run.config, fresh=last_checkpoint_name(run.folder) is None)
+        check_start(run.config, fresh=RunFolder(run.folder).last_checkpoint() is None)
     except FileNotFoundError as error:
         origin = f" The experiment starts from {run.entry.weights}." if run.entry.weights else ""
         raise MissingFileError(f"{error}{origin}") from error

@@ -1,6 +1,5 @@
 """Runs as SLURM jobs, through submitit (`pip install -e '.[slurm]'`); also its executors without SLURM."""
 
-import json
 import logging
 import os
 import time
@@ -15,7 +14,7 @@ from loradet.experiments.results import Result
 from loradet.experiments.runner import failure
 from loradet.experiments.runs import Launch, Run
 from loradet.experiments.state import inspect
-from loradet.files import write_json
+from loradet.files import FileError, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -130,13 +129,13 @@ class SubmititExecutor:
         import submitit
 
         try:
-            noted = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"Entry {run.entry.id}: {path} is no JSON file ({error}). It names the job that works on the run; "
-                "delete it when there is none."
-            ) from error
-        job = submitit.SlurmJob(folder=noted["folder"], job_id=noted["id"])
+            noted = read_json(path, advice="It names the job that works on the run; delete it when there is none.")
+            job_folder, job_id = noted["folder"], noted["id"]
+        except FileError as error:
+            raise UserError(f"Entry {run.entry.id}: {error}") from error
+        except KeyError as error:
+            raise UserError(f"Entry {run.entry.id}: {path} lacks {error}; delete it when no job works.") from error
+        job = submitit.SlurmJob(folder=job_folder, job_id=job_id)
         if job.done(force_check=True):
             return None
         # SLURM may not know a job yet that was submitted a moment ago; later it has forgotten it.

@@ -1,6 +1,5 @@
 """What an exported file says of itself."""
 
-import json
 import os
 import zipfile
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from loradet import __version__
 from loradet.errors import MissingFileError, UserError
+from loradet.files import parse_json
 
 FORMAT = 1
 METADATA_FILE = "loradet.json"
@@ -27,7 +27,7 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             # The folder in the archive depends on torch's version.
             name = next(name for name in archive.namelist() if name.endswith(f"/{METADATA_FILE}"))
-            metadata = json.loads(archive.read(name))
+            metadata = parse_json(archive.read(name), f"{path}: {name}")
         version = int(metadata["format"])
     except (zipfile.BadZipFile, StopIteration, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no model that tools/export.py wrote, or it is cut short.") from error

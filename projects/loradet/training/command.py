@@ -20,7 +20,7 @@ from loradet.datasets.loader import SampleError
 from loradet.errors import UserError, is_user_error, one_line, show_traceback
 from loradet.evaluation.splits import dataset_metadata, evaluate_split, load_dataset
 from loradet.model import load_trained
-from loradet.training import record
+from loradet.run_folder import RunFolder
 from loradet.training.distributed import EXIT_ERROR, EXIT_INTERRUPTED, run_distributed
 from loradet.training.finish import write_split_metrics
 from loradet.training.run import train
@@ -135,8 +135,9 @@ def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_
         output_json: metrics file; default: `<split>_metrics.json` in `<train.output_dir>/eval_<checkpoint>/`, where
             log and predictions go too, so that nothing of the run is replaced.
     """
-    checkpoint = checkpoint or str(Path(cfg.train.output_dir) / "model_best.pth")
-    folder = Path(cfg.train.output_dir) / f"eval_{Path(checkpoint).stem}"
+    run = RunFolder(cfg.train.output_dir)
+    checkpoint = checkpoint or str(run.best)
+    folder = run.evaluation(checkpoint).path
     splits = [split] if split else evaluation_splits(cfg)
     if not splits:
         raise UserError("The config has neither dataloader.val nor dataloader.test to evaluate on.")
@@ -163,9 +164,9 @@ def _temperature_source(cfg: DictConfig, checkpoint: Path, splits: list[str], fo
 
     The best weights of a finished run have left those of its first split.
     """
-    own = Path(cfg.train.output_dir)
+    own = RunFolder(cfg.train.output_dir)
     first, *_ = evaluation_splits(cfg) or splits
-    finished = record.read(own).get("status") == "finished"
-    if first not in splits and finished and checkpoint.resolve() == (own / "model_best.pth").resolve():
-        return first, own
+    finished = own.read_record().get("status") == "finished"
+    if first not in splits and finished and checkpoint.resolve() == own.best.resolve():
+        return first, own.path
     return splits[0], folder

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from loradet.config.splits import evaluation_splits
 from loradet.errors import UserError
 from loradet.evaluation.splits import dataset_metadata
+from loradet.run_folder import RunFolder
 from loradet.training import record
 from loradet.training.metrics_log import drop_lines_after
 
@@ -22,7 +23,8 @@ def refuse_other_run(folder: Path, resume: bool, overwrite: bool) -> bool:
 
     Every process looks before the main one writes anything.
     """
-    held = [p.name for p in (folder / record.FILE, folder / "last_checkpoint") if p.exists()]
+    run = RunFolder(folder)
+    held = [p.name for p in (run.record, run.last) if p.exists()]
     if held and not resume and not overwrite:
         raise UserError(
             f"{folder} holds a run ({', '.join(held)}). Go on with it by --resume, choose another "
@@ -34,20 +36,20 @@ def refuse_other_run(folder: Path, resume: bool, overwrite: bool) -> bool:
 
 # Files of a run that begins anew; log.txt is open already and goes on.
 _REPLACED = (
-    *("model_[0-9]*.pth", "model_best.pth", "model_final.pth", "last_checkpoint", "adapter.safetensors"),
-    *("run.json", "parameters.json", "metrics.json", "*_metrics.json", "events.out.tfevents.*"),
+    *(RunFolder.PERIODIC, RunFolder.BEST, RunFolder.FINAL, RunFolder.LAST, RunFolder.ADAPTER, RunFolder.RECORD),
+    *(RunFolder.PARAMETERS, RunFolder.METRICS, RunFolder.SPLIT_METRICS, RunFolder.EVENTS),
 )
 
 
 def clear_folder(folder: Path, keep_before: int) -> None:
     """Remove what an earlier run, or the lost end of this one, has left: all from iteration `keep_before` on."""
     if keep_before:
-        drop_lines_after(folder / "metrics.json", keep_before - 1)
+        drop_lines_after(RunFolder(folder).metrics, keep_before - 1)
         return
     for pattern in _REPLACED:
         for file in folder.glob(pattern):
             file.unlink()
-    shutil.rmtree(folder / "predictions", ignore_errors=True)
+    shutil.rmtree(RunFolder(folder).predictions_folder, ignore_errors=True)
 
 
 _DATA_KEYS = ("source", "fingerprint", "num_images", "synthetic")

@@ -18,8 +18,9 @@ from loradet.config.splits import evaluation_splits, split_config
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
 from loradet.evaluation.numbering import record_numbering
 from loradet.evaluation.split_calibration import SplitFiles, calibrate_split, calibration_metrics, calibration_node
-from loradet.evaluation.splits import PREDICTIONS, dataset_metadata, evaluate_split, instantiate_loader, load_dataset
+from loradet.evaluation.splits import dataset_metadata, evaluate_split, instantiate_loader, load_dataset
 from loradet.evaluation.throughput import measure_inference
+from loradet.run_folder import RunFolder
 from loradet.training.hooks import EvaluateAndKeepBest
 from loradet.training.record import RunRecord
 from loradet.training.trainer import Trainer
@@ -50,7 +51,7 @@ def finish_run(
         peak_memory_mb=round(trainer.memory.peak_mb(), 1),
     )
     if best is not None:
-        path = folder / f"{best.FILE}.pth"
+        path = RunFolder(folder).best
         if best.best_iteration is None:
             # A run that is resumed at its end may have been interrupted before its first evaluation.
             with EventStorage(trainer.iter) as trainer.storage:
@@ -69,7 +70,7 @@ def finish_run(
         ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
         save_adapter(
             trainer.module,
-            folder / "adapter.safetensors",
+            RunFolder(folder).adapter,
             classes=list(metadata.get("thing_classes") or []),
             class_ids=sorted(ids, key=ids.get),
         )
@@ -101,7 +102,9 @@ def write_split_metrics(
         return {}
     files = _split_files(cfg, split, folder)
     if files is None:
-        logger.warning("No COCO metrics of %s: its evaluator leaves no %s for a COCO file.", split, PREDICTIONS)
+        logger.warning(
+            "No COCO metrics of %s: its evaluator leaves no %s for a COCO file.", split, RunFolder.PREDICTIONS
+        )
         return {}
     record_numbering(files.predictions, files.annotations)
     metrics, more = coco_metrics(files.annotations, files.predictions), {"annotations": str(files.annotations)}
@@ -113,7 +116,7 @@ def write_split_metrics(
         report.write(files.predictions.parent)
         metrics |= calibration_metrics(report)
         more["temperature_fitted_on"] = source
-    path = output or folder / ("smoke_metrics.json" if cfg.train.smoke else f"{split}_metrics.json")
+    path = output or RunFolder(folder).split_metrics(split, smoke=cfg.train.smoke)
     data = {"data": "synthetic"} if dataset_metadata(cfg, split).get("synthetic") else {}
     more |= initial_weights(cfg)
     write_metrics(path, metrics, checkpoint=str(checkpoint), iteration=iteration, split=split, **data, **more)
@@ -125,7 +128,7 @@ def _split_files(cfg: DictConfig, split: str, folder: Path) -> SplitFiles | None
     """None where there is no COCO file or no detections."""
     if dataset_metadata(cfg, split).get("json_file") is None:
         load_dataset(cfg, split)  # registers where its annotations are
-    truth, predictions = dataset_metadata(cfg, split).get("json_file"), folder / "predictions" / split / PREDICTIONS
+    truth, predictions = dataset_metadata(cfg, split).get("json_file"), RunFolder(folder).predictions(split)
     if truth is None or not predictions.is_file():
         return None
     return SplitFiles(split=split, annotations=Path(truth), predictions=predictions)

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from loradet.checkpoint import Checkpointer
 from loradet.errors import UserError
+from loradet.run_folder import RunFolder
 from loradet.training.batch_statistics import average_statistics
 
 logger = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class EvaluateAndKeepBest(HookBase):
             this iteration, so that a run that is resumed there has what the call wrote.
     """
 
-    FILE = "model_best"
+    FILE = Path(RunFolder.BEST).stem
 
     def __init__(
         self,
@@ -163,7 +165,8 @@ class KeepCheckpoints(HookBase):
         due = self.period and next_iter % self.period == 0
         if due or next_iter >= self.trainer.max_iter or self.trainer.stop_reason is not None:
             last = next_iter >= self.trainer.max_iter
-            self._save("model_final" if last else f"model_{self.trainer.iter:07d}")
+            folder = RunFolder(self.trainer.output_dir)
+            self._save(Path(folder.FINAL if last else folder.checkpoint(self.trainer.iter)).stem)
 
     def _save(self, name: str) -> None:
         self.saved = [n for n in self.saved if n != name] + [name]

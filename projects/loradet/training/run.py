@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from loradet.adapters import parameter_table
-from loradet.checkpoint import Checkpointer, last_checkpoint_name
+from loradet.checkpoint import Checkpointer
 from loradet.config.build import build
 from loradet.config.initial_weights import check_start, initial_weights
 from loradet.config.splits import evaluation_splits
@@ -25,6 +25,7 @@ from loradet.evaluation.splits import dataset_metadata, evaluate_split, instanti
 from loradet.files import write_json
 from loradet.model import initial_model
 from loradet.precision import amp_dtype
+from loradet.run_folder import RunFolder
 from loradet.training import record
 from loradet.training.earlier_run import clear_folder, describe_data, is_finished, refuse_other_run
 from loradet.training.finish import finish_run
@@ -73,7 +74,8 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
         NonFiniteLossError: a loss became NaN or infinite.
     """
     output_dir = Path(cfg.train.output_dir)
-    fresh = not resume or last_checkpoint_name(output_dir) is None
+    folder = RunFolder(output_dir)
+    fresh = not resume or folder.last_checkpoint() is None
     check_start(cfg, fresh=fresh)
     is_held = refuse_other_run(output_dir, resume, cfg.train.overwrite)
     if resume and cfg.train.seed < 0:
@@ -95,7 +97,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
         return "finished"
     trackers = run_writers(cfg.train)
     upload = HubUpload(folder=output_dir, **cfg.train.hub) if cfg.train.hub.repo_id is not None else None
-    resume = resume and last_checkpoint_name(output_dir) is not None
+    resume = resume and folder.last_checkpoint() is not None
     model = initial_model(cfg, device=device, metadata=dataset_metadata(cfg, "train"), initialize=not resume)
     trainer = build_trainer(cfg, model, loader, plan, output_dir)
     checkpointer = Checkpointer(model, output_dir, trainer=trainer)
@@ -110,7 +112,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
         config = _write_config(cfg, output_dir)
         if is_held:
             clear_folder(output_dir, keep_before=start_iter)
-        config.replace(output_dir / record.CONFIG_FILE)
+        config.replace(folder.config)
         _show_what_trains(model, output_dir)
         writing = _writers(output_dir, schedule, cfg.train.log_period, start_iter, trackers)
         if best is not None:
@@ -171,7 +173,7 @@ def _save_untrained(trainer: Trainer, checkpointer: Checkpointer) -> None:
     logger.warning("train.max_iter is 0: nothing trains, the first weights are saved and evaluated.")
     trainer.iter = -1
     with EventStorage(0) as trainer.storage:
-        checkpointer.save("model_final", iteration=-1)
+        checkpointer.save(Path(RunFolder.FINAL).stem, iteration=-1)
 
 
 def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:
@@ -267,7 +269,7 @@ def _show_what_trains(model: nn.Module, output_dir: Path) -> None:
     table = parameter_table(model)
     logger.info("What trains:\n%s", table)
     trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-    write_json(output_dir / "parameters.json", {**table.to_dict(), "trainable_names": trainable})
+    write_json(RunFolder(output_dir).parameters, {**table.to_dict(), "trainable_names": trainable})
 
 
 def _register_hooks(
@@ -321,7 +323,7 @@ def _register_hooks(
 def _writers(folder: Path, schedule: Schedule, period: int, start_iter: int, trackers: list[RunWriter]) -> WriteMetrics:
     writers: list[EventWriter] = [
         CommonMetricPrinter(schedule.max_iter),
-        JSONWriter(str(folder / "metrics.json")),
+        JSONWriter(str(RunFolder(folder).metrics)),
         # TensorBoard then forgets what a killed run wrote after its last checkpoint.
         TensorboardXWriter(str(folder), purge_step=start_iter or None),
         *trackers,
@@ -335,5 +337,5 @@ def _restore(checkpointer: Checkpointer, trainer: Trainer, identity: str, folder
     if past.get("config_sha256") not in (None, identity):
         logger.warning("The config differs from the one that the run in %s began with.", folder)
     checkpointer.resume()
-    logger.info("Resumed from %s.", folder / (last_checkpoint_name(folder) or ""))
+    logger.info("Resumed from %s.", folder / (RunFolder(folder).last_checkpoint() or ""))
     return trainer.iter + 1

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from loradet.errors import UserError
+from loradet.run_folder import RunFolder
 from loradet.training.ema import ExponentialMovingAverage
 from loradet.training.memory import TrainingMemory
 from loradet.training.state import History, RankState
@@ -226,7 +227,7 @@ class Trainer(TrainerBase):
             for rank, bad, ids in reports
             if bad
         ]
-        tag = self.output_dir / "last_checkpoint"
+        tag = RunFolder(self.output_dir).last
         good = self.output_dir / tag.read_text().strip() if tag.is_file() else None
         raise NonFiniteLossError(
             f"Loss or gradient is not finite at iteration {self.iter} ({'; '.join(lines)}). "

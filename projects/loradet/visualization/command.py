@@ -10,13 +10,12 @@ from loradet.datasets.subset import choose_ids
 from loradet.errors import UserError
 from loradet.evaluation.detection_records import read_records
 from loradet.evaluation.numbering import annotations_of, check_numbering
-from loradet.evaluation.splits import PREDICTIONS
 
 from .analysis import analyse
 from .comparison import compare_exports
 from .detections import paint_split
 from .export import export_split
-from .export_folder import GROUND_TRUTH, read_export
+from .export_folder import GROUND_TRUTH, PREDICTIONS, read_export
 from .grad_cam_pictures import paint_grad_cam
 
 

@@ -11,9 +11,8 @@ from tqdm import tqdm
 
 from loradet.errors import MissingFileError, UserError
 from loradet.evaluation.detection_records import read_records
-from loradet.evaluation.splits import PREDICTIONS
 
-from .export_folder import GROUND_TRUTH, Export, read_export
+from .export_folder import GROUND_TRUTH, PREDICTIONS, Export, read_export
 from .grid import SHEET_ROWS, Cell, grid, wrap
 from .painting import LabelledBoxes, legend, paint_in_frame, save_png
 from .split import origin, spread

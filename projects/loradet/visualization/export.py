@@ -16,7 +16,6 @@ from loradet.datasets.files import fingerprint, read_coco, write_coco
 from loradet.errors import UserError
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
 from loradet.evaluation.detection_records import read_records
-from loradet.evaluation.splits import PREDICTIONS
 from loradet.files import atomic_open, write_json
 
 from .analysis import analyse
@@ -29,6 +28,7 @@ from .export_folder import (
     MANIFEST,
     METRICS,
     PICTURES,
+    PREDICTIONS,
     archive_of,
     finish_folder,
     start_folder,

@@ -1,6 +1,5 @@
 """The layout of an exported split, and how a finished one is told from one that was cut short."""
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -8,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from loradet.errors import MissingFileError, UserError
-from loradet.evaluation.splits import PREDICTIONS
+from loradet.files import read_json
+from loradet.run_folder import RunFolder
 
 from .archive import checksum_file, sha256
 
 FORMAT = "loradet export 1"
 MANIFEST, METRICS, GROUND_TRUTH = "manifest.json", "metrics.json", "ground_truth.json"
+PREDICTIONS = RunFolder.PREDICTIONS
 PICTURES, ANALYSIS = "pictures", "analysis"
 UNFINISHED = "unfinished"  # there while an export is being written
 _READ = {"sha256", "images", "split", "classes", "checkpoint", "image_root", "data_fingerprint"}
@@ -97,7 +98,7 @@ def read_export(folder: str | os.PathLike) -> Export:
         raise UserError(f"{folder} is {state}: it has no {MANIFEST}. Make it with: tools/visualize.py --export")
     if not _is_manifest(path):
         raise UserError(f"{path} is not the manifest of an export ({FORMAT!r} is expected).")
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = read_json(path)
     for name, expected in manifest["sha256"].items():
         if not (folder / name).is_file() or sha256(folder / name) != expected:
             raise UserError(f"{folder / name} is missing or was changed after the export: export again.")
@@ -106,7 +107,7 @@ def read_export(folder: str | os.PathLike) -> Export:
 
 def _is_manifest(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path)
+    except UserError:
         return False
-    return isinstance(content, dict) and content.get("format") == FORMAT and content.keys() >= _READ
+    return content.get("format") == FORMAT and content.keys() >= _READ
