@@ -6,22 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import Metadata, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
-from detectron2.utils import comm
+from detectron2.evaluation import DatasetEvaluator
 from omegaconf import DictConfig, open_dict
-from torch import nn
 
 from loradet.config.build import build
 from loradet.config.splits import (
     accepts,
-    check_evaluation_split,
     dataset_name,
     evaluator_nodes,
     name_evaluated_data,
     split_config,
 )
 from loradet.datasets.loader import NamedFailures
-from loradet.run_folder import RunFolder
 
 
 def load_dataset(cfg: DictConfig, split: str) -> Sequence[dict] | None:
@@ -60,25 +56,3 @@ def build_evaluator(cfg: DictConfig, split: str, output_dir: Path) -> DatasetEva
             with open_dict(one):
                 one.output_dir = str(output_dir)
     return build(node, "dataloader.evaluator")
-
-
-def evaluate_split(cfg: DictConfig, model: nn.Module, split: str, output_dir: Path) -> dict[str, Any]:
-    """Run the model over a split, on all processes.
-
-    Args:
-        cfg: with `dataloader.<split>` and `dataloader.evaluator`.
-        model: without a DDP wrapper.
-        split: as "val".
-        output_dir: `coco_instances_results.json` goes into `<output_dir>/predictions/<split>/`.
-
-    Returns:
-        Detectron2's nested results, percent ({"bbox": {"AP": …}}); empty on processes other than the main one.
-    """
-    check_evaluation_split(cfg, split)
-    # The loader first: its data set registers the name that the evaluator asks for.
-    loader = instantiate_loader(split_config(cfg, split), f"dataloader.{split}")
-    evaluator = build_evaluator(cfg, split, RunFolder(output_dir).predictions(split).parent)
-    results = inference_on_dataset(model, loader, evaluator)
-    if comm.is_main_process():
-        print_csv_format(results)
-    return results or {}

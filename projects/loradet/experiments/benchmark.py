@@ -12,15 +12,16 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from loradet.config.splits import evaluation_splits, split_config
+from loradet.config.splits import evaluation_splits
 from loradet.device import choose_device
 from loradet.errors import UserError
-from loradet.evaluation.splits import dataset_metadata, evaluate_split, instantiate_loader, load_dataset
+from loradet.evaluation.split import Split
+from loradet.evaluation.splits import dataset_metadata, load_dataset
 from loradet.evaluation.throughput import measure_inference
 from loradet.model import initial_model
 from loradet.training.memory import peak_memory_mb
 from loradet.training.plan import plan_batch
-from loradet.training.run import build_loader
+from loradet.training.prepare import build_loader
 
 from .benchmark_pairs import against_bare, against_config
 from .benchmark_training import RandomImages, TrainingStep, training_loader
@@ -105,14 +106,13 @@ def _model(cfg: DictConfig) -> nn.Module:
     return initial_model(cfg, device=choose_device(cfg.train.device), metadata=dataset_metadata(cfg, "train"))
 
 
-def _evaluation_loader(cfg: DictConfig) -> Any:
-    split = evaluation_splits(cfg)[0]
-    return instantiate_loader(split_config(cfg, split), f"dataloader.{split}")
+def _first_split(cfg: DictConfig) -> Split:
+    return Split(cfg, evaluation_splits(cfg)[0])
 
 
 def _infer(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
     model: nn.Module = _model(cfg).eval()
-    batches = list(itertools.islice(_evaluation_loader(cfg), 32))
+    batches = list(itertools.islice(_first_split(cfg).loader, 32))
     stream = itertools.cycle(batches)
     with torch.inference_mode():
         seconds = _measure(lambda: model(next(stream)), steps, warmup)
@@ -121,7 +121,7 @@ def _infer(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
 
 def _throughput(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
     model: nn.Module = _model(cfg)
-    loader = _evaluation_loader(cfg)
+    loader = _first_split(cfg).loader
     return measure_inference(model, loader, steps=steps, warmup=warmup).to_dict()
 
 
@@ -132,12 +132,11 @@ def _loader(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
 
 
 def _eval(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
-    split = evaluation_splits(cfg)[0]
+    split = _first_split(cfg)
     model = _model(cfg)
-    images = len(load_dataset(cfg, split))
     with tempfile.TemporaryDirectory() as folder:
-        seconds = _measure(lambda: evaluate_split(cfg, model, split, Path(folder)), steps, warmup)
-    return _result(seconds, images)
+        seconds = _measure(lambda: split.evaluate(model, Path(folder)), steps, warmup)
+    return _result(seconds, len(split.records))
 
 
 _PARTS = {"train": _train, "infer": _infer, "throughput": _throughput, "loader": _loader, "eval": _eval}

@@ -16,8 +16,9 @@ from loradet.device import choose_device
 from loradet.errors import UserError
 from loradet.evaluation.splits import dataset_metadata
 from loradet.model import initial_model
+from loradet.training.assemble import build_trainer
 from loradet.training.plan import BatchPlan, plan_batch
-from loradet.training.run import build_loader, build_trainer
+from loradet.training.prepare import build_loader
 from loradet.training.trainer import Trainer
 
 Batch = list[dict[str, Any]]

@@ -18,11 +18,11 @@ from loradet.config import load_config
 from loradet.config.splits import check_evaluation_split, evaluation_splits
 from loradet.datasets.loader import SampleError
 from loradet.errors import UserError, is_user_error, one_line, show_traceback
-from loradet.evaluation.splits import dataset_metadata, evaluate_split, load_dataset
+from loradet.evaluation.split import Split
+from loradet.evaluation.split_calibration import SplitFiles
 from loradet.model import load_trained
 from loradet.run_folder import RunFolder
 from loradet.training.distributed import EXIT_ERROR, EXIT_INTERRUPTED, run_distributed
-from loradet.training.finish import write_split_metrics
 from loradet.training.run import train
 from loradet.training.setup import setup_process
 
@@ -138,35 +138,32 @@ def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_
     run = RunFolder(cfg.train.output_dir)
     checkpoint = checkpoint or str(run.best)
     folder = run.evaluation(checkpoint).path
-    splits = [split] if split else evaluation_splits(cfg)
-    if not splits:
+    names = [split] if split else evaluation_splits(cfg)
+    if not names:
         raise UserError("The config has neither dataloader.val nor dataloader.test to evaluate on.")
-    for name in splits:
+    for name in names:
         check_evaluation_split(cfg, name)
     output = Path(output_json) if output_json else None
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
     device = setup_process(cfg, folder)
-    load_dataset(cfg, splits[0])
-    model, extras = load_trained(cfg, checkpoint, device=device, metadata=dataset_metadata(cfg, splits[0]))
-    fit_split, fit_folder = _temperature_source(cfg, Path(checkpoint), splits, folder)
-    for name in splits:
-        evaluate_split(cfg, model, name, folder)
-        write_split_metrics(
-            *(cfg, name, folder, Path(checkpoint), extras.get("iteration"), output),
-            fit_split=fit_split,
-            fit_folder=fit_folder,
-        )
+    splits = [Split(cfg, name) for name in names]
+    model, extras = load_trained(cfg, checkpoint, device=device, metadata=splits[0].metadata)
+    fit = _temperature_source(cfg, Path(checkpoint), splits, run)
+    for split in splits:
+        split.evaluate(model, folder)
+        fit = fit or split.files(folder)
+        iteration = extras.get("iteration")
+        split.write_metrics(folder, checkpoint=checkpoint, iteration=iteration, output=output, fit=fit)
 
 
-def _temperature_source(cfg: DictConfig, checkpoint: Path, splits: list[str], folder: Path) -> tuple[str, Path]:
-    """The split whose detections a temperature is fitted on, and the folder that they are in.
+def _temperature_source(cfg: DictConfig, checkpoint: Path, splits: list[Split], run: RunFolder) -> SplitFiles | None:
+    """The detections that a temperature is fitted on, where those of the first split here are not the ones.
 
     The best weights of a finished run have left those of its first split.
     """
-    own = RunFolder(cfg.train.output_dir)
-    first, *_ = evaluation_splits(cfg) or splits
-    finished = own.read_record().get("status") == "finished"
-    if first not in splits and finished and checkpoint.resolve() == own.best.resolve():
-        return first, own.path
-    return splits[0], folder
+    first, *_ = evaluation_splits(cfg) or [splits[0].name]
+    finished = run.read_record().get("status") == "finished"
+    if first in [split.name for split in splits] or not finished or checkpoint.resolve() != run.best.resolve():
+        return None
+    return Split(cfg, first).files(run.path)

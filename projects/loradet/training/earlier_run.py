@@ -2,15 +2,13 @@
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from detectron2.utils import comm
-from omegaconf import DictConfig
 
-from loradet.config.splits import evaluation_splits
 from loradet.errors import UserError
-from loradet.evaluation.splits import dataset_metadata
 from loradet.run_folder import RunFolder
 from loradet.training import record
 from loradet.training.metrics_log import drop_lines_after
@@ -55,14 +53,17 @@ def clear_folder(folder: Path, keep_before: int) -> None:
 _DATA_KEYS = ("source", "fingerprint", "num_images", "synthetic")
 
 
-def describe_data(cfg: DictConfig) -> dict[str, dict[str, Any]]:
-    """By split: annotation file (`source`), its fingerprint, numbers of images and classes, whether it is synthetic."""
+def describe_data(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What data are, by split: annotation file (`source`), its fingerprint, numbers of images and classes, synthetic.
+
+    Args:
+        metadata: Detectron2's, by split; data without a fingerprint are left out.
+    """
     described = {}
-    for split in ("train", *evaluation_splits(cfg)):
-        metadata = dataset_metadata(cfg, split)
-        if metadata.get("fingerprint") is not None:
-            classes = {"num_classes": len(metadata.get("thing_classes") or ())}
-            described[split] = {key: metadata.get(key) for key in _DATA_KEYS} | classes
+    for split, known in metadata.items():
+        if known.get("fingerprint") is not None:
+            classes = {"num_classes": len(known.get("thing_classes") or ())}
+            described[split] = {key: known.get(key) for key in _DATA_KEYS} | classes
     return described
 
 

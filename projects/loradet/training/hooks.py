@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +28,32 @@ from loradet.training.batch_statistics import average_statistics
 logger = logging.getLogger(__name__)
 
 
+class Stage(IntEnum):
+    """When a hook has its turn, within each of the events of training."""
+
+    INTERRUPT = 0
+    TIME = 1
+    RATE = 2
+    MEASURE = 3  # whatever puts a number: before the evaluation, which writes the iteration's line
+    EVALUATE = 4
+    SAVE = 5  # after the evaluation, so that a checkpoint knows the best metric of its own iteration
+    SHOW = 6
+    OTHER = 7  # hooks that do not say
+    WRITE = 8
+    UPLOAD = 9
+
+
+def at_stage(stage: Stage, hook: HookBase) -> HookBase:
+    """Detectron2's hook, which has no stage of its own."""
+    hook.stage = stage
+    return hook
+
+
+def by_stage(hook: HookBase) -> Stage:
+    """Key to order hooks by."""
+    return getattr(hook, "stage", Stage.OTHER)
+
+
 class EvaluateAndKeepBest(HookBase):
     """Evaluates every `period` iterations and after the last one, and keeps the best weights as `model_best.pth`.
 
@@ -43,6 +70,8 @@ class EvaluateAndKeepBest(HookBase):
         on_evaluated: called after each evaluation, when its numbers are in the event storage; before any checkpoint of
             this iteration, so that a run that is resumed there has what the call wrote.
     """
+
+    stage = Stage.EVALUATE
 
     FILE = Path(RunFolder.BEST).stem
 
@@ -146,6 +175,8 @@ class EvaluateAndKeepBest(HookBase):
 class KeepCheckpoints(HookBase):
     """Saves every `period` iterations and at the end, and deletes all but the last `max_to_keep`."""
 
+    stage = Stage.SAVE
+
     def __init__(
         self,
         checkpointer: Checkpointer,
@@ -192,6 +223,8 @@ class KeepCheckpoints(HookBase):
 class StopOnInterrupt(HookBase):
     """Turns SIGINT into a stop after the running step. A second one, later than a second, ends the process at once."""
 
+    stage = Stage.INTERRUPT
+
     def __init__(self):
         self._first: float | None = None
         self._previous: Any = None
@@ -219,10 +252,9 @@ class StopOnInterrupt(HookBase):
 
 
 class LogMemory(HookBase):
-    """Puts the peak memory of training as `memory_mb`: of the device on CUDA, else of the process.
+    """Puts the peak memory of training as `memory_mb`: of the device on CUDA, else of the process."""
 
-    It stands before the hook that evaluates, after which the iteration's line may be written already.
-    """
+    stage = Stage.MEASURE
 
     def __init__(self, period: int):
         self.period = period
@@ -235,6 +267,8 @@ class LogMemory(HookBase):
 
 class WriteMetrics(PeriodicWriter):
     """`PeriodicWriter` that writes nothing where no step was run: what a resumed run restores is written already."""
+
+    stage = Stage.WRITE
 
     def __init__(self, writers: Sequence[EventWriter], period: int):
         super().__init__(writers, period)
@@ -270,6 +304,8 @@ class WriteMetrics(PeriodicWriter):
 
 class ProgressBar(HookBase):
     """A bar with loss and ETA on a terminal; nothing elsewhere (the log lines tell the same)."""
+
+    stage = Stage.SHOW
 
     def __init__(self):
         self._bar: tqdm | None = None

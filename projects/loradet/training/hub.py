@@ -20,6 +20,7 @@ from loradet.errors import UserError
 from loradet.files import FileError, read_json, write_json
 from loradet.run_folder import RunFolder
 from loradet.training import record
+from loradet.training.hooks import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class HubUpload(HookBase):
     Raises:
         ValueError: no such name is possible, there is no token, or the Hub is switched off.
     """
+
+    stage = Stage.UPLOAD
 
     def __init__(self, *, repo_id: str, folder: Path, private: bool = True):
         self.repo_id = repo_id

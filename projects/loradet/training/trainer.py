@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from detectron2.engine import TrainerBase
+from detectron2.engine import HookBase, TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from loradet.errors import UserError
 from loradet.run_folder import RunFolder
 from loradet.training.ema import ExponentialMovingAverage
+from loradet.training.hooks import by_stage
 from loradet.training.memory import TrainingMemory
 from loradet.training.state import History, RankState
 from loradet.wording import shorten
@@ -92,6 +93,11 @@ class Trainer(TrainerBase):
     def module(self) -> nn.Module:
         """The model without its DDP wrapper."""
         return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+
+    def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
+        """Add hooks; all have their turns in the order of their stages (see `loradet.training.hooks.Stage`)."""
+        super().register_hooks(hooks)
+        self._hooks.sort(key=by_stage)
 
     def interrupt(self) -> None:
         """Ask for an end after the running step, from a signal handler, say; one process that asks is enough."""

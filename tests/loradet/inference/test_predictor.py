@@ -12,7 +12,7 @@ from random_detector import NAMES, config, picture
 
 from loradet.config.splits import evaluation_mapper
 from loradet.datasets.synthetic import generate
-from loradet.evaluation.splits import evaluate_split
+from loradet.evaluation import Split
 from loradet.inference.classes import Classes
 from loradet.inference.command import predict_checkpoint, predict_exported
 from loradet.inference.exported import CheckedMapper
@@ -73,7 +73,7 @@ def test_evaluation_finds_the_same(weights, tmp_path):
     classes = "[ship,aircraft,car]"
     cfg = config(f"data.root={root}", f"data.classes={classes}", "data.name=predicted")
     model = load_detector(cfg, weights / "model.pth")
-    evaluate_split(cfg, model, "val", tmp_path)
+    Split(cfg, "val").evaluate(model, tmp_path)
     wanted = json.loads(RunFolder(tmp_path).predictions("val").read_text())
     outcome = predict_checkpoint(cfg, str(weights / "model.pth"), [str(root / "JPEGImages/val")], str(tmp_path / "out"))
     content = json.loads(outcome.output.read_text())
