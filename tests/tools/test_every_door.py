@@ -16,8 +16,6 @@ from loradet.adapters import adapter_state, save_adapter
 from loradet.config import load_config
 from loradet.model import build_model
 
-NAMES = ["aircraft", "ship", "car", "tank", "bridge", "harbor"]
-
 
 @pytest.fixture(scope="module")
 def folder(train_data, tmp_path_factory):
@@ -27,7 +25,9 @@ def folder(train_data, tmp_path_factory):
     torch.manual_seed(0)
     model = build_model(load_config(CONFIG, [f"data.root={train_data}"]).model)
     torch.save({"model": model.state_dict(), "adapter_recipes": adapter_state(model)}, folder / "model_best.pth")
-    save_adapter(model, folder / "adapter.safetensors", classes=NAMES)
+    categories = json.loads((train_data / "Annotations" / "train.json").read_text())["categories"]
+    names, ids = [category["name"] for category in categories], [category["id"] for category in categories]
+    save_adapter(model, folder / "adapter.safetensors", classes=names, class_ids=ids)
     shutil.copy(folder / "model_best.pth", folder / "model_final.pth")
     (folder / "last_checkpoint").write_text("model_final.pth")
     (folder / "run.json").write_text(json.dumps({"status": "finished"}))
