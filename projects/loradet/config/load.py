@@ -1,5 +1,6 @@
 """From a config file and overrides to a config that is complete."""
 
+import re
 import traceback
 from pathlib import Path
 
@@ -26,10 +27,7 @@ def load_config(file: str, overrides: list[str]) -> DictConfig:
     try:
         cfg = LazyConfig.load(file)
     except SyntaxError as error:
-        # Detectron2 wraps the error that knows the line.
-        if error.lineno is None and isinstance(error.__cause__, SyntaxError):
-            error = error.__cause__
-        raise UserError(f"Config file {error.filename or file}, line {error.lineno}: {error.msg}.") from error
+        raise UserError(_syntax_error(error, file)) from error
     except yaml.YAMLError as error:
         raise UserError(f"Config file {file} is broken: {one_line(error)}.") from error
     except (NameError, AttributeError, TypeError, LookupError, AssertionError, ImportError) as error:
@@ -45,6 +43,14 @@ def load_config(file: str, overrides: list[str]) -> DictConfig:
     complete_train_settings(cfg)
     fill_in_evaluated_data(cfg)
     return cfg
+
+
+def _syntax_error(error: SyntaxError, file: str) -> str:
+    # Detectron2 wraps the error that knows the line in one that names the file.
+    inner = error.__cause__ if error.lineno is None and isinstance(error.__cause__, SyntaxError) else error
+    names = [inner.filename, *re.findall(r"^Config file (.+) has ", str(error)), file]
+    named = next((name for name in names if name is not None and Path(name).is_file()), file)
+    return f"Config file {named}, line {inner.lineno}: {inner.msg}."
 
 
 def _innermost_config(error: BaseException, file: str) -> str:
