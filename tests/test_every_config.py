@@ -9,7 +9,7 @@ import pytest
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
-from loradet.training.command import load_config
+from loradet.config import load_config
 
 ROOT = Path(__file__).parents[1]
 # What a user has to give: where the data lie.

@@ -130,7 +130,7 @@ def export(arguments: argparse.Namespace) -> None:
     if arguments.run and not arguments.config_file:
         output = export_run(arguments.run, arguments.output)
     else:
-        from loradet.training.checkpoint import Checkpointer
+        from loradet.checkpoint import Checkpointer
 
         output = arguments.output
         cfg, model = _build(arguments)
@@ -174,26 +174,19 @@ def _write_each(arguments: argparse.Namespace, content: Callable) -> None:
 
 def _build(arguments: argparse.Namespace):
     """Config and model with its base weights, on the CPU."""
-    from detectron2.config import instantiate
-
-    from loradet.training.checkpoint import Checkpointer
-    from loradet.training.command import load_config
+    from loradet.config import load_config
+    from loradet.model import initial_model
 
     cfg = load_config(arguments.config_file, arguments.overrides)
-    model = instantiate(cfg.model)
-    if cfg.train.init_checkpoint:
-        Checkpointer(model).load_weights(cfg.train.init_checkpoint, strict=False)
-    return cfg, model
+    return cfg, initial_model(cfg)
 
 
 def _data_classes(cfg) -> tuple[list[str] | None, list[int] | None]:
     """Class names and ids of the training set; (None, None) with a warning where it is not on this machine."""
-    from detectron2.config import instantiate
-
-    from loradet.evaluation.splits import dataset_metadata, split_config
+    from loradet.evaluation.splits import dataset_metadata, load_dataset
 
     try:
-        instantiate(split_config(cfg, "train").dataset)
+        load_dataset(cfg, "train")
     except (OSError, ValueError) as error:
         print(f"warning: no class names in the file; give them by --classes ({error})", file=sys.stderr)
         return None, None
@@ -219,22 +212,12 @@ def main() -> None:
 
     try:
         import loradet  # noqa: F401  (before anything of detectron2)
-        from loradet.adapters import AdapterError
+        from loradet.errors import errors_in_one_line
     except (ImportError, ValueError) as error:  # no Detectron2 that can be used
         sys.exit(f"error: {error}")
 
-    try:
+    with errors_in_one_line():
         command(arguments)
-    except AdapterError as error:  # several lines where much differs
-        sys.exit(f"error: {error}")
-    except (ImportError, OSError) as error:  # what judges other errors needs a Detectron2 that can be used
-        sys.exit(f"error: {error}")
-    except Exception as error:
-        from loradet.training.command import is_user_error, one_line  # takes seconds
-
-        if not is_user_error(error):
-            raise
-        sys.exit(f"error: {one_line(error)}")
 
 
 if __name__ == "__main__":

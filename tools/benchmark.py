@@ -84,20 +84,16 @@ def main() -> None:
 
     try:
         import loradet  # noqa: F401
+        from loradet.errors import errors_in_one_line
         from loradet.experiments.benchmark_command import run_benchmark
         from loradet.files import write_json
-        from loradet.training.command import is_user_error, one_line
     except (ImportError, ValueError) as error:  # no Detectron2 that can be used
         sys.exit(f"error: {error}")
 
-    try:
+    with errors_in_one_line():
         result = run_benchmark(arguments)
         if arguments.json:
             write_json(arguments.json, result)
-    except Exception as error:
-        if not is_user_error(error):
-            raise
-        sys.exit(f"error: {one_line(error)}")
     rows = [(name, _shown(value)) for name, value in result.items()]
     print(tabulate(rows, headers=(arguments.part, arguments.config_file), disable_numparse=True))
 

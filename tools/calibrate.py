@@ -31,15 +31,15 @@ def main() -> None:
 
     try:
         import loradet  # noqa: F401
+        from loradet.errors import errors_in_one_line
         from loradet.evaluation.calibration_files import MAIN, bootstrap_files, calibrate_files
         from loradet.evaluation.calibration_report import CalibrationSettings
         from loradet.evaluation.calibration_tables import calibration_tables, interval_table
         from loradet.evaluation.numbering import annotations_of
-        from loradet.training.command import USER_ERRORS, one_line
     except (ImportError, ValueError) as error:  # no Detectron2 that can be used
         sys.exit(f"error: {error}")
 
-    try:
+    with errors_in_one_line():
         annotations = arguments.annotations or annotations_of(arguments.predictions)
         fit_annotations = arguments.fit_annotations
         if arguments.fit_predictions and not fit_annotations:
@@ -65,8 +65,6 @@ def main() -> None:
                 )
             for kind, intervals in found.items():
                 print("\n" + interval_table({name: intervals[name] for name in MAIN}, kind))
-    except USER_ERRORS as error:
-        sys.exit(f"error: {one_line(error)}")
     print(f"\nWritten to {arguments.output}")
 
 

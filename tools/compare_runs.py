@@ -13,11 +13,13 @@ def main() -> None:
     arguments = parser.parse_args()
 
     try:
+        from loradet.errors import errors_in_one_line
         from loradet.experiments.compare import comparison
-
-        print(comparison(arguments.runs, arguments.split))
-    except (ImportError, ValueError, OSError) as error:
+    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
         sys.exit(f"error: {error}")
+
+    with errors_in_one_line():
+        print(comparison(arguments.runs, arguments.split))
 
 
 if __name__ == "__main__":

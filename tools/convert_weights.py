@@ -24,11 +24,13 @@ def main() -> None:
 
     try:
         import loradet  # noqa: F401  (before anything of detectron2)
+        from loradet.errors import errors_in_one_line
         from loradet.training.pickled_weights import convert_weights
-
-        weights = convert_weights(arguments.source, arguments.output)
-    except (ImportError, ValueError, OSError) as error:
+    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
         sys.exit(f"error: {error}")
+
+    with errors_in_one_line():
+        weights = convert_weights(arguments.source, arguments.output)
     size = arguments.output.stat().st_size / 1e6
     print(f"Written: {arguments.output} ({len(weights.tensors)} tensors, {size:.1f} MB)")
     if weights.left_out:

@@ -163,11 +163,15 @@ def run_coco2017(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
+
     try:
-        return options.run(options)
-    except (ImportError, OSError, ValueError) as error:
+        from loradet.errors import errors_in_one_line
+    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+    with errors_in_one_line(status=2):  # 1 says that faults were found
+        return options.run(options)
 
 
 if __name__ == "__main__":

@@ -92,16 +92,14 @@ def main() -> int:
 
     try:
         import loradet  # noqa: F401  (before anything of detectron2)
+        from loradet.errors import errors_in_one_line
         from loradet.experiments.command import run_command
-        from loradet.training.command import USER_ERRORS, one_line
     except (ImportError, ValueError) as error:  # no Detectron2 that can be used
         sys.exit(f"error: {error}")
 
     try:
-        return run_command(arguments)
-    except USER_ERRORS as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
+        with errors_in_one_line():
+            return run_command(arguments)
     except KeyboardInterrupt:
         print("Interrupted; the same command goes on.", file=sys.stderr)
         return 130

@@ -36,13 +36,14 @@ def main() -> None:
 
     try:
         import loradet  # noqa: F401
+        from loradet.config import load_config
+        from loradet.errors import errors_in_one_line
         from loradet.inference.export import export_checkpoint
         from loradet.inference.metadata import describe
-        from loradet.training.command import USER_ERRORS, load_config, one_line
     except (ImportError, ValueError) as error:  # no Detectron2 that can be used
         sys.exit(f"error: {error}")
 
-    try:
+    with errors_in_one_line():
         metadata = export_checkpoint(
             load_config(arguments.config_file, arguments.overrides),
             arguments.checkpoint,
@@ -50,8 +51,6 @@ def main() -> None:
             input_size=arguments.input_size and tuple(arguments.input_size),
             dynamic=arguments.dynamic,
         )
-    except USER_ERRORS as error:
-        sys.exit(f"error: {one_line(error)}")
     print(f"Written: {arguments.output}\n{describe(metadata)}")
 
 

@@ -20,7 +20,11 @@ def main() -> None:
     try:
         import loradet  # noqa: F401
         from loradet.backbones.export import export_weights
+        from loradet.errors import errors_in_one_line
+    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
+        sys.exit(f"error: {error}")
 
+    with errors_in_one_line():
         digest = export_weights(
             arguments.checkpoint,
             arguments.output,
@@ -28,8 +32,6 @@ def main() -> None:
             rest=arguments.rest,
             dtype=getattr(torch, arguments.dtype),
         )
-    except (ImportError, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB, sha256 {digest}")
 
 

@@ -27,21 +27,20 @@ def main() -> None:
 
     try:
         import loradet  # noqa: F401
+        from loradet.config import load_config
+        from loradet.errors import errors_in_one_line
         from loradet.files import write_json
         from loradet.inference.model_cost import count_config
-        from loradet.training.command import USER_ERRORS, load_config, one_line
     except (ImportError, ValueError) as error:  # no Detectron2 that can be used
         sys.exit(f"error: {error}")
 
-    try:
+    with errors_in_one_line():
         statistics = count_config(
             load_config(arguments.config, arguments.overrides), arguments.input_size and tuple(arguments.input_size)
         )
         print(statistics)
         if arguments.json:
             write_json(arguments.json, statistics.to_dict())
-    except USER_ERRORS as error:
-        sys.exit(f"error: {one_line(error)}")
 
 
 if __name__ == "__main__":

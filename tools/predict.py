@@ -39,8 +39,9 @@ def main() -> None:
 
     try:
         import loradet  # noqa: F401
+        from loradet.config import load_config
+        from loradet.errors import errors_in_one_line
         from loradet.inference.command import predict_checkpoint, predict_exported
-        from loradet.training.command import USER_ERRORS, load_config, one_line
     except (ImportError, ValueError) as error:  # no Detectron2 that can be used
         sys.exit(f"error: {error}")
 
@@ -49,7 +50,7 @@ def main() -> None:
         "batch_size": arguments.batch_size,
         "pictures": arguments.pictures,
     }
-    try:
+    with errors_in_one_line():
         if arguments.exported:
             outcome = predict_exported(
                 arguments.exported,
@@ -63,8 +64,6 @@ def main() -> None:
             device = [f"train.device={arguments.device}"] if arguments.device else []
             cfg = load_config(arguments.config_file, [*arguments.set, *device])
             outcome = predict_checkpoint(cfg, arguments.checkpoint, arguments.images, arguments.output, **options)
-    except USER_ERRORS as error:
-        sys.exit(f"error: {one_line(error)}")
     print(f"{outcome.output}: {outcome.boxes} detections on {outcome.images} images")
     if outcome.failures:
         count = len(outcome.failures)

@@ -118,15 +118,13 @@ def main() -> None:
 
     try:
         import loradet  # noqa: F401
-        from loradet.training.command import USER_ERRORS, one_line
+        from loradet.errors import errors_in_one_line
         from loradet.visualization.command import run_command
     except (ImportError, ValueError) as error:  # no Detectron2 that can be used
         sys.exit(f"error: {error}")
 
-    try:
+    with errors_in_one_line():
         written = run_command(arguments)
-    except USER_ERRORS as error:
-        sys.exit(f"error: {one_line(error)}")
     for path in written:
         print(path)
 

@@ -1,4 +1,4 @@
-"""Defaults of a training run. `loradet.training.settings` says what each key means and has the remaining ones."""
+"""Defaults of a training run. `loradet.config.settings` says what each key means and has the remaining ones."""
 
 train = dict(
     output_dir="work_dirs/run",

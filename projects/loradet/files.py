@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and JSON that is read with one wording for all that can be wrong."""
 
 import json
 import os
@@ -7,6 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from loradet.errors import MissingFileError, UserError
+
+
+class FileError(UserError):
+    """A file is cut short, no JSON, or holds something else than expected; the message names it."""
 
 
 @contextmanager
@@ -40,3 +46,61 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     with atomic_open(path) as file:
         json.dump(value, file, indent=2, allow_nan=False)
         file.write("\n")
+
+
+_KINDS = {dict: "an object ({…})", list: "a list ([…])", str: "a text", bool: "true or false", type(None): "null"}
+
+
+def read_json(path: str | os.PathLike, kind: type = dict, *, advice: str = "") -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: of a file in UTF-8, UTF-16 or UTF-32.
+        kind: dict or list, which the content must be.
+        advice: what to do where the file is not as expected; ends the message.
+
+    Raises:
+        MissingFileError: there is no such file.
+        FileError: it cannot be read, is empty or cut short, no JSON, or JSON of another kind.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise MissingFileError(_sentence(f"{path}: there is no such file.", advice)) from error
+    except OSError as error:
+        raise FileError(_sentence(f"{path} cannot be read: {error.strerror or error}.", advice)) from error
+    return parse_json(content, str(path), kind, advice=advice)
+
+
+def parse_json(content: str | bytes, source: str, kind: type = dict, *, advice: str = "") -> Any:
+    """The same of content that is read already.
+
+    Args:
+        content: the text.
+        source: begins the message: the file, and what part of it.
+        kind: dict or list.
+        advice: ends the message.
+
+    Raises:
+        FileError: as `read_json`.
+    """
+    if not content.strip():
+        raise FileError(_sentence(f"{source} is empty; expected JSON.", advice))
+    try:
+        value = json.loads(content)
+    except json.JSONDecodeError as error:
+        at_end = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
+        problem = "is cut short: its JSON ends too early" if at_end else f"is no JSON: {error.msg}"
+        raise FileError(
+            _sentence(f"{source} {problem} (line {error.lineno}, column {error.colno}).", advice)
+        ) from error
+    except (ValueError, RecursionError) as error:  # bytes of no encoding, endless numbers or brackets
+        raise FileError(_sentence(f"{source} is no JSON: {error}.", advice)) from error
+    if not isinstance(value, kind):
+        found = _KINDS.get(type(value), "a number")
+        raise FileError(_sentence(f"{source} holds {found}; expected {_KINDS[kind]}.", advice))
+    return value
+
+
+def _sentence(problem: str, advice: str) -> str:
+    return f"{problem} {advice}".rstrip()

@@ -1,11 +1,12 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and read with one wording for what is wrong."""
 
 import json
 import stat
 
 import pytest
 
-from loradet.files import atomic_open, write_json
+from loradet.errors import UserError
+from loradet.files import FileError, atomic_open, read_json, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -26,3 +27,43 @@ def test_a_written_file_is_as_readable_as_any_other(tmp_path):
     (tmp_path / "plain").touch()
     assert (tmp_path / "ours").read_bytes() == b"\x00\xff"
     assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_json_is_read_in_every_unicode_encoding(tmp_path, name):
+    file = tmp_path / "a.json"
+    file.write_bytes('{"ship": "Å"}'.encode(name))
+    assert read_json(file) == {"ship": "Å"}
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "message"),
+    [
+        (None, dict, r"a\.json: there is no such file\. Look\."),
+        (b"", dict, r"a\.json is empty; expected JSON\. Look\."),
+        (b' \n{"a": [1, 2', dict, r"a\.json is cut short: its JSON ends too early \(line 2, column 12\)\. Look\."),
+        (b'{"a": "no end', dict, r"a\.json is cut short"),
+        (b'{"a": 1}}', dict, r"a\.json is no JSON: Extra data \(line 1, column 9\)\. Look\."),
+        (b"<html>", dict, r"a\.json is no JSON: Expecting value \(line 1, column 1\)\. Look\."),
+        (b'{"a": "\xff\xfe"}', dict, r"a\.json is no JSON: .*utf-8"),
+        (b"[" * 100_000, list, r"a\.json is no JSON: .*recursion"),
+        (b"[1]", dict, r"a\.json holds a list \(\[…\]\); expected an object \(\{…\}\)\. Look\."),
+        (b"{}", list, r"a\.json holds an object \(\{…\}\); expected a list"),
+        (b"3", list, r"a\.json holds a number; expected a list"),
+        (b"null", dict, r"a\.json holds null; expected an object"),
+        (b'"text"', dict, r"a\.json holds a text; expected an object"),
+    ],
+)
+def test_json_that_is_not_as_expected_is_one_line(tmp_path, content, kind, message):
+    file = tmp_path / "a.json"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_json(file, kind, advice="Look.")
+    assert str(caught.value).startswith(str(tmp_path)) and "\n" not in str(caught.value)
+    assert isinstance(caught.value, FileNotFoundError) == (content is None)
+
+
+def test_a_folder_is_no_json(tmp_path):
+    with pytest.raises(FileError, match="cannot be read: Is a directory"):
+        read_json(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from train_tool import ENVIRONMENT, ROOT, arguments, call, succeed
 
 from loradet.backbones.weights import read_state_dict
-from loradet.training.command import load_config
+from loradet.config import load_config
 
 TOOL = str(ROOT / "tools" / "convert_weights.py")
 CONFIG = str(ROOT / "tests" / "tiny_config.py")

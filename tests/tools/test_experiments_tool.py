@@ -363,7 +363,7 @@ def test_a_metrics_file_cut_in_half_fails_its_run_alone(grid, tmp_path):
     file.write_text(file.read_text()[:40])
     before = snapshot(study / "runs")
     printed = ask(study, "run", status=1)
-    assert f"Entry r2: {file} is no JSON file" in printed
+    assert f"Entry r2: {file} is cut short" in printed
     assert [line.split()[1] for line in printed.splitlines()[2:]] == ["failed", "finished"]
     assert snapshot(study / "runs") == before
     assert ask(study, "status", status=1).startswith(f"error: Entry r2: {file}")

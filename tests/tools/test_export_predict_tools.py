@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from loradet.adapters import adapter_state
-from loradet.inference.loading import build_model
-from loradet.training.command import load_config
+from loradet.config import load_config
+from loradet.model import build_model
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "tests" / "tiny_config.py")

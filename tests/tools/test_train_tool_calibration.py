@@ -7,7 +7,7 @@ import shutil
 import pytest
 from train_tool import ROOT, arguments, call, lines, succeed
 
-from loradet.training.command import load_config
+from loradet.config import load_config
 from loradet.training.record import config_hash
 
 CONFIG = ROOT / "tests" / "tiny_calibration_config.py"

@@ -6,8 +6,8 @@ import torch
 from train_tool import ROOT, arguments, succeed
 
 from loradet.adapters import read_adapter
+from loradet.config import load_config
 from loradet.datasets.synthetic import generate
-from loradet.training.command import load_config
 from loradet.training.record import config_hash, run_identity
 
 CONFIG = ROOT / "tests" / "tiny_detr_config.py"

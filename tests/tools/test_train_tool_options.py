@@ -135,7 +135,7 @@ def test_a_partial_checkpoint_of_other_classes_is_a_start(train_data, tmp_path):
 @pytest.mark.parametrize(("mode", "iteration"), [("max", 3), ("min", 1)])
 def test_the_best_checkpoint_by_a_named_metric(train_data, tmp_path, monkeypatch, mode, iteration):
     scores = iter([1.0, 3.0, 2.0])
-    monkeypatch.setattr("loradet.training.run.evaluate_split", lambda *_: {"bbox": {"AP": 0.0, "AP50": next(scores)}})
+    monkeypatch.setattr("loradet.training.assemble.evaluate", lambda *_: {"bbox": {"AP": 0.0, "AP50": next(scores)}})
     words = ["train.max_iter=6", "train.eval_period=2", "train.best.metric=bbox/AP50", f"train.best.mode={mode}"]
     succeed(*arguments(train_data, tmp_path, *words))
     assert weights(tmp_path, "model_best.pth")["iteration"] == iteration
@@ -143,7 +143,7 @@ def test_the_best_checkpoint_by_a_named_metric(train_data, tmp_path, monkeypatch
 
 
 def test_early_stopping_is_not_fooled_by_evaluations_without_a_number(train_data, tmp_path, monkeypatch):
-    monkeypatch.setattr("loradet.training.run.evaluate_split", lambda *_: {"bbox": {"AP": float("nan")}})
+    monkeypatch.setattr("loradet.training.assemble.evaluate", lambda *_: {"bbox": {"AP": float("nan")}})
     words = ["train.max_iter=20", "train.eval_period=1", "train.early_stopping.enabled=True"]
     succeed(*arguments(train_data, tmp_path, *words, "train.early_stopping.patience=2"))
     assert record(tmp_path)["iteration"] == 2

@@ -192,7 +192,7 @@ def test_workers_and_micro_batches_do_not_change_the_stream(train_data, tmp_path
 def test_evaluations_between_the_log_s_lines_are_kept_once_each(train_data, tmp_path, crash_at, monkeypatch):
     """Also that of iteration 11, at which the checkpoint is written that the run is resumed from."""
     scores = iter(float(score) for score in range(20))
-    monkeypatch.setattr("loradet.training.run.evaluate_split", lambda *_: {"bbox": {"AP": next(scores)}})
+    monkeypatch.setattr("loradet.training.assemble.evaluate", lambda *_: {"bbox": {"AP": next(scores)}})
     words = ["train.log_period=20", "train.max_iter=18", "train.eval_period=4", "train.checkpointer.period=12"]
     folder = tmp_path / "out"
     with monkeypatch.context() as patch:
@@ -215,7 +215,7 @@ def test_evaluations_between_the_log_s_lines_are_kept_once_each(train_data, tmp_
 
 def test_early_stopping_survives_a_resume(train_data, tmp_path, crash_at, monkeypatch):
     scores = iter([3.0, 5.0, 4.0, 4.0, 4.0, 4.0])
-    monkeypatch.setattr("loradet.training.run.evaluate_split", lambda *_: {"bbox": {"AP": next(scores)}})
+    monkeypatch.setattr("loradet.training.assemble.evaluate", lambda *_: {"bbox": {"AP": next(scores)}})
     words = [
         *("train.max_iter=40", "train.eval_period=2", "train.checkpointer.period=2"),
         *("train.early_stopping.enabled=True", "train.early_stopping.patience=3"),
@@ -240,7 +240,7 @@ def test_a_run_that_had_stopped_early_stops_at_once(train_data, tmp_path, monkey
     folder = tmp_path / "out"
     with monkeypatch.context() as patch:
         scores = iter([3.0, 2.0])
-        patch.setattr("loradet.training.run.evaluate_split", lambda *_: {"bbox": {"AP": next(scores)}})
+        patch.setattr("loradet.training.assemble.evaluate", lambda *_: {"bbox": {"AP": next(scores)}})
         patch.setattr("loradet.training.run.finish_run", lambda *_: (_ for _ in ()).throw(CrashError()))
         crash(*arguments(train_data, folder, *words))
     succeed(*arguments(train_data, folder, *words, "--resume"))
@@ -287,7 +287,7 @@ def test_resuming_does_not_ask_for_the_initial_weights_again(train_data, tmp_pat
 
 
 def test_an_interrupt_before_training_is_no_traceback(train_data, tmp_path, monkeypatch):
-    monkeypatch.setattr("loradet.training.run.build_model", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("loradet.training.assemble.initial_model", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
     status, stderr = call(*arguments(train_data, tmp_path / "out"))
     assert status == 130
     assert "--resume" in stderr

@@ -16,14 +16,15 @@ from loradet.adapters.freezing import frozen_modules
 from loradet.adapters.layer import adapter_layers, adapter_tensor_names, is_under, unwrap
 from loradet.adapters.parameters import parameter_table
 from loradet.adapters.recipe import adapter_state, fingerprint, recipes
-from loradet.files import atomic_open
+from loradet.errors import MissingFileError, UserError
+from loradet.files import atomic_open, parse_json
 
 FORMAT = 1
 METADATA_KEY = "loradet_adapter"
 _PIXEL_STATISTICS = ("pixel_mean", "pixel_std")
 
 
-class AdapterError(ValueError):
+class AdapterError(UserError):
     """An adapter file is broken or does not fit the model; the message names the file and all that differs."""
 
 
@@ -53,9 +54,9 @@ def save_adapter(
     model = unwrap(model)
     tensors = trained_tensors(model)
     if not tensors:
-        raise ValueError("save_adapter: nothing in this model trains, so there is nothing to save.")
+        raise UserError("save_adapter: nothing in this model trains, so there is nothing to save.")
     if classes is not None and class_ids is not None and len(classes) != len(class_ids):
-        raise ValueError(f"save_adapter: {len(classes)} classes, but {len(class_ids)} class_ids; one id a class.")
+        raise UserError(f"save_adapter: {len(classes)} classes, but {len(class_ids)} class_ids; one id a class.")
     info = {
         "format": FORMAT,
         "model": type(model).__name__,
@@ -81,7 +82,7 @@ def write_adapter(path: str | os.PathLike, info: Mapping[str, Any], tensors: Map
     try:
         text = json.dumps(info, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"save_adapter: metadata takes plain JSON values ({error}).") from error
+        raise UserError(f"save_adapter: metadata takes plain JSON values ({error}).") from error
     # Clones: safetensors refuses tensors that share memory or are not contiguous.
     held = {name: t.cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     content = safetensors.torch.save(held, {METADATA_KEY: text, "format": "pt"})
@@ -134,7 +135,7 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"No adapter file at {path}; training leaves one in its output folder.")
+        raise MissingFileError(f"No adapter file at {path}; training leaves one in its output folder.")
     try:
         with safetensors.safe_open(path, "pt") as file:
             header = file.metadata() or {}
@@ -142,7 +143,7 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
     except (safetensors.SafetensorError, OSError) as error:
         raise AdapterError(f"{path} is not a readable safetensors file ({error}); it may be cut short.") from error
     try:
-        info = json.loads(header[METADATA_KEY])
+        info = parse_json(header[METADATA_KEY], f"{path}: {METADATA_KEY}")
         version = int(info["format"])
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterError(

@@ -22,6 +22,7 @@ from loradet.adapters.comparison import differences
 from loradet.adapters.layer import adapter_layers, join, unwrap
 from loradet.adapters.lora_layer import check_hyperparameters
 from loradet.adapters.recipe import adapter_state, lora_sizes, recipes
+from loradet.errors import UserError
 
 _SETTINGS = ("rank", "alpha", "dropout", "freeze_base")
 
@@ -47,13 +48,13 @@ class AdapterBank:
     def __init__(self, model: nn.Module):
         self._model = unwrap(model)
         if not list(recipes(self._model)):
-            raise ValueError(
+            raise UserError(
                 f"AdapterBank: {type(self._model).__name__} went through neither freeze nor lora; "
                 "build it by the config that the adapters were trained with."
             )
         trained = [path for path, layer in adapter_layers(self._model) if not layer.is_base]
         if trained:
-            raise ValueError(
+            raise UserError(
                 f"AdapterBank: the LoRA of this model is trained already ({trained[0]}), so it is not the base. Make "
                 "the bank before loading any adapter, and add this one to it as a file."
             )
@@ -94,9 +95,9 @@ class AdapterBank:
             ValueError: the name is empty or taken.
         """
         if not isinstance(name, str) or not name:
-            raise ValueError(f"AdapterBank: {name!r} is no name for {path}; None is the base.")
+            raise UserError(f"AdapterBank: {name!r} is no name for {path}; None is the base.")
         if name in self._adapters:
-            raise ValueError(
+            raise UserError(
                 f"AdapterBank: {name!r} is {self._adapters[name].path} already; choose another name for {path}."
             )
         info, tensors = read_adapter(path)
@@ -133,7 +134,7 @@ class AdapterBank:
     def _adapter(self, name: str) -> "_Adapter":
         if name not in self._adapters:
             known = ", ".join(self._adapters) or "none"
-            raise ValueError(f"AdapterBank: no adapter is called {name!r}; there is: {known}.")
+            raise UserError(f"AdapterBank: no adapter is called {name!r}; there is: {known}.")
         return self._adapters[name]
 
     def _own_tensors(self) -> dict[str, Tensor]:

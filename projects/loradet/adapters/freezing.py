@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from loradet.adapters.layer import adapter_layers, is_under, join
 from loradet.adapters.matching import match_names
 from loradet.adapters.recipe import RECIPE, ensure_recipe, logger
+from loradet.errors import UserError
 from loradet.wording import shorten
 
 
@@ -36,7 +37,7 @@ def freeze(module: nn.Module, unfreeze: Sequence[str] = (), *, statistics: bool 
         ValueError: a name does not exist, the module is frozen already, or `statistics` finds no batch norm.
     """
     if isinstance(module, FrozenMixin):
-        raise ValueError("freeze: this module is frozen already; name all that trains in one `unfreeze`.")
+        raise UserError("freeze: this module is frozen already; name all that trains in one `unfreeze`.")
     modules = [path for path, _ in module.named_modules(remove_duplicate=False) if path]
     parameters = [path for path, _ in module.named_parameters(remove_duplicate=False)]
     found = match_names(unfreeze, [*modules, *parameters], argument="freeze: unfreeze")
@@ -49,7 +50,7 @@ def freeze(module: nn.Module, unfreeze: Sequence[str] = (), *, statistics: bool 
     if statistics:
         entry["statistics"] = [path for path, norm in module.named_modules() if path and isinstance(norm, _BatchNorm)]
         if not entry["statistics"]:
-            raise ValueError("freeze: statistics=True, but the module holds no batch norm that gathers statistics.")
+            raise UserError("freeze: statistics=True, but the module holds no batch norm that gathers statistics.")
     _check_nesting(module, entry)
     ensure_recipe(module)["freeze"] = entry
     _set_gradients(module, [*entry["modules"], *entry["parameters"]])
@@ -149,7 +150,7 @@ def _check_nesting(module: nn.Module, entry: dict[str, Any]) -> None:
             continue
         for name in [*entry["modules"], *entry["parameters"]]:
             if is_under(name, path) or is_under(path, name):
-                raise ValueError(
+                raise UserError(
                     f"freeze: unfreeze names {name!r}, but {path!r} is frozen by a call of its own: "
                     "name what trains there in that call's `unfreeze`."
                 )

@@ -11,6 +11,7 @@ from loradet.adapters.lora_layer import check_hyperparameters
 from loradet.adapters.lora_layers import LoRAConv2d, LoRALinear
 from loradet.adapters.matching import match_names, nearest
 from loradet.adapters.recipe import ensure_recipe, logger
+from loradet.errors import UserError
 from loradet.wording import shorten
 
 # Which adapter layer wraps which kind of module; a further kind is one more entry.
@@ -72,7 +73,7 @@ def _find(targets: Sequence[str], modules: dict[str, nn.Module]) -> dict[str, li
     wrappable = _wrappable(modules)
     found = match_names(targets, list(modules), argument="lora: targets", listed=wrappable)
     if not found:
-        raise ValueError(f"lora: targets is empty; name at least one layer. {nearest('', wrappable)}")
+        raise UserError(f"lora: targets is empty; name at least one layer. {nearest('', wrappable)}")
     return found
 
 
@@ -88,25 +89,23 @@ def _kind_for(path: str, modules: dict[str, nn.Module], root: nn.Module) -> type
     """The adapter layer for the module at a path. Raises ValueError where there is none."""
     module = modules[path]
     if isinstance(module, AdapterLayer):
-        raise ValueError(f"lora: {path!r} is a {type(module).__name__} already; name each layer in one `lora` only.")
+        raise UserError(f"lora: {path!r} is a {type(module).__name__} already; name each layer in one `lora` only.")
     kind = next((adapter for base, adapter in ADAPTER_KINDS.items() if isinstance(module, base)), None)
     if kind is None:
         *names, last = (base.__name__ for base in ADAPTER_KINDS)
         inner = [p for p in _wrappable(modules) if p.startswith(f"{path}.")]
         hint = f" In it there is: {shorten(inner)}." if inner else ""
-        raise ValueError(
-            f"lora: {path!r} is a {type(module).__name__}; LoRA wraps {', '.join(names)} and {last}.{hint}"
-        )
+        raise UserError(f"lora: {path!r} is a {type(module).__name__}; LoRA wraps {', '.join(names)} and {last}.{hint}")
     _refuse_fused_parent(path, module, _parent(path, modules, root))
     if isinstance(module, FrozenMixin):
-        raise ValueError(f"lora: {path!r} is frozen by a call of its own; call `freeze` on a module that holds it.")
+        raise UserError(f"lora: {path!r} is frozen by a call of its own; call `freeze` on a module that holds it.")
     if reason := kind.objection(module):
-        raise ValueError(f"lora: {path!r} ({type(module).__name__}) cannot be wrapped: {reason}.")
+        raise UserError(f"lora: {path!r} ({type(module).__name__}) cannot be wrapped: {reason}.")
     weights = {id(p) for p in module.parameters() if p.dim() > 1}
     inside = set(module.modules())
     users = [p for p, m in modules.items() if m not in inside and any(id(w) in weights for w in m._parameters.values())]
     if users:
-        raise ValueError(f"lora: {path!r} shares its weight with {shorten(users)}; merging would change both.")
+        raise UserError(f"lora: {path!r} shares its weight with {shorten(users)}; merging would change both.")
     return kind
 
 
@@ -118,13 +117,13 @@ def _refuse_fused_parent(path: str, module: nn.Module, parent: nn.Module | None)
     """Raise ValueError where the parent reads its child's weight and does not call the child."""
     if isinstance(parent, nn.MultiheadAttention):
         attention = path.rpartition(".")[0] or "the attention"
-        raise ValueError(
+        raise UserError(
             f"lora: {path!r} belongs to a MultiheadAttention, which reads its weight without calling it: name "
             f"{attention!r} itself, whose LoRA is of q, k, v and the output."
         )
     # Of an attention in it, what the fused code reads has the delta; see LoRAMultiheadAttention.
     if isinstance(parent, nn.TransformerEncoderLayer) and not isinstance(module, nn.MultiheadAttention):
-        raise ValueError(
+        raise UserError(
             f"lora: {path!r} belongs to TransformerEncoderLayer, whose fused code reads its weight without calling it, "
             "so the delta would be bypassed. LoRA cannot wrap it."
         )

@@ -18,6 +18,7 @@ from loradet.adapters.lora_layer import (
     refuse_training_while_merged,
 )
 from loradet.adapters.summed_weights import SummedWeights, summed_weight
+from loradet.errors import UserError
 
 _PARTS = ("q", "k", "v")
 _SEPARATE = {"q_proj_weight": "q", "k_proj_weight": "k", "v_proj_weight": "v"}
@@ -171,7 +172,7 @@ class LoRAMultiheadAttention(SummedWeights, LoRALayer, nn.MultiheadAttention):
                 query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
             )
         if is_causal and attn_mask is None:
-            raise ValueError("is_causal is a hint about attn_mask; give attn_mask too.")
+            raise UserError("is_causal is a hint about attn_mask; give attn_mask too.")
         batched = query.dim() == 3
         self._check_inputs(query, key, value)
         length, keys = self._sequence_first(query), self._sequence_first(key)
@@ -204,7 +205,7 @@ class LoRAMultiheadAttention(SummedWeights, LoRALayer, nn.MultiheadAttention):
         right = query.dim() in (2, 3) and query.dim() == key.dim() and key.shape[:-1] == value.shape[:-1]
         if not right or (query.dim() == 3 and query.shape[batch] != key.shape[batch]):
             order = "(N, length, channels)" if self.batch_first else "(length, N, channels)"
-            raise ValueError(
+            raise UserError(
                 f"query, key and value are {shapes[0]}, {shapes[1]}, {shapes[2]}; expected {order} or (length, "
                 "channels), one N, and one length of key and value."
             )

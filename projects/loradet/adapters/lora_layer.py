@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from loradet.adapters.layer import AdapterLayer
 from loradet.adapters.lowrank_dropout import dropout_linear
+from loradet.errors import UserError
 
 
 class LoRALayer(AdapterLayer):
@@ -32,7 +33,7 @@ class LoRALayer(AdapterLayer):
         """
         check_hyperparameters(rank, alpha, dropout)
         if reason := cls.objection(module):
-            raise ValueError(f"LoRA cannot wrap this {type(module).__name__}: {reason}.")
+            raise UserError(f"LoRA cannot wrap this {type(module).__name__}: {reason}.")
         module.__class__ = cls
         module._add_factors(rank, alpha, dropout, freeze_base)
         return module
@@ -105,11 +106,11 @@ def low_rank_product(a: Tensor, b: Tensor, scaling: float) -> Tensor:
 def check_hyperparameters(rank: int, alpha: float, dropout: float) -> None:
     """Raise ValueError for a rank that is no whole number ≥ 1, an alpha ≤ 0 or a dropout outside [0, 1)."""
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise ValueError(f"LoRA: rank={rank!r}; expected a whole number of at least 1, for example rank=16.")
+        raise UserError(f"LoRA: rank={rank!r}; expected a whole number of at least 1, for example rank=16.")
     if not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
-        raise ValueError(f"LoRA: alpha={alpha!r}; expected a number above 0, for example alpha={2.0 * rank}.")
+        raise UserError(f"LoRA: alpha={alpha!r}; expected a number above 0, for example alpha={2.0 * rank}.")
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise ValueError(f"LoRA: dropout={dropout!r}; expected a probability in [0, 1), 0.0 for none.")
+        raise UserError(f"LoRA: dropout={dropout!r}; expected a probability in [0, 1), 0.0 for none.")
 
 
 def cast_for_autocast(x: Tensor) -> Tensor:

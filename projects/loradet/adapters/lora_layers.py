@@ -16,6 +16,7 @@ from loradet.adapters.lora_layer import (
     refuse_training_while_merged,
 )
 from loradet.adapters.lowrank_dropout import dropout_conv2d
+from loradet.errors import UserError
 
 
 class OneWeightLoRA(LoRALayer):
@@ -192,7 +193,7 @@ class LoRAConv2d(OneWeightLoRA, nn.Conv2d):
     ):
         check_hyperparameters(rank, alpha, dropout)
         if reason := _grouping_objection(in_channels, groups):
-            raise ValueError(f"LoRAConv2d: {reason}.")
+            raise UserError(f"LoRAConv2d: {reason}.")
         shape = (
             in_channels,
             out_channels,

@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from loradet.errors import UserError
+
 _LISTED = 10
 
 
@@ -29,7 +31,7 @@ def match_names(
     for pattern in as_list(patterns, argument):
         found[pattern] = _match(pattern, paths, argument)
         if not found[pattern]:
-            raise ValueError(
+            raise UserError(
                 f"{argument}: {pattern!r} names nothing here. {nearest(pattern, paths if listed is None else listed)}"
             )
     return found
@@ -48,7 +50,7 @@ def _match(pattern: str, paths: Sequence[str], argument: str) -> list[str]:
         try:
             expression = re.compile(pattern[3:])
         except re.error as error:
-            raise ValueError(f"{argument}: {pattern!r} is not a regular expression ({error}).") from error
+            raise UserError(f"{argument}: {pattern!r} is not a regular expression ({error}).") from error
         return [path for path in paths if expression.fullmatch(path)]
     return [path for path in paths if f".{path}".endswith(f".{pattern}")]
 

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from loradet.adapters.layer import AdapterLayer, adapter_layers, adapter_tensor_names, join, unwrap
+from loradet.errors import UserError
 
 
 def merge(model: nn.Module) -> nn.Module:
@@ -54,5 +55,5 @@ def merged_state_dict(model: nn.Module) -> dict[str, Any]:
 def _layers(model: nn.Module, action: str) -> list[AdapterLayer]:
     layers = [layer for _, layer in adapter_layers(unwrap(model))]
     if not layers:
-        raise ValueError(f"{action}: {type(model).__name__} has no LoRA layer; call `lora` on it first.")
+        raise UserError(f"{action}: {type(model).__name__} has no LoRA layer; call `lora` on it first.")
     return layers

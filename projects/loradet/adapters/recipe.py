@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from loradet.adapters.layer import adapter_tensor_names, join, unwrap
+from loradet.errors import UserError
 
 logger = logging.getLogger("loradet.adapters")
 
@@ -92,7 +93,7 @@ def load_adapter_state(model: nn.Module, state: Mapping[str, Any]) -> None:
         here, there = lora_sizes(recipe), lora_sizes(saved)
         for layer in here.keys() & there.keys():
             if here[layer][0] == there[layer][0] and here[layer][1] != there[layer][1]:
-                raise ValueError(
+                raise UserError(
                     f"{join(path, layer)}: the checkpoint's LoRA was trained with alpha={there[layer][1]:g}, the "
                     f"model has alpha={here[layer][1]:g}: set alpha={there[layer][1]:g}, or start from the base."
                 )

@@ -1,6 +1,5 @@
 """The adapter of a finished run, ready to share."""
 
-import json
 import os
 import pickle
 from collections.abc import Mapping
@@ -11,6 +10,8 @@ import torch
 from torch import Tensor
 
 from loradet.adapters.adapter_file import AdapterError, read_adapter, write_adapter
+from loradet.errors import MissingFileError
+from loradet.run_folder import RunFolder
 from loradet.wording import shorten
 
 # What the exported file keeps of run.json, where it is there.
@@ -36,13 +37,14 @@ def export_run(folder: str | os.PathLike, output: str | os.PathLike | None = Non
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"No run folder at {folder}; a run's folder is its train.output_dir.")
+        raise MissingFileError(f"No run folder at {folder}; a run's folder is its train.output_dir.")
     record = _finished_record(folder)
     name = folder.resolve().name
-    if not (folder / "adapter.safetensors").is_file():
-        raise AdapterError(f"{folder} has no adapter.safetensors. {_other_way(folder)}")
-    info, tensors = read_adapter(folder / "adapter.safetensors")
-    if (folder / "model_best.pth").is_file():
+    run = RunFolder(folder)
+    if not run.adapter.is_file():
+        raise AdapterError(f"{folder} has no {run.ADAPTER}. {_other_way(folder)}")
+    info, tensors = read_adapter(run.adapter)
+    if run.best.is_file():
         _check_weights(folder, tensors)
     kept = {key: record[key] for key in _KEPT if record.get(key) is not None}
     info["metadata"] = {**info["metadata"], "run": name, **kept}
@@ -52,14 +54,12 @@ def export_run(folder: str | os.PathLike, output: str | os.PathLike | None = Non
 
 
 def _finished_record(folder: Path) -> dict[str, Any]:
-    path = folder / "run.json"
-    if not path.is_file():
-        raise AdapterError(f"{folder} holds no run: there is no run.json. Name a run's train.output_dir.")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        status = record["status"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"{path} is not a run's record ({type(error).__name__}: {error}).") from error
+    run = RunFolder(folder)
+    if not run.record.is_file():
+        raise AdapterError(f"{folder} holds no run: there is no {run.RECORD}. Name a run's train.output_dir.")
+    record = run.read_record()
+    if (status := record.get("status")) is None:
+        raise AdapterError(f"{run.record} is not a run's record: it has no status.")
     if status != "finished":
         raise AdapterError(
             f"The run in {folder} is not finished (status: {status}). Go on with it by --resume. {_other_way(folder)}"
@@ -70,12 +70,12 @@ def _finished_record(folder: Path) -> dict[str, Any]:
 def _other_way(folder: Path) -> str:
     return (
         f"To cut an adapter out of one of its checkpoints: tools/adapters.py export --config-file "
-        f"{folder / 'config.yaml'} --checkpoint {folder}/model_….pth --output FILE.safetensors"
+        f"{RunFolder(folder).config} --checkpoint {folder}/model_….pth --output FILE.safetensors"
     )
 
 
 def _check_weights(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    path = folder / "model_best.pth"
+    path = RunFolder(folder).best
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["model"]
         differing = [k for k, v in tensors.items() if k not in state or not torch.equal(state[k], v)]
@@ -84,6 +84,6 @@ def _check_weights(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         raise AdapterError(f"{path} cannot be read ({first}); it may be cut short.") from error
     if differing:
         raise AdapterError(
-            f"{folder}/adapter.safetensors is not of the weights in model_best.pth; they differ in "
+            f"{RunFolder(folder).adapter} is not of the weights in {path.name}; they differ in "
             f"{shorten(differing)}. {_other_way(folder)}"
         )

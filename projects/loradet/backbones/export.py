@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save
 
 from loradet.backbones.weights import read_state_dict
+from loradet.errors import UserError
 from loradet.files import atomic_open
 
 
@@ -36,11 +37,11 @@ def export_weights(
     state = read_state_dict(checkpoint)
     below = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if not below:
-        raise ValueError(f"{checkpoint} has no tensor under {prefix!r}.")
+        raise UserError(f"{checkpoint} has no tensor under {prefix!r}.")
     taken = {k: v for k, v in state.items() if not k.startswith(prefix)} if rest else below
     tensors = {k: v.to(dtype).contiguous() if v.is_floating_point() else v for k, v in taken.items()}
     if overflowed := [k for k, v in tensors.items() if not torch.isfinite(v).all()]:
-        raise ValueError(f"{checkpoint}: {', '.join(overflowed[:5])} do not fit into {dtype}.")
+        raise UserError(f"{checkpoint}: {', '.join(overflowed[:5])} do not fit into {dtype}.")
     content = save(tensors)
     digest = hashlib.sha256(content).hexdigest()
     with atomic_open(output, "wb") as file:

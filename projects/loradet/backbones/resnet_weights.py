@@ -10,6 +10,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import ResNet
 
 from loradet.backbones.weights import read_state_dict, resolve
+from loradet.errors import UserError
 from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def resnet_with_weights(*, net: ResNet, weights: str | os.PathLike | None = None
     kinds = {"missing": missing, "unexpected": foreign, "other shape": shapes}
     problems = [f"{kind}: {shorten(names)}" for kind, names in kinds.items() if names]
     if problems:
-        raise ValueError(f"{path} does not hold the weights of this ResNet; {'; '.join(problems)}.")
+        raise UserError(f"{path} does not hold the weights of this ResNet; {'; '.join(problems)}.")
     net.load_state_dict({name: tensor for name, tensor in state.items() if name in own}, strict=False)
     return net
 
@@ -105,13 +106,13 @@ def _is_counter(name: str) -> bool:
 def _check_architecture(path: os.PathLike, state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
     """Compare kind and number of blocks of the stages that `own` has; most wrong files differ there."""
     if "stem.conv1.weight" not in state:
-        raise ValueError(
+        raise UserError(
             f"{path} holds no ResNet by itself, in torchvision's names or Detectron2's; its tensors are "
             f"{shorten(state)}. A whole detector is loaded by train.init_checkpoint."
         )
     there, here = _blocks(state), _blocks(own)
     if here[1:] and there[: len(here)] != here:
-        raise ValueError(f"{path} holds {_called(there)}; the config's network is {_called(here)}.")
+        raise UserError(f"{path} holds {_called(there)}; the config's network is {_called(here)}.")
 
 
 def _blocks(state: Iterable[str]) -> tuple[str | int, ...]:

@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 from timm.models import FeatureDictNet
 from torch import nn
 
+from loradet.errors import UserError
+
 from . import timm_factory
 from .weights import load_weights
 
@@ -61,7 +63,7 @@ class TimmBackbone(Backbone):
     ):
         super().__init__()
         if pretrained and weights is not None:
-            raise ValueError(
+            raise UserError(
                 f"pretrained=True and weights={str(weights)!r} are both given for {model_name!r}: "
                 "set pretrained=False to load the file."
             )
@@ -130,7 +132,7 @@ def _checked(out_features: Sequence[str] | None, names: list[str], model_name: s
         return [name for name in names if name.startswith("stage")]
     unknown = [name for name in out_features if name not in names]
     if unknown or not out_features or isinstance(out_features, str):
-        raise ValueError(
+        raise UserError(
             f"out_features={out_features!r} of {model_name!r}: expected a list of some of {', '.join(names)}."
         )
     return [name for name in names if name in set(out_features)]

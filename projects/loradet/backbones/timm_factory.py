@@ -17,6 +17,8 @@ import torch
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import nn
 
+from loradet.errors import UserError
+
 # Files of timm.models whose networks are faster in channels_last and give the same numbers there.
 CHANNELS_LAST_FAMILIES = ("convnext", "efficientnet", "mobilenetv3", "regnet", "resnet")
 RESERVED = {
@@ -28,7 +30,7 @@ RESERVED = {
 }
 
 
-class PretrainedWeightsError(RuntimeError):
+class PretrainedWeightsError(UserError, RuntimeError):
     """Published weights cannot be had or do not fit; the message names the model and says what to do."""
 
 
@@ -54,7 +56,7 @@ def describe(
     except TypeError as error:
         raise _explained(error, model_name) from None
     except Exception as error:
-        raise ValueError(f"timm cannot build {model_name!r} as a feature network: {error}") from error
+        raise UserError(f"timm cannot build {model_name!r} as a feature network: {error}") from error
     return list(net.feature_info.info)
 
 
@@ -128,12 +130,12 @@ def _check_name(model_name: str) -> None:
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f"near names: {', '.join(near)}" if near else "timm.list_models() lists them"
-        raise ValueError(f"timm {timm.__version__} has no model {architecture!r}; {hint}.")
+        raise UserError(f"timm {timm.__version__} has no model {architecture!r}; {hint}.")
     try:
         get_pretrained_cfg(model_name)
     except RuntimeError:
         tags = timm.list_pretrained(f"{architecture}.*")
-        raise ValueError(
+        raise UserError(
             f"timm {timm.__version__} has no weights {model_name!r}; it has {', '.join(tags) or 'none of this model'}."
         ) from None
 

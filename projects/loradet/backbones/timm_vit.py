@@ -12,6 +12,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from loradet.errors import UserError
 from loradet.precision import DTYPES, amp_dtype
 
 from . import timm_factory
@@ -91,9 +92,9 @@ class TimmViT(Backbone):
         self.net = timm_factory.build(model_name, pretrained, self.blocks, {**timm_kwargs, "feature_cls": cut})
         ratio = self.net.patch_embed.feat_ratio(as_scalar=False)
         if ratio[0] != ratio[1]:
-            raise ValueError(f"The patches of {model_name!r} are {ratio[0]}×{ratio[1]}; TimmViT takes square ones.")
+            raise UserError(f"The patches of {model_name!r} are {ratio[0]}×{ratio[1]}; TimmViT takes square ones.")
         if norm and isinstance(self.net.norm, nn.Identity):
-            raise ValueError(
+            raise UserError(
                 f"{model_name!r} has no norm of tokens after its last block (it norms what it pools): set norm=False."
             )
         _call_qkv_layers(self.net)
@@ -152,12 +153,12 @@ def _check_arguments(
     timm_kwargs: dict[str, Any],
 ) -> None:
     if pretrained and weights is not None:
-        raise ValueError(
+        raise UserError(
             f"pretrained=True and weights={str(weights)!r} are both given for {model_name!r}: "
             "set pretrained=False to load the file."
         )
     if frozen_dtype not in (None, *DTYPES):
-        raise ValueError(f"frozen_dtype={frozen_dtype!r}; expected {', '.join(DTYPES)} or None.")
+        raise UserError(f"frozen_dtype={frozen_dtype!r}; expected {', '.join(DTYPES)} or None.")
     for name, instead in RESERVED.items():
         if name in timm_kwargs:
             raise TypeError(f"TimmViT does not take {name}: {instead}.")
@@ -171,10 +172,10 @@ def _describe(model_name: str, timm_kwargs: dict[str, Any]) -> list[dict[str, An
     except TypeError as error:
         if "'dynamic_img_size'" not in str(error):  # which the plain ViTs have
             raise
-        raise ValueError(reason) from None
+        raise UserError(reason) from None
     strides = {entry["reduction"] for entry in info}
     if [entry["module"] for entry in info] != [f"blocks.{i}" for i in range(len(info))] or len(strides) > 1:
-        raise ValueError(reason)
+        raise UserError(reason)
     return info
 
 
@@ -182,7 +183,7 @@ def _checked_blocks(blocks: Sequence[int], depth: int, model_name: str) -> list[
     """Indices from 0, in the network's order, each once."""
     listed = isinstance(blocks, Sequence) and len(blocks) > 0
     if not listed or not all(isinstance(i, int) and -depth <= i < depth for i in blocks):
-        raise ValueError(
+        raise UserError(
             f"blocks={blocks!r} of {model_name!r}: expected a list of some of 0 … {depth - 1}, or -{depth} … -1 "
             "from the end."
         )

@@ -11,6 +11,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
+from loradet.errors import UserError
+
 from .mamba_mixer import BidirectionalMambaMixer, RMSNorm, VisionMambaBlock
 from .vision_mamba_position import RotaryEmbedding2D, resize_position_embedding
 from .vision_mamba_weights import load_vision_mamba_weights
@@ -91,9 +93,9 @@ class VisionMamba(Backbone):
         _check_sizes(patch_size, stride, depth)
         if last_layer_process not in LAST_LAYER_PROCESSES:
             known = ", ".join(LAST_LAYER_PROCESSES)
-            raise ValueError(f"VisionMamba: last_layer_process={last_layer_process!r}; expected one of {known}.")
+            raise UserError(f"VisionMamba: last_layer_process={last_layer_process!r}; expected one of {known}.")
         if if_rope_residual and not if_rope:
-            raise ValueError("VisionMamba: if_rope_residual=True needs if_rope=True.")
+            raise UserError("VisionMamba: if_rope_residual=True needs if_rope=True.")
         self.patch_size, self.stride, self.last_layer_process = patch_size, stride, last_layer_process
         self.if_rope_residual = if_rope_residual
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
@@ -153,7 +155,7 @@ class VisionMamba(Backbone):
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the tokens of an image of this size in pixels."""
         if min(height, width) < self.patch_size:
-            raise ValueError(f"VisionMamba: an image of {height}×{width} is smaller than a {self.patch_size} px patch.")
+            raise UserError(f"VisionMamba: an image of {height}×{width} is smaller than a {self.patch_size} px patch.")
         return tuple((edge - self.patch_size) // self.stride + 1 for edge in (height, width))
 
     def output_shape(self) -> dict[str, ShapeSpec]:
@@ -220,13 +222,13 @@ def vim_lr_factors(*, lr_decay_rate: float, num_layers: int = 24) -> Callable[[s
 def _check_weights(weights: object, random_weights: bool) -> None:
     if (weights is None) is not random_weights:
         both = "both are given" if random_weights else "neither is given"
-        raise ValueError(
+        raise UserError(
             f"VisionMamba needs a checkpoint (weights='ckpts/vim_tiny_pretrained.pth') or random_weights=True; {both}."
         )
 
 
 def _check_sizes(patch_size: int, stride: int, depth: int) -> None:
     if not 1 <= stride <= patch_size:
-        raise ValueError(f"VisionMamba: stride={stride}; expected 1 to patch_size={patch_size}.")
+        raise UserError(f"VisionMamba: stride={stride}; expected 1 to patch_size={patch_size}.")
     if depth < 1:
-        raise ValueError(f"VisionMamba: depth={depth}; expected at least 1.")
+        raise UserError(f"VisionMamba: depth={depth}; expected at least 1.")

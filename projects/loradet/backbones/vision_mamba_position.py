@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loradet.errors import UserError
+
 ROTARY_BASE = 10000.0
 
 
@@ -40,7 +42,7 @@ class RotaryEmbedding2D(nn.Module):
     def __init__(self, *, dim: int, grid: tuple[int, int], trained_edge: int):
         super().__init__()
         if dim % 4:
-            raise ValueError(f"rotary embedding of {dim} channels: expected a multiple of 4.")
+            raise UserError(f"rotary embedding of {dim} channels: expected a multiple of 4.")
         self.dim, self.grid, self.trained_edge = dim, grid, trained_edge
         cos, sin = self._tables(grid, torch.device("cpu"))
         self.register_buffer("freqs_cos", cos)

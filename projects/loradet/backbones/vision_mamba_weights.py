@@ -9,6 +9,7 @@ import re
 import torch
 from torch import Tensor, nn
 
+from loradet.errors import UserError
 from loradet.wording import shorten
 
 from .vision_mamba_position import resize_position_embedding
@@ -45,7 +46,7 @@ def load_vision_mamba_weights(
         ValueError: the file is damaged, or of another depth, width, patch size or anything else.
     """
     if class_token_row not in CLASS_TOKEN_ROWS:
-        raise ValueError(f"class_token_row={class_token_row!r}; expected one of {', '.join(CLASS_TOKEN_ROWS)}.")
+        raise UserError(f"class_token_row={class_token_row!r}; expected one of {', '.join(CLASS_TOKEN_ROWS)}.")
     path = resolve(weights)
     # Training scripts save their arguments beside the weights; a namespace is plain data.
     with torch.serialization.safe_globals([argparse.Namespace]):
@@ -87,7 +88,7 @@ def _check_architecture(path: os.PathLike, kept: dict[str, Tensor], own: dict[st
         kinds = {"missing": missing, "unexpected": foreign, "other shape": shapes}
         problems = [f"{kind}: {shorten(names)}" for kind, names in kinds.items() if names]
     if problems:
-        raise ValueError(f"{path} does not hold the weights of this VisionMamba; {'; '.join(problems)}.")
+        raise UserError(f"{path} does not hold the weights of this VisionMamba; {'; '.join(problems)}.")
 
 
 def _architecture(state: dict[str, Tensor | None]) -> dict[str, int]:
@@ -108,7 +109,7 @@ def _fitted(rows: Tensor, own: Tensor, grid: tuple[int, int], path: os.PathLike)
     if rows.shape == own.shape and (grid == (edge, edge) or not is_square):
         return rows
     if not is_square:
-        raise ValueError(
+        raise UserError(
             f"{path}: pos_embed has {rows.shape[1]} rows for patches, which is no square grid; expected a square, or "
             f"the {own.shape[1]} rows of the grid {grid[0]}×{grid[1]} of this VisionMamba (img_size)."
         )

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from loradet.errors import MissingFileError, UserError
 from loradet.wording import shorten
 
 ASSET = "asset://"
@@ -64,7 +65,7 @@ def load_weights(
     ]:
         problems.append(f"other shape: {shorten(shapes)}")
     if problems:
-        raise ValueError(f"{path} does not hold the weights of {model_name!r}; {'; '.join(problems)}.")
+        raise UserError(f"{path} does not hold the weights of {model_name!r}; {'; '.join(problems)}.")
     net.load_state_dict(renamed)
 
 
@@ -79,18 +80,18 @@ def resolve(weights: str | os.PathLike) -> Path:
     if not text.startswith(ASSET):
         path = Path(text).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f"weights={text!r}: no such file.")
+            raise MissingFileError(f"weights={text!r}: no such file.")
         return path
     folder = Path(str(importlib.resources.files("loradet"))) / "assets"
     path = folder / text.removeprefix(ASSET)
     checksum = path.with_name(path.name + ".sha256")
     if not path.is_file() or not checksum.is_file():
         shipped = sorted(file.name.removesuffix(".sha256") for file in folder.glob("*.sha256"))
-        raise FileNotFoundError(f"weights={text!r}: loradet ships {', '.join(shipped) or 'no weights'}.")
+        raise MissingFileError(f"weights={text!r}: loradet ships {', '.join(shipped) or 'no weights'}.")
     expected = checksum.read_text(encoding="utf-8").split()[0]
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:
-        raise ValueError(f"{path} is damaged: its sha256 is {found}, {checksum.name} says {expected}.")
+        raise UserError(f"{path} is damaged: its sha256 is {found}, {checksum.name} says {expected}.")
     return path
 
 
@@ -105,23 +106,35 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        raise ValueError(f"{path} {_why_unreadable(error)}") from error
+    except UNREADABLE as error:
+        raise UserError(f"{path} {why_unreadable(error)}") from error
+    return state_dict_in(content, path)
+
+
+def state_dict_in(content: Any, path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The tensors by name in what a file of weights holds: bare, or under `model` or `state_dict`.
+
+    Raises:
+        UserError: it holds something else; names `path`.
+    """
     if isinstance(content, dict):
         content = next((content[key] for key in ("model", "state_dict") if key in content), content)
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds no state dict (tensors by name, bare or under 'model' or 'state_dict').")
+        raise UserError(f"{path} holds no state dict (tensors by name, bare or under 'model' or 'state_dict').")
     return content
 
 
 # What files that are no weights make torch and safetensors raise.
-_UNREADABLE = (
+UNREADABLE = (
     *(SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError),
     *(RuntimeError, LookupError, ValueError, TypeError, AttributeError),
 )
 
 
-def _why_unreadable(error: BaseException) -> str:
+def why_unreadable(error: BaseException) -> str:
+    """Why a file of weights cannot be read, as the rest of a sentence that begins with its path."""
+    while error.__cause__ is not None:
+        error = error.__cause__  # torch's, whoever called it
     # torch's own words advise to load the file all the same.
     if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return (
@@ -139,7 +152,7 @@ def refuse_pickle(path: str | os.PathLike) -> None:
     """Raise ValueError for a `.pkl`: what is read by unpickling can run code. The message has the safe way."""
     path = Path(path)
     if path.suffix == ".pkl":
-        raise ValueError(
+        raise UserError(
             f"{path} is a pickle, and to unpickle a file is to run whatever it says: it is not read. Its arrays alone "
             f"are taken out by: python tools/convert_weights.py {path} {path.stem}.safetensors"
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from loradet.datasets.archives import check_archive, extract, lacking
 from loradet.datasets.download import download
 from loradet.datasets.files import PathLike, expand, read_coco
+from loradet.errors import UserError
 from loradet.files import atomic_open
 
 BASE_URL = "http://images.cocodataset.org"
@@ -25,7 +26,7 @@ SIZES = {
 }
 
 
-class ChecksumError(ValueError):
+class ChecksumError(UserError):
     """A file is not the one whose sum was written down; the message has both sums."""
 
 

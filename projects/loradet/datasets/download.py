@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from loradet.errors import UserError
 from loradet.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that may be gone
 _BROKEN = (ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException, urllib.error.URLError)
 
 
-class DownloadError(OSError):
+class DownloadError(UserError, OSError):
     """A file could not be had; the message has its name, and the bytes expected and found."""
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from loradet.errors import UserError
 from loradet.files import atomic_open
 
 logger = logging.getLogger(__name__)
@@ -15,7 +16,7 @@ logger = logging.getLogger(__name__)
 _THREADS = 4  # reading waits for the disk or the network more than for Python
 
 
-class FaultyFileError(ValueError):
+class FaultyFileError(UserError):
     """A file that cannot be used; `faults` says why, a line each, with the file's name."""
 
     def __init__(self, faults: Sequence[str]) -> None:

@@ -20,6 +20,8 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from loradet.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 
@@ -46,7 +48,7 @@ class FailedSample:
     message: str
 
 
-class SampleError(RuntimeError):
+class SampleError(UserError, RuntimeError):
     """A sample of the data set could not be read or mapped; the message names its file and image id."""
 
 

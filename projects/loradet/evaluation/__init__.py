@@ -2,13 +2,17 @@
 
 from typing import Any
 
-__all__ = ["CalibrationEvaluator"]
+__all__ = ["CalibrationEvaluator", "Split"]
 
 
 def __getattr__(name: str) -> Any:
-    # Most of the package needs no torch; this evaluator does.
+    # Most of the package needs no torch; these do.
     if name == "CalibrationEvaluator":
         from loradet.evaluation.calibration import CalibrationEvaluator
 
         return CalibrationEvaluator
+    if name == "Split":
+        from loradet.evaluation.split import Split
+
+        return Split
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

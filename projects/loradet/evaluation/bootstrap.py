@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from loradet.errors import UserError
 from loradet.evaluation.coco_accumulate import AccumulatedMatches
 
 LEVEL = 0.95
@@ -114,7 +115,7 @@ def bootstrap_difference(
     Arguments and errors are those of `bootstrap_metrics`; besides, the two must be of the same images and categories.
     """
     if (first.image_ids, first.category_ids, first.areas) != (second.image_ids, second.category_ids, second.areas):
-        raise ValueError("A paired bootstrap needs two detectors on the same images and categories.")
+        raise UserError("A paired bootstrap needs two detectors on the same images and categories.")
     _check(first, resamples, level)
 
     def difference(weights: np.ndarray | None) -> dict[str, float]:
@@ -130,9 +131,9 @@ def bootstrap_difference(
 
 def _check(matches: AccumulatedMatches, resamples: int, level: float) -> None:
     if not matches.image_ids:
-        raise ValueError("There are no images to draw from.")
+        raise UserError("There are no images to draw from.")
     if resamples < 1 or not 0 < level < 1:
-        raise ValueError(f"Expected 1 resample or more and a level inside 0..1, got {resamples} and {level}.")
+        raise UserError(f"Expected 1 resample or more and a level inside 0..1, got {resamples} and {level}.")
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:

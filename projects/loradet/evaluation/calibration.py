@@ -15,6 +15,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from loradet.errors import UserError
 from loradet.evaluation.calibration_measures import BINS
 from loradet.evaluation.calibration_report import CalibrationSettings, calibration_report, summary_metrics
 from loradet.evaluation.detection_records import join_records
@@ -67,7 +68,7 @@ class CalibrationEvaluator(DatasetEvaluator):
         if (file := self._metadata.get("json_file")) is not None:
             return PathManager.get_local_path(file)
         if self._output_dir is None:
-            raise ValueError(
+            raise UserError(
                 f"The metadata of data set {self._dataset_name!r} has no json_file, so its records must be written in "
                 "COCO's format first: give CalibrationEvaluator an output_dir, or set json_file."
             )
@@ -139,7 +140,7 @@ class CalibrationEvaluator(DatasetEvaluator):
             return classes
         original = {contiguous: number for number, contiguous in mapping.items()}
         if unknown := set(classes.tolist()) - original.keys():
-            raise ValueError(
+            raise UserError(
                 f"Class {min(unknown)} was predicted, but the data set {self._dataset_name!r} has {len(original)} "
                 "classes. Is num_classes right?"
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loradet.datasets.provenance import is_synthetic
+from loradet.errors import UserError
 from loradet.evaluation.bootstrap import LEVEL, Interval, bootstrap_difference, bootstrap_metrics
 from loradet.evaluation.calibration_report import (
     CalibrationReport,
@@ -49,13 +50,13 @@ def calibrate_files(
             very file that is measured.
     """
     if (fit_predictions is None) != (fit_annotations is None):
-        raise ValueError("To fit a temperature, give both the predictions and the annotations of another split.")
+        raise UserError("To fit a temperature, give both the predictions and the annotations of another split.")
     check_numbering(predictions, annotations)
     temperature = None
     if fit_predictions is not None and fit_annotations is not None:
         check_numbering(fit_predictions, fit_annotations)
         if Path(fit_predictions).resolve() == Path(predictions).resolve():
-            raise ValueError(f"{predictions} cannot be measured after a fit on itself: fit on another split.")
+            raise UserError(f"{predictions} cannot be measured after a fit on itself: fit on another split.")
         temperature = fit_on_records(read_records(fit_annotations, fit_predictions), settings)
     records = read_records(annotations, predictions)
     # A title of <run>/predictions/<split>/<file> tells most.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loradet.errors import UserError
 from loradet.evaluation.calibration_measures import (
     BINS,
     SCORE_EPSILON,
@@ -51,11 +52,11 @@ class CalibrationSettings:
 
     def __post_init__(self):
         if not 0 < self.match_iou <= 1:
-            raise ValueError(f"match_iou={self.match_iou}: expected an IoU above 0, up to 1.")
+            raise UserError(f"match_iou={self.match_iou}: expected an IoU above 0, up to 1.")
         if not 0 <= self.score_threshold <= 1:
-            raise ValueError(f"score_threshold={self.score_threshold}: expected a score in 0..1.")
+            raise UserError(f"score_threshold={self.score_threshold}: expected a score in 0..1.")
         if self.bins < 1:
-            raise ValueError(f"bins={self.bins}: expected 1 or more.")
+            raise UserError(f"bins={self.bins}: expected 1 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +219,7 @@ def _match(records: DetectionRecords, ious: Sequence[float]) -> Correctness:
     for image in records.images:
         wrong = image.scores[~((image.scores >= 0) & (image.scores <= 1))]
         if len(wrong):
-            raise ValueError(f"Image {image.image_id} has a score of {wrong[0]}: calibration needs scores in 0..1.")
+            raise UserError(f"Image {image.image_id} has a score of {wrong[0]}: calibration needs scores in 0..1.")
     return match_all(records, ious)
 
 

@@ -2,19 +2,18 @@
 
 import contextlib
 import io
-import json
 import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from loradet.files import write_json
+from loradet.errors import UserError
+from loradet.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ def write_metrics(path: str | os.PathLike, metrics: Mapping[str, Any], **provena
         ValueError: a name is used by both.
     """
     if clash := metrics.keys() & provenance.keys():
-        raise ValueError(f"{', '.join(sorted(clash))}: names of metrics, not to be used for provenance.")
+        raise UserError(f"{', '.join(sorted(clash))}: names of metrics, not to be used for provenance.")
     content = {**provenance, **metrics}
     write_json(
         path,
@@ -100,15 +99,15 @@ def write_metrics(path: str | os.PathLike, metrics: Mapping[str, Any], **provena
 
 def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
     """What `write_metrics` wrote, with null metrics (their names have a "/") as NaN again."""
-    content = _read_json(path)
+    content = read_json(path)
     return {name: math.nan if value is None and "/" in name else value for name, value in content.items()}
 
 
 def _read_truth(path: str | os.PathLike) -> dict[str, Any]:
-    content = _read_json(path)
-    absent = [key for key in ("images", "categories") if not isinstance(content, dict) or key not in content]
+    content = read_json(path)
+    absent = [key for key in ("images", "categories") if key not in content]
     if absent:
-        raise ValueError(f"{path} is no COCO annotation file: it has no {' and no '.join(absent)}.")
+        raise UserError(f"{path} is no COCO annotation file: it has no {' and no '.join(absent)}.")
     # COCOeval takes the id 0 for "no match". It needs crowd and area, which hand-made files often lack.
     annotations = [
         {
@@ -123,25 +122,16 @@ def _read_truth(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read_detections(path: str | os.PathLike, truth: COCO, ground_truth: str | os.PathLike) -> list[dict[str, Any]]:
-    content = _read_json(path)
-    if not isinstance(content, list):
-        raise ValueError(f"{path} is no detections file: expected a JSON list of boxes.")
+    content = read_json(path, list, advice="A detections file is a list of boxes.")
     for key, known in (("image_id", truth.imgs), ("category_id", truth.cats)):
         foreign = {entry[key] for entry in content} - known.keys()
         if foreign:
             examples = ", ".join(str(value) for value in sorted(foreign, key=str)[:5])
-            raise ValueError(f"{path} has {key} {examples}, which {ground_truth} does not have.")
+            raise UserError(f"{path} has {key} {examples}, which {ground_truth} does not have.")
     return [
         {**entry, "id": number, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
         for number, entry in enumerate(content, start=1)
     ]
-
-
-def _read_json(path: str | os.PathLike) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from error
 
 
 def _index(dataset: dict[str, Any]) -> COCO:

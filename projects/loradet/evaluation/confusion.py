@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from loradet.errors import UserError
 from loradet.evaluation.detection_records import DetectionRecords, ImageRecord, box_iou
 
 BACKGROUND = "background"
@@ -53,7 +54,7 @@ def confusion_matrix(
         ValueError: a threshold out of its range.
     """
     if not 0 < iou_threshold <= 1 or not 0 <= score_threshold <= 1:
-        raise ValueError(
+        raise UserError(
             f"Thresholds: expected a score in 0..1 and an IoU above 0 up to 1, got {score_threshold} and "
             f"{iou_threshold}."
         )

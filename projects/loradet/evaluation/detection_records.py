@@ -1,10 +1,8 @@
 """Ground truth and detections of a data set as arrays, image by image: what the analyses work on."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,8 @@ from pycocotools import mask
 
 from loradet.datasets.files import read_coco
 from loradet.datasets.provenance import says_synthetic
+from loradet.errors import UserError
+from loradet.files import read_json
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def read_records(
         found[entry["image_id"]].append((entry["bbox"], classes[entry["category_id"]], entry["score"]))
     wanted = set(truth) if image_ids is None else set(image_ids)
     if unknown := wanted - set(truth):
-        raise ValueError(f"{ground_truth} has no images with the ids {sorted(unknown, key=str)[:5]}.")
+        raise UserError(f"{ground_truth} has no images with the ids {sorted(unknown, key=str)[:5]}.")
     images = (ImageRecord.from_lists(number, truth[number], found[number]) for number in sorted(wanted))
     return DetectionRecords(tuple(images), _names(content), says_synthetic(content))
 
@@ -114,13 +114,13 @@ def join_records(
     """
     truth, classes, content = _read_truth(ground_truth)
     if unknown := found.keys() - truth.keys():
-        raise ValueError(f"{ground_truth} has no images with the ids {sorted(unknown, key=str)[:5]}.")
+        raise UserError(f"{ground_truth} has no images with the ids {sorted(unknown, key=str)[:5]}.")
     images = []
     for number in sorted(truth):
         image = ImageRecord.from_lists(number, truth[number], [])
         xywh, categories, scores = found.get(number, (image.found_xywh, image.found_classes, image.scores))
         if foreign := set(categories.tolist()) - classes.keys():
-            raise ValueError(
+            raise UserError(
                 f"Image {number} has detections of the categories {sorted(foreign)[:5]}, which {ground_truth} lacks."
             )
         order = np.argsort(-scores, kind="stable")
@@ -150,14 +150,9 @@ def _names(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _read_predictions(path: str | os.PathLike) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"No detections file at {path}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON file, or was cut: {error}.") from error
-    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
-        raise ValueError(f"{path} is no detections file: expected a JSON list of boxes.")
+    content = read_json(path, list, advice="A detections file is a list of boxes.")
+    if not all(isinstance(entry, dict) for entry in content):
+        raise UserError(f"{path} is no detections file: expected a JSON list of boxes.")
     return content
 
 
@@ -165,10 +160,10 @@ def _checked(entries: list[dict], images: dict, classes: dict, file: str, what: 
     for position, entry in enumerate(entries):
         absent = [key for key in ("image_id", "category_id", "bbox", *more) if entry.get(key) is None]
         if absent:
-            raise ValueError(f"{file}: {what} {position} lacks {', '.join(absent)}.")
+            raise UserError(f"{file}: {what} {position} lacks {', '.join(absent)}.")
         for key, known in (("image_id", images), ("category_id", classes)):
             if entry[key] not in known:
-                raise ValueError(f"{file}: {what} {position} has {key} {entry[key]}, which the annotation file lacks.")
+                raise UserError(f"{file}: {what} {position} has {key} {entry[key]}, which the annotation file lacks.")
         if len(entry["bbox"]) != 4:
-            raise ValueError(f"{file}: {what} {position} has bbox {entry['bbox']}; expected [x, y, width, height].")
+            raise UserError(f"{file}: {what} {position} has bbox {entry['bbox']}; expected [x, y, width, height].")
     return entries

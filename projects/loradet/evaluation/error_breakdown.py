@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from loradet.errors import UserError
 from loradet.evaluation.detection_records import DetectionRecords, ImageRecord, box_iou
 from loradet.evaluation.matching import match_class
 from loradet.evaluation.precision_recall import precision_at_recalls
@@ -96,7 +97,7 @@ def break_down_errors(
         ValueError: not 0 < background_iou < foreground_iou <= 1.
     """
     if not 0 < background_iou < foreground_iou <= 1:
-        raise ValueError(f"IoU thresholds: expected 0 < {background_iou} (background) < {foreground_iou} <= 1.")
+        raise UserError(f"IoU thresholds: expected 0 < {background_iou} (background) < {foreground_iou} <= 1.")
     starts = np.cumsum([0, *(len(image.truth_classes) for image in records.images)])
     truth_classes = np.concatenate([*(image.truth_classes for image in records.images), np.zeros(0, np.int64)])
     crowd = np.concatenate([*(image.truth_crowd for image in records.images), np.zeros(0, bool)])

@@ -4,15 +4,16 @@ Detections are numbered as the file that the run was evaluated with. That may be
 labels, of a choice of classes, of an export with a heading. A file with other numbers would give numbers without sense.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from loradet.datasets.files import read_coco
-from loradet.files import write_json
+from loradet.errors import MissingFileError, UserError
+from loradet.files import read_json, write_json
 
 FILE = "numbering.json"  # beside the detections
+_ADVICE = "Delete it, and name the annotations by hand."
 
 PathLike = str | os.PathLike
 
@@ -33,12 +34,12 @@ def annotations_of(predictions: PathLike) -> Path:
     """
     noted = _noted(predictions)
     if noted is None:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"Nothing beside {predictions} says which annotations it belongs to: give --annotations FILE."
         )
     path = Path(noted["annotations"])
     if not path.is_file():
-        raise FileNotFoundError(f"{predictions} belongs to {path}, which is gone: evaluate anew, or name a copy of it.")
+        raise MissingFileError(f"{predictions} belongs to {path}, which is gone: evaluate anew, or name a copy of it.")
     return path
 
 
@@ -56,24 +57,24 @@ def check_numbering(predictions: PathLike, annotations: PathLike) -> None:
     for number, name in noted["categories"].items():
         if categories.get(number) != name:
             there = repr(categories[number]) if number in categories else "nothing"
-            raise ValueError(f"{where}: category {number} is {name!r} here and {there} there. Give the former file.")
+            raise UserError(f"{where}: category {number} is {name!r} here and {there} there. Give the former file.")
     if not Path(noted["annotations"]).is_file():
         return
     images = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
     for image in read_coco(noted["annotations"])["images"]:
         if images.get(image["id"]) != (name := Path(image["file_name"]).name):
             there = images.get(image["id"], "missing")
-            raise ValueError(f"{where}: image {image['id']} is {name} here and {there} there. Give the former file.")
+            raise UserError(f"{where}: image {image['id']} is {name} here and {there} there. Give the former file.")
 
 
 def _noted(predictions: PathLike) -> dict[str, Any] | None:
     path = Path(predictions).with_name(FILE)
     if not path.is_file():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): delete it, and name the annotations by hand.") from error
+    noted = read_json(path, advice=_ADVICE)
+    if not isinstance(noted.get("annotations"), str) or not isinstance(noted.get("categories"), dict):
+        raise UserError(f"{path} lacks the annotation file or its categories. {_ADVICE}")
+    return noted
 
 
 def _categories(content: dict[str, Any]) -> dict[int, str]:

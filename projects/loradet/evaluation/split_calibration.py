@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from loradet.config.splits import evaluator_class, evaluator_nodes
 from loradet.evaluation.calibration import CalibrationEvaluator
 from loradet.evaluation.calibration_report import (
     CalibrationReport,
@@ -17,7 +18,6 @@ from loradet.evaluation.calibration_report import (
     summary_metrics,
 )
 from loradet.evaluation.detection_records import read_records
-from loradet.evaluation.splits import evaluator_class, evaluator_nodes
 from loradet.evaluation.temperature import Temperature
 
 PREFIX = "calibration/"

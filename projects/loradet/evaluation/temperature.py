@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from loradet.errors import UserError
 from loradet.evaluation.calibration_measures import clip_scores
 from loradet.evaluation.correctness import JudgedDetections
 
@@ -33,7 +34,7 @@ class Temperature:
 
     def __post_init__(self):
         if not (0 < self.value < math.inf):
-            raise ValueError(f"A temperature of {self.value}: expected a number above 0.")
+            raise UserError(f"A temperature of {self.value}: expected a number above 0.")
 
     def apply(self, scores: np.ndarray) -> np.ndarray:
         """Scores (N,) in 0..1, scaled; a temperature of 1 changes none, not even 0 and 1."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from loradet.errors import UserError
 from loradet.process_memory import process_peak_mb
 
 PARTS = ("data", "forward", "postprocessing")
@@ -72,7 +73,7 @@ def measure_inference(
         ValueError: an empty loader, or numbers below 1.
     """
     if steps < 1 or warmup < 1:
-        raise ValueError(f"steps={steps}, warmup={warmup}: expected 1 or more of both.")
+        raise UserError(f"steps={steps}, warmup={warmup}: expected 1 or more of both.")
     device = next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), None)
     clock = _Clock(model, device or torch.device("cpu"))
     seconds: dict[str, list[float]] = {part: [] for part in PARTS}
@@ -168,7 +169,7 @@ def _repeat(loader: Iterable[list[dict[str, Any]]]) -> Iterator[list[dict[str, A
             empty = False
             yield batch
         if empty:
-            raise ValueError("The loader gives no batch to measure on.")
+            raise UserError("The loader gives no batch to measure on.")
 
 
 def _last_layer(model: nn.Module, stream: Iterator[list[dict[str, Any]]], batches: int) -> nn.Module | None:

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.config import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
-from loradet.evaluation.splits import evaluate_split, evaluation_splits, split_config
+from loradet.config.splits import evaluation_splits
+from loradet.device import choose_device
+from loradet.errors import UserError
+from loradet.evaluation.split import Split
+from loradet.evaluation.splits import dataset_metadata, load_dataset
 from loradet.evaluation.throughput import measure_inference
+from loradet.model import initial_model
 from loradet.training.memory import peak_memory_mb
-from loradet.training.run import build_loader, build_model
-from loradet.training.settings import plan_batch
-from loradet.training.setup import choose_device
+from loradet.training.plan import plan_batch
+from loradet.training.prepare import build_loader
 
 from .benchmark_pairs import against_bare, against_config
 from .benchmark_training import RandomImages, TrainingStep, training_loader
@@ -54,13 +57,13 @@ def benchmark(
     """
     torch.manual_seed(0)
     if part not in _PARTS:
-        raise ValueError(f"part={part!r}: expected one of {', '.join(_PARTS)}.")
+        raise UserError(f"part={part!r}: expected one of {', '.join(_PARTS)}.")
     if part != "train":
         if bare or against is not None or images is not None:
-            raise ValueError("bare, against and images are for training steps only.")
+            raise UserError("bare, against and images are for training steps only.")
         return _PARTS[part](cfg, steps, warmup)
     if bare and against is not None:
-        raise ValueError("bare and against: one at a time.")
+        raise UserError("bare and against: one at a time.")
     if bare:
         return against_bare(cfg, pairs=steps, warmup=warmup, images=images)
     if against is not None:
@@ -98,10 +101,18 @@ def _train(cfg: DictConfig, steps: int, warmup: int, images: RandomImages | None
     return _result(seconds, step.images, data_wait_fraction=sum(waits) / sum(seconds))
 
 
+def _model(cfg: DictConfig) -> nn.Module:
+    load_dataset(cfg, "train")  # which registers the classes
+    return initial_model(cfg, device=choose_device(cfg.train.device), metadata=dataset_metadata(cfg, "train"))
+
+
+def _first_split(cfg: DictConfig) -> Split:
+    return Split(cfg, evaluation_splits(cfg)[0])
+
+
 def _infer(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
-    instantiate(cfg.dataloader.train.dataset)
-    model: nn.Module = build_model(cfg, choose_device(cfg.train.device)).eval()
-    batches = list(itertools.islice(instantiate(split_config(cfg, evaluation_splits(cfg)[0])), 32))
+    model: nn.Module = _model(cfg).eval()
+    batches = list(itertools.islice(_first_split(cfg).loader, 32))
     stream = itertools.cycle(batches)
     with torch.inference_mode():
         seconds = _measure(lambda: model(next(stream)), steps, warmup)
@@ -109,9 +120,8 @@ def _infer(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
 
 
 def _throughput(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
-    instantiate(cfg.dataloader.train.dataset)
-    model: nn.Module = build_model(cfg, choose_device(cfg.train.device))
-    loader = instantiate(split_config(cfg, evaluation_splits(cfg)[0]))
+    model: nn.Module = _model(cfg)
+    loader = _first_split(cfg).loader
     return measure_inference(model, loader, steps=steps, warmup=warmup).to_dict()
 
 
@@ -122,13 +132,11 @@ def _loader(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
 
 
 def _eval(cfg: DictConfig, steps: int, warmup: int) -> dict[str, Any]:
-    split = evaluation_splits(cfg)[0]
-    instantiate(cfg.dataloader.train.dataset)
-    model = build_model(cfg, choose_device(cfg.train.device))
-    images = len(instantiate(split_config(cfg, split).dataset))
+    split = _first_split(cfg)
+    model = _model(cfg)
     with tempfile.TemporaryDirectory() as folder:
-        seconds = _measure(lambda: evaluate_split(cfg, model, split, Path(folder)), steps, warmup)
-    return _result(seconds, images)
+        seconds = _measure(lambda: split.evaluate(model, Path(folder)), steps, warmup)
+    return _result(seconds, len(split.records))
 
 
 _PARTS = {"train": _train, "infer": _infer, "throughput": _throughput, "loader": _loader, "eval": _eval}

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from loradet.training.command import load_config
+from loradet.config import load_config
 
 from .benchmark import benchmark
 from .benchmark_memory import compare_memory, training_memory

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from loradet.training.command import is_user_error, load_config, one_line
+from loradet.config import load_config
+from loradet.device import choose_device
+from loradet.errors import UserError, is_user_error, one_line
 from loradet.training.memory import peak_memory_mb
-from loradet.training.setup import choose_device
 
 from .benchmark_training import RandomImages, TrainingStep, training_loader
 
@@ -42,7 +43,7 @@ def training_memory(
         ChildProcessError: the process was ended, by the system for want of memory, say.
     """
     if steps < 2:
-        raise ValueError(f"steps={steps}: at least 2 are needed, since the optimizer has no state before its first.")
+        raise UserError(f"steps={steps}: at least 2 are needed, since the optimizer has no state before its first.")
     # Not forked: a forked process would hold, and count, what this one does.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
@@ -54,7 +55,7 @@ def training_memory(
                 "smaller images or a smaller dataloader.train.total_batch_size need less."
             ) from error
     if isinstance(result, str):
-        raise ValueError(f"{config_file}: {result}")
+        raise UserError(f"{config_file}: {result}")
     return result
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from loradet.device import choose_device
+from loradet.errors import UserError
 from loradet.precision import amp_dtype
-from loradet.training.setup import choose_device
 
 from .benchmark_training import RandomImages, TrainingStep, batch_plan, training_loader
 from .benchmark_turns import interleave, ratio_figures
@@ -34,7 +35,7 @@ def against_bare(
     """
     amp = cfg.train.amp
     if amp.enabled and amp_dtype(amp.dtype, choose_device(cfg.train.device)) is torch.float16:
-        raise ValueError(
+        raise UserError(
             f"train.amp.dtype={amp.dtype} is fp16 here, which needs a gradient scaler, and the plain loop has none: "
             "compare it with train.amp.dtype=bf16, or with train.amp.enabled=False."
         )
@@ -62,7 +63,7 @@ def against_config(
     """
     totals = [batch_plan(c).total for c in (cfg, other)]
     if totals[0] != totals[1]:
-        raise ValueError(
+        raise UserError(
             f"dataloader.train.total_batch_size is {totals[0]} in the one config and {totals[1]} in the other: steps "
             "on the same images need one number."
         )
@@ -70,7 +71,7 @@ def against_config(
     theirs = TrainingStep(other, loader=())  # it is given the images of the first
     classes = [getattr(step.trainer.module, "num_classes", None) for step in (ours, theirs)]
     if None not in classes and classes[0] != classes[1]:
-        raise ValueError(f"The models have {classes[0]} and {classes[1]} classes: the same images need one number.")
+        raise UserError(f"The models have {classes[0]} and {classes[1]} classes: the same images need one number.")
     seconds = interleave(ours.run_on, theirs.run_on, ours.prepare(_PREPARED), pairs=pairs, warmup=warmup)
     return _figures(*seconds, ours.images, "against")
 

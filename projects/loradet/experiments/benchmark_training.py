@@ -12,9 +12,13 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 
-from loradet.training.run import build_loader, build_model, build_trainer
-from loradet.training.settings import BatchPlan, plan_batch
-from loradet.training.setup import choose_device
+from loradet.device import choose_device
+from loradet.errors import UserError
+from loradet.evaluation.splits import dataset_metadata
+from loradet.model import initial_model
+from loradet.training.assemble import build_trainer
+from loradet.training.plan import BatchPlan, plan_batch
+from loradet.training.prepare import build_loader
 from loradet.training.trainer import Trainer
 
 Batch = list[dict[str, Any]]
@@ -35,7 +39,7 @@ class RandomImages:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1 or self.objects < 0:
-            raise ValueError(
+            raise UserError(
                 f"Random images of {self.height}×{self.width} pixels with {self.objects} objects: expected sides of at "
                 "least 1, and no negative number."
             )
@@ -94,7 +98,7 @@ class TrainingStep:
             loader: of micro-batches, for steps that are not given theirs.
         """
         plan = batch_plan(cfg)
-        model = build_model(cfg, choose_device(cfg.train.device))
+        model = initial_model(cfg, device=choose_device(cfg.train.device), metadata=dataset_metadata(cfg, "train"))
         self.trainer: Trainer = build_trainer(cfg, model, loader, plan, Path(tempfile.gettempdir()))
         self.trainer.storage = EventStorage()
         self.images = plan.total

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from loradet.errors import MissingFileError, UserError
 from loradet.experiments.grid import expand_grid, make_entry
 from loradet.experiments.study import Entry, Scenes, Smoke, Study
 
@@ -35,14 +36,14 @@ def load_study(path: str | os.PathLike) -> Study:
     if file.suffix == ".py":
         study = _execute(file).get("study")
         if not isinstance(study, Study):
-            raise ValueError(f"{file} defines no `study` (a loradet.experiments.study.Study).")
+            raise UserError(f"{file} defines no `study` (a loradet.experiments.study.Study).")
         return replace(study, path=_short(file))
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}.") from error
+        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict) or not isinstance(content.get("entries"), list):
-        raise ValueError(f"{file}: expected name, title and a list of entries.")
+        raise UserError(f"{file}: expected name, title and a list of entries.")
     return replace(_from_plain(content, file), path=_short(file))
 
 
@@ -52,7 +53,7 @@ def _execute(file: Path) -> dict[str, Any]:
     except (SyntaxError, NameError, AttributeError, TypeError, LookupError, ImportError) as error:
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         line = f", line {own[-1].lineno}" if own else ""
-        raise ValueError(f"{file}{line}: {type(error).__name__}: {' '.join(str(error).split())}.") from error
+        raise UserError(f"{file}{line}: {type(error).__name__}: {' '.join(str(error).split())}.") from error
 
 
 def _short(file: Path) -> str:
@@ -66,14 +67,14 @@ def _study_file(path: Path) -> Path:
         if candidate.is_file():
             return candidate
     known = [str(file.parent) for file in find_studies()]
-    raise FileNotFoundError(f"No study at {path}; there are: {', '.join(known) or 'none under configs/'}.")
+    raise MissingFileError(f"No study at {path}; there are: {', '.join(known) or 'none under configs/'}.")
 
 
 def _from_plain(content: dict[str, Any], file: Path) -> Study:
     entries: list[Entry] = []
     for values in content["entries"]:
         if not isinstance(values, dict):
-            raise ValueError(f"{file}: an entry is {values!r}; expected keys and values.")
+            raise UserError(f"{file}: an entry is {values!r}; expected keys and values.")
         entries += _entries(values, file)
     kinds = {"smoke": Smoke, "scenes": Scenes, "stand_in": Scenes}
     key = ""
@@ -85,7 +86,7 @@ def _from_plain(content: dict[str, Any], file: Path) -> Study:
         key = ""
         return Study(entries=tuple(entries), **others)
     except TypeError as error:
-        raise ValueError(f"{file}: {key}{': ' if key else ''}{_problem(error)}.") from error
+        raise UserError(f"{file}: {key}{': ' if key else ''}{_problem(error)}.") from error
 
 
 def _entries(values: dict[str, Any], file: Path) -> list[Entry]:
@@ -95,7 +96,7 @@ def _entries(values: dict[str, Any], file: Path) -> list[Entry]:
     try:
         return expand_grid(**values["grid"])
     except TypeError as error:
-        raise ValueError(f"{file}: grid: {_problem(error)}; expected axes, template and exclude.") from error
+        raise UserError(f"{file}: grid: {_problem(error)}; expected axes, template and exclude.") from error
 
 
 def _problem(error: TypeError) -> str:

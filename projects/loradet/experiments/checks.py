@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from loradet.run_folder import RunFolder
 from loradet.training import record
 
 TOLERANCE_MILLIONS = 0.001
@@ -33,7 +34,7 @@ def metric_at_least(folder: Path, expected: Mapping[str, float]) -> str | None:
 
     for name, bound in expected.items():
         split, _, metric = name.partition(" ")
-        path = folder / f"{split}_metrics.json"
+        path = RunFolder(folder).split_metrics(split)
         if not path.is_file():
             continue  # a smoke run has no numbers of the whole split
         value = read_metrics(path).get(metric)

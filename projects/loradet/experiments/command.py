@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
+from loradet.errors import UserError
 from loradet.experiments.catalogue import find_studies, load_study
 from loradet.experiments.intervals import Intervals, bootstrap_runs
 from loradet.experiments.ledger import describe, entry_table, ledger, status_table
@@ -67,7 +68,7 @@ def _find_study(arguments: argparse.Namespace) -> Study:
     if len(fitting) == 1:
         return fitting[0]
     what = f"{', '.join(sorted(wanted))}: in {len(fitting)} studies." if wanted else "Which study?"
-    raise ValueError(f"{what} Name one by --study: {', '.join(str(file.parent) for file in find_studies())}.")
+    raise UserError(f"{what} Name one by --study: {', '.join(str(file.parent) for file in find_studies())}.")
 
 
 def _all_studies() -> list[Study]:
@@ -90,16 +91,16 @@ def _with_smoke_size(study: Study, arguments: argparse.Namespace) -> Study:
     given = {key: value for key, value in sizes.items() if value is not None}
     for key, value in given.items():
         if value <= 0:
-            raise ValueError(f"--smoke-{key.replace('_', '-')} {value}: expected more than 0.")
+            raise UserError(f"--smoke-{key.replace('_', '-')} {value}: expected more than 0.")
     return replace(study, smoke=replace(study.smoke, **given))
 
 
 def _run(study: Study, arguments: argparse.Namespace) -> int:
     runs = plan(study, arguments.ids, mode=arguments.mode, seeds=arguments.seeds, root=arguments.work_dirs)
     if arguments.report and (arguments.dump_commands or arguments.dry_run):
-        raise ValueError("--report is for runs that are carried out, not for --dry-run or --dump-commands.")
+        raise UserError("--report is for runs that are carried out, not for --dry-run or --dump-commands.")
     if arguments.output and not arguments.report:
-        raise ValueError("--output is the folder of --report.")
+        raise UserError("--output is the folder of --report.")
     if arguments.dump_commands:
         lines = [words for run in runs for words in (*run.data.commands, *run.commands(_launch(arguments)))]
         for line in dict.fromkeys(shlex.join(["python", *words]) for words in lines):
@@ -149,14 +150,14 @@ def _launch(arguments: argparse.Namespace) -> Launch:
 def _executor(arguments: argparse.Namespace) -> Executor:
     if arguments.executor == "local":
         if arguments.slurm:
-            raise ValueError("--slurm is for --executor slurm.")
+            raise UserError("--slurm is for --executor slurm.")
         return LocalExecutor(_launch(arguments), jobs=arguments.jobs)
     clusters = {"slurm": "slurm", "slurm-local": "local", "slurm-debug": "debug"}
     parameters = {}
     for word in arguments.slurm:
         key, equals, value = word.partition("=")
         if not equals:
-            raise ValueError(f"--slurm {word}: expected KEY=VALUE.")
+            raise UserError(f"--slurm {word}: expected KEY=VALUE.")
         parameters[key] = yaml.safe_load(value)
     folder = Path(arguments.work_dirs) / "slurm"
     cluster = clusters[arguments.executor]

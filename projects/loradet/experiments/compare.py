@@ -6,10 +6,11 @@ from typing import Any
 
 from tabulate import tabulate
 
+from loradet.errors import UserError
 from loradet.evaluation.cells import millions_cell
 from loradet.evaluation.coco_metrics import read_metrics
 from loradet.experiments.table import PARTS
-from loradet.training.record import read
+from loradet.run_folder import RunFolder
 
 
 def comparison(folders: Sequence[Path], split: str = "val") -> str:
@@ -28,13 +29,13 @@ def comparison(folders: Sequence[Path], split: str = "val") -> str:
 
 
 def _describe(folder: Path, split: str) -> dict[str, str]:
-    record = read(folder)
+    record = RunFolder(folder).read_record()
     if record.get("status") != "finished":
-        raise ValueError(
+        raise UserError(
             f"{folder} holds no finished run (status: {record.get('status', 'no run.json')}); "
             "train it, or go on with it by --resume."
         )
-    metrics = read_metrics(folder / f"{split}_metrics.json")
+    metrics = read_metrics(RunFolder(folder).split_metrics(split))
     parameters = record["parameters"]
     rows = {
         f"AP ({split})": f"{metrics['coco/bbox_mAP']:.3f}",
@@ -43,7 +44,7 @@ def _describe(folder: Path, split: str) -> dict[str, str]:
     for part in PARTS:
         rows[f"trainable / total, {part} (M)"] = _millions(parameters[part])
     return rows | {
-        "adapter.safetensors": f"{(folder / 'adapter.safetensors').stat().st_size / 1e6:.2f} MB",
+        RunFolder.ADAPTER: f"{RunFolder(folder).adapter.stat().st_size / 1e6:.2f} MB",
         "training images/s": f"{record['images_per_s']:.1f}",
         "wall time": _minutes(record["wall_time_s"]),
         "device": record["device"],

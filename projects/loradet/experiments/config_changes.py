@@ -9,13 +9,14 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
 from loradet.flattening import flatten
+from loradet.run_folder import RunFolder
 from loradet.training import record
-from loradet.training.settings import iterations
+from loradet.training.plan import iterations
 
 
 def config_changes(cfg: DictConfig, folder: Path) -> list[str]:
     """A line for each key that differs from the folder's `config.yaml`, by key; none where there is no such file."""
-    file = folder / record.CONFIG_FILE
+    file = RunFolder(folder).config
     if not file.is_file():
         return []
     held = LazyConfig.load(str(file))

@@ -7,8 +7,10 @@ from typing import Any
 import yaml
 
 from loradet.adapters.layer import is_under
+from loradet.errors import UserError
 from loradet.experiments.results import Result
 from loradet.flattening import flatten
+from loradet.run_folder import RunFolder
 from loradet.training.record import NEUTRAL_KEYS
 
 _NEUTRAL = ("train.seed", *(f"train.{key}" for key in NEUTRAL_KEYS))
@@ -42,7 +44,7 @@ def _check_data(results: Sequence[Result]) -> None:
         for split, found in _data_of(result).items():
             other, expected = first.setdefault(split, (result, found))
             if found != expected:
-                raise ValueError(
+                raise UserError(
                     f"{other.entry.id} ({other.folder.name}) and {result.entry.id} ({result.folder.name}) do not "
                     f"stand on the same {split} data: {_words(other, split)} and {_words(result, split)}. "
                     "Run one of them again on the other's data, or report them apart."
@@ -75,22 +77,22 @@ def _check_seeds(results: Sequence[Result]) -> None:
         where = f"{first.entry.id}: its runs {first.folder.name} and {second.folder.name}"
         if differing := config_differences(_config(first), _config(second)):
             shown = "; ".join(differing[:_SHOWN]) + (" …" if len(differing) > _SHOWN else "")
-            raise ValueError(
+            raise UserError(
                 f"{where} differ in more than the seed: {shown}. Run the seeds again with one config, "
                 "or make an entry of its own of the other one."
             )
         counts = [result.record.get("parameters") for result in (first, second)]
         if counts[0] != counts[1]:
-            raise ValueError(
+            raise UserError(
                 f"{where} have the same config, but not the same numbers of parameters ({counts[0]} and {counts[1]}): "
                 "they come from different versions of the code. Run the seeds again with one."
             )
 
 
 def _config(result: Result) -> dict[str, Any]:
-    path = result.folder / "config.yaml"
+    path = RunFolder(result.folder).config
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"{result.entry.id}: {path} does not exist, so that nothing tells whether the seeds differ in more than "
             "the seed. Put it back, or run that seed again."
         )
@@ -103,16 +105,16 @@ def read_config(result: Result) -> dict[str, Any]:
     Raises:
         ValueError: the file is no YAML of plain values; entry and file are named.
     """
-    path = result.folder / "config.yaml"
+    path = RunFolder(result.folder).config
     if not path.is_file():
         return {}
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())
-        raise ValueError(f"{result.entry.id}: {path} is no config of a run ({problem}).") from error
+        raise UserError(f"{result.entry.id}: {path} is no config of a run ({problem}).") from error
     if not isinstance(content, dict) or not isinstance(content.get("train"), dict):
-        raise ValueError(f"{result.entry.id}: {path} is no config of a run: it has no `train` section; is it cut?")
+        raise UserError(f"{result.entry.id}: {path} is no config of a run: it has no `train` section; is it cut?")
     return content
 
 

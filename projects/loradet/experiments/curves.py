@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loradet.errors import UserError
 from loradet.experiments.results import Result
 from loradet.experiments.study import Entry
+from loradet.run_folder import RunFolder
 from loradet.training.metrics_log import read_lines
 
 LOSS, AP = "total_loss", "bbox/AP"
@@ -46,7 +48,7 @@ def read_log(result: Result) -> list[dict[str, Any]]:
     Raises:
         ValueError: the file is cut or damaged; entry, file and line are named.
     """
-    path = result.folder / "metrics.json"
+    path = RunFolder(result.folder).metrics
     if not path.is_file():
         return []
     where = f"{result.entry.id}: {path}"
@@ -54,17 +56,17 @@ def read_log(result: Result) -> list[dict[str, Any]]:
         lines = read_lines(path)
         texts = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where} is no metrics file ({error}). {_ADVICE}") from error
+        raise UserError(f"{where} is no metrics file ({error}). {_ADVICE}") from error
     if len(lines) < len(texts):
-        raise ValueError(
+        raise UserError(
             f"{where} is cut or damaged: line {len(lines) + 1} of {len(texts)} is no JSON, though the run is "
             f"finished. {_ADVICE}"
         )
     if wrong := [number for number, line in enumerate(lines, start=1) if not isinstance(line, dict)]:
-        raise ValueError(f"{where} is damaged: line {wrong[0]} holds no metrics. {_ADVICE}")
+        raise UserError(f"{where} is damaged: line {wrong[0]} holds no metrics. {_ADVICE}")
     last, end = max((line.get("iteration", -1) for line in lines), default=-1), result.record.get("iteration")
     if end is not None and last < end:
-        raise ValueError(f"{where} is cut: it ends at iteration {last}, the finished run at {end}. {_ADVICE}")
+        raise UserError(f"{where} is cut: it ends at iteration {last}, the finished run at {end}. {_ADVICE}")
     return lines
 
 

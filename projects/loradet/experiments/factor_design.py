@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from loradet.errors import UserError
 from loradet.experiments.study import Entry, Study
 
 Level = str | float
@@ -56,9 +57,7 @@ def design(study: Study) -> Design | None:
     names = list(dict.fromkeys(name for entry in entries for name in entry.factors))
     for entry in entries:
         if absent := [name for name in names if name not in entry.factors]:
-            raise ValueError(
-                f"Entry {entry.id} has no level of the factor {absent[0]}, which others of its study have."
-            )
+            raise UserError(f"Entry {entry.id} has no level of the factor {absent[0]}, which others of its study have.")
     levels = {name: _levels(entry.factors[name] for entry in entries) for name in names}
     varied = {name: found for name, found in levels.items() if len(found) > 1}
     if not varied:

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from loradet.errors import UserError
 from loradet.experiments.consistency import is_short
 from loradet.experiments.factor_design import Design, Level
 from loradet.experiments.results import Result
@@ -151,7 +152,7 @@ def _check_metric(runs: Sequence[FactorRun], primary: str, metric: str) -> None:
     held = [run.result.metrics.get(run.split, {}) for run in runs if run.result.state == "finished"]
     if held and not any(metric in one for one in held):
         known = ", ".join(sorted({name for one in held for name in one if name.startswith(MAIN_METRIC)}))
-        raise ValueError(
+        raise UserError(
             f"The runs chose their best weights by train.best.metric={primary!r}, but none of the {len(held)} finished "
             f"runs of this study of factors has {metric!r} in its metrics file, by which to compare them. "
             f"There: {known or 'no AP at all'}."

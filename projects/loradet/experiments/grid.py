@@ -6,6 +6,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from loradet.errors import UserError
 from loradet.experiments.study import Entry, Reported
 
 LISTS = {"baselines", "overrides", "seeds", "splits", "metrics", "sources", "reported"}
@@ -46,7 +47,7 @@ def expand_grid(axes: Axes, template: Mapping[str, Any], exclude: Iterable[Mappi
                 fields |= axes[axis][value]
         entries.append(make_entry({key: _fill(value, fields) for key, value in template.items()}))
     if not entries:
-        raise ValueError(f"The grid over {', '.join(axes)} has no entry: every combination is excluded.")
+        raise UserError(f"The grid over {', '.join(axes)} has no entry: every combination is excluded.")
     return entries
 
 
@@ -55,7 +56,7 @@ def make_entry(values: Mapping[str, Any]) -> Entry:
     plain = dict(values)
     for key in LISTS & plain.keys():
         if not isinstance(plain[key], list | tuple):
-            raise ValueError(f"Entry {values.get('id', values)}: {key}={plain[key]!r}; expected a list.")
+            raise UserError(f"Entry {values.get('id', values)}: {key}={plain[key]!r}; expected a list.")
         plain[key] = tuple(plain[key])
     try:
         if "reported" in plain:
@@ -63,14 +64,14 @@ def make_entry(values: Mapping[str, Any]) -> Entry:
         return Entry(**plain)
     except TypeError as error:
         problem = re.sub(r"^(\w+)\.__init__\(\) ", "", str(error))
-        raise ValueError(f"Entry {values.get('id', values)}: {problem}.") from error
+        raise UserError(f"Entry {values.get('id', values)}: {problem}.") from error
 
 
 def _check_exclusions(axes: Axes, exclude: Sequence[Mapping[str, Any]]) -> None:
     for rule in exclude:
         for axis, value in rule.items():
             if axis not in axes or value not in axes[axis]:
-                raise ValueError(f"exclude {dict(rule)}: {axis}={value!r} is no value of an axis ({', '.join(axes)}).")
+                raise UserError(f"exclude {dict(rule)}: {axis}={value!r} is no value of an axis ({', '.join(axes)}).")
 
 
 def _fill(value: Any, fields: Mapping[str, Any]) -> Any:
@@ -82,7 +83,7 @@ def _fill(value: Any, fields: Mapping[str, Any]) -> Any:
         return value
     names = [name for _, name, _, _ in string.Formatter().parse(value) if name is not None]
     if unknown := [name for name in names if name not in fields]:
-        raise ValueError(f"{value!r}: the grid has no field {unknown[0]!r}; it has: {', '.join(map(str, fields))}.")
+        raise UserError(f"{value!r}: the grid has no field {unknown[0]!r}; it has: {', '.join(map(str, fields))}.")
     if len(names) == 1 and value == f"{{{names[0]}}}":
         return fields[names[0]]
     return value.format_map(fields)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from loradet.errors import UserError
 from loradet.evaluation.bootstrap import Interval, bootstrap_metrics
 from loradet.evaluation.coco_accumulate import AccumulatedMatches
 from loradet.evaluation.coco_metrics import PREFIX, match_detections
@@ -56,7 +57,7 @@ def _intervals(result: Result, split: str, resamples: int, seed: int) -> Mapping
     found = bootstrap_metrics(matches, names, resamples=resamples, seed=seed)
     saved, again = result.metrics[split].get(f"{PREFIX}mAP", math.nan), found["mAP"].value
     if not (math.isnan(saved) or math.isclose(saved, again, abs_tol=1e-6)):
-        raise ValueError(
+        raise UserError(
             f"{result.entry.id}: {predictions} and {annotations} give an AP of {again:.6f}, but {split}_metrics.json "
             f"has {saved:.6f}: one of them has changed since. Evaluate that run again."
         )

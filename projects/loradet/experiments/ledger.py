@@ -4,11 +4,12 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
 from loradet.adapters import ParameterTable, parameter_table
+from loradet.config import load_config
+from loradet.config.edits import without_weights
 from loradet.evaluation.coco_metrics import PREFIX
 from loradet.experiments.consistency import read_config
 from loradet.experiments.planning import plan
@@ -16,8 +17,8 @@ from loradet.experiments.results import Result
 from loradet.experiments.runs import Launch, Run
 from loradet.experiments.study import MAIN_METRIC, Entry, Study
 from loradet.flattening import flatten
-from loradet.inference.loading import without_weights
-from loradet.training.command import load_config
+from loradet.model import build_model
+from loradet.run_folder import RunFolder
 
 ABSENT = "—"
 CONFIG_PARTS = ("model", "data", "dataloader", "optimizer", "lr_multiplier", "train")
@@ -75,7 +76,7 @@ def describe(study: Study, entry: Entry, *, num_gpus: int, root: str) -> str:
 
 def count_parameters(config: DictConfig) -> ParameterTable:
     """The parameter table of a config's model, built without its pretrained weights."""
-    return parameter_table(instantiate(without_weights(config.model)))
+    return parameter_table(build_model(without_weights(config.model)))
 
 
 def ledger(
@@ -118,7 +119,7 @@ def ledger_fields(
     ]
     runs = plan(study, [entry.id], root=root)
     if entry.kind == "training":
-        files = [run.folder / f"{split}_metrics.json" for run in runs for split in run.splits]
+        files = [RunFolder(run.folder).split_metrics(split) for run in runs for split in run.splits]
         fields += [
             ("Seeds", ", ".join(map(str, entry.seeds))),
             ("Splits", ", ".join(entry.splits)),
@@ -137,7 +138,7 @@ def ledger_fields(
             ("Total time", _spread(full, "wall_time_s", 1 / 3600, "h")),
             ("Smoke", _states(results, "smoke")),
             ("Full", _states(results, "full")),
-            ("Logs", ", ".join(str(r.folder / "log.txt") for r in results if (r.folder / "log.txt").is_file())),
+            ("Logs", ", ".join(str(log) for r in results if (log := RunFolder(r.folder).log).is_file())),
             ("Artifacts", ", ".join(_artifacts(results))),
             ("Results", "<br>".join(_numbers(results))),
         ]
@@ -198,7 +199,7 @@ def _numbers(results: Sequence[Result]) -> list[str]:
 
 
 def _artifacts(results: Sequence[Result]) -> list[str]:
-    names = ("model_best.pth", "adapter.safetensors", "val_metrics.json", "test_metrics.json", "smoke_metrics.json")
+    names = (RunFolder.BEST, RunFolder.ADAPTER, "val_metrics.json", "test_metrics.json", RunFolder.SMOKE_METRICS)
     return [str(r.folder / name) for r in results for name in names if (r.folder / name).is_file()]
 
 

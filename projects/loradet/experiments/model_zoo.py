@@ -13,9 +13,10 @@ from loradet.experiments.results import Result
 from loradet.experiments.seed_statistics import summary_cell
 from loradet.experiments.study import MAIN_METRIC, Study
 from loradet.experiments.table import Row, rows
+from loradet.run_folder import RunFolder
 from loradet.visualization.archive import sha256
 
-ADAPTER = "adapter.safetensors"
+ADAPTER = RunFolder.ADAPTER
 
 
 def model_zoo(study: Study, results: Sequence[Result], root: str = "..") -> str:

@@ -10,9 +10,10 @@ from typing import Any
 from detectron2.utils.registry import locate
 from omegaconf import OmegaConf
 
+from loradet.config import load_config
+from loradet.errors import UserError
 from loradet.experiments.factor_design import Design, Level, levels_text
 from loradet.experiments.study import Entry
-from loradet.training.command import load_config
 
 FILE = "next_run.py"
 # Keys that say where a run goes and not what it is.
@@ -20,7 +21,7 @@ _PLACES = (("train", "output_dir"), ("train", "seed"))
 Path = tuple[str | int, ...]
 
 
-class CombinationError(ValueError):
+class CombinationError(UserError):
     """The levels' configs do not say how to combine them."""
 
 
@@ -165,7 +166,7 @@ def _file(entry: Entry, changes: Changes, levels: Mapping[str, Level], output_di
         f"{levels_text(levels)}: put together from the best levels. Use it in the project's folder.", 110
     )
     lines = ['"""' + "\n".join(title) + ('\n"""' if len(title) > 1 else '"""'), ""]
-    lines += ["from loradet.training.command import load_config", ""]
+    lines += ["from loradet.config import load_config", ""]
     arguments = ", ".join([_quoted(entry.config), "[" + ", ".join(map(_quoted, entry.overrides)) + "]"])
     names = sorted(_plain(entry))
     lines += [f"_config = load_config({arguments})"]

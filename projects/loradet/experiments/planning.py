@@ -9,10 +9,11 @@ from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from loradet.config import load_config
+from loradet.errors import UserError
 from loradet.experiments.run_data import run_data
 from loradet.experiments.runs import Run, named_error
 from loradet.experiments.study import Entry, Study
-from loradet.training.command import load_config
 
 
 def plan(
@@ -33,7 +34,7 @@ def plan(
         ValueError: an unknown id, a negative seed, or an entry's config or override is wrong; the entry is named.
     """
     if seeds is not None and any(seed < 0 for seed in seeds):
-        raise ValueError(f"seeds {', '.join(map(str, seeds))}: expected whole numbers from 0 on.")
+        raise UserError(f"seeds {', '.join(map(str, seeds))}: expected whole numbers from 0 on.")
     wanted = {study.entry(name).id for name in ids}
     runs: list[Run] = []
     for entry in study.entries:
@@ -70,7 +71,7 @@ def _check_overrides(entry: Entry) -> None:
         before = OmegaConf.to_container(config)
         config = LazyConfig.apply_overrides(config, [word])
         if OmegaConf.to_container(config) == before or later.pop(0) in later:
-            raise ValueError(f"Entry {entry.id}: the override {word} changes nothing in {entry.config}")
+            raise UserError(f"Entry {entry.id}: the override {word} changes nothing in {entry.config}")
 
 
 def _pictures_run(study: Study, entry: Entry, mode: str, seeds: Sequence[int] | None, root: Path) -> Run:

@@ -1,23 +1,24 @@
 """The data of a run: few images for a smoke run, synthetic ones where a study says so."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
+from loradet.config import load_config
 from loradet.datasets import make_subset
 from loradet.datasets.boxes import is_usable
 from loradet.datasets.files import expand, read_coco
 from loradet.datasets.synthetic import generate
 from loradet.datasets.synthetic.layouts import LAYOUTS
 from loradet.datasets.synthetic.writer import default_layout
+from loradet.errors import MissingFileError, UserError
 from loradet.experiments.lock import run_lock
 from loradet.experiments.study import Entry, Scenes, Study
-from loradet.files import write_json
-from loradet.training.command import load_config
+from loradet.files import FileError, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class RunData:
             _make(self.scenes)
         for path in self.annotations:
             if not path.exists():
-                raise FileNotFoundError(
+                raise MissingFileError(
                     f"Entry {entry.id}: no annotations at {path}; datasets/README.md says where data are expected."
                 )
         for subset in self.subsets:
@@ -86,7 +87,7 @@ def run_data(study: Study, entry: Entry, *, short: bool, root: Path) -> RunData:
         return _yolo_data(study, data, short=short)
     splits = ("train", *(["val"] if short else entry.splits))
     if absent := [split for split in splits if f"{split}_json" not in data]:
-        raise ValueError(f"{entry.config} has no data.{absent[0]}_json, which says where the split {absent[0]} is.")
+        raise UserError(f"{entry.config} has no data.{absent[0]}_json, which says where the split {absent[0]} is.")
     annotations = {split: data[f"{split}_json"] for split in splits}
     if not short:
         paths = tuple(expand(path) for path in annotations.values())
@@ -159,10 +160,18 @@ def _draw(subset: Subset) -> None:
     origin = {"source": str(subset.source.resolve()), "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
     note = subset.path.with_suffix(".source.json")
     with run_lock(subset.path.parent):
-        if subset.path.is_file() and note.is_file() and json.loads(note.read_text(encoding="utf-8")) == origin:
+        if subset.path.is_file() and note.is_file() and _noted(note) == origin:
             return
         make_subset(subset.source, subset.path, _size(subset), seed=0)
         write_json(note, origin)
+
+
+def _noted(path: Path) -> dict[str, Any] | None:
+    """What an earlier drawing noted; a broken note is as good as none."""
+    try:
+        return read_json(path)
+    except FileError:
+        return None
 
 
 def _size(subset: Subset) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loradet.experiments.results import Result
+from loradet.run_folder import RunFolder
 from loradet.training.metrics_log import read_lines
 
 PRIMARY = "bbox/AP50"
@@ -67,7 +68,7 @@ def run_dynamics(result: Result, metric: str = PRIMARY) -> Dynamics:
         metric: of the periodic evaluations, logged in percent.
     """
     # The log of a run of another config is not this run's.
-    lines = [] if result.state == "changed" else read_lines(result.folder / "metrics.json")
+    lines = [] if result.state == "changed" else read_lines(RunFolder(result.folder).metrics)
     # Without the length of an epoch (a record of an earlier version) nothing can be said in epochs.
     length = result.record.get("iterations_per_epoch")
     told = [_with_zero(line, metric) for line in lines]

@@ -10,13 +10,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
 
+from loradet.config.initial_weights import check_start
+from loradet.errors import MissingFileError, UserError
 from loradet.experiments.execution import Processes, execute
 from loradet.experiments.results import Result
 from loradet.experiments.runs import Launch, Run
 from loradet.experiments.state import inspect
 from loradet.experiments.study import MAIN_METRIC
-from loradet.training.checkpoint import last_checkpoint_name
-from loradet.training.initial_weights import check_start
+from loradet.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +41,9 @@ class LocalExecutor:
         if jobs is None:
             jobs = max(1, len(devices) // num_gpus)
         if jobs < 1 or num_gpus < 1:
-            raise ValueError(f"--jobs {jobs} --num-gpus {num_gpus}: expected at least 1 of each.")
+            raise UserError(f"--jobs {jobs} --num-gpus {num_gpus}: expected at least 1 of each.")
         if devices and jobs * num_gpus > len(devices):
-            raise ValueError(f"--jobs {jobs} x --num-gpus {num_gpus}: there are {len(devices)} GPUs.")
+            raise UserError(f"--jobs {jobs} x --num-gpus {num_gpus}: there are {len(devices)} GPUs.")
         self.jobs, self.launch = jobs, launch
         self._environments = queue.SimpleQueue()
         for job in range(jobs):
@@ -142,10 +143,10 @@ def _check_start(run: Run) -> None:
     if run.entry.kind != "training":
         return
     try:
-        check_start(run.config, fresh=last_checkpoint_name(run.folder) is None)
+        check_start(run.config, fresh=RunFolder(run.folder).last_checkpoint() is None)
     except FileNotFoundError as error:
         origin = f" The experiment starts from {run.entry.weights}." if run.entry.weights else ""
-        raise FileNotFoundError(f"{error}{origin}") from error
+        raise MissingFileError(f"{error}{origin}") from error
 
 
 def _tell(run: Run, result: Result, number: str, before: str = "", eta: float = 0.0) -> None:

@@ -8,13 +8,15 @@ from pathlib import Path
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from loradet.config import load_config
+from loradet.errors import one_line
 from loradet.experiments.run_data import RunData
 from loradet.experiments.study import Entry, Study
-from loradet.training.command import load_config, one_line
+from loradet.run_folder import RunFolder
 
 TRAIN_TOOL = "tools/lazyconfig_train_net.py"
 PICTURES_TOOL = "tools/visualize.py"
-CHECKPOINT = "model_best.pth"  # what is evaluated and painted
+CHECKPOINT = RunFolder.BEST  # what is evaluated and painted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +121,12 @@ class Run:
 
     def _evaluation(self, split: str) -> list[str]:
         name = "val" if split == "smoke" else split
-        return ["--split", name, "--output-json", str(self.folder / f"{split}_metrics.json")]
+        return ["--split", name, "--output-json", str(RunFolder(self.folder).split_metrics(split))]
 
     def _paint(self, source: "Run") -> list[str]:
         split = "val" if self.mode == "smoke" else self.entry.splits[0]
         return [
-            *(PICTURES_TOOL, "--config-file", str(source.folder / "config.yaml")),
+            *(PICTURES_TOOL, "--config-file", str(RunFolder(source.folder).config)),
             *("--checkpoint", str(source.folder / CHECKPOINT), "--split", split, "--export"),
             *("--subset", str(self.study.smoke.val_images if self.mode == "smoke" else self.entry.images)),
             *("--output", str(self.folder / source.name)),

@@ -1,6 +1,5 @@
 """Runs as SLURM jobs, through submitit (`pip install -e '.[slurm]'`); also its executors without SLURM."""
 
-import json
 import logging
 import os
 import time
@@ -9,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from loradet.errors import UserError
 from loradet.experiments.execution import Processes, execute
 from loradet.experiments.results import Result
 from loradet.experiments.runner import failure
 from loradet.experiments.runs import Launch, Run
 from loradet.experiments.state import inspect
-from loradet.files import write_json
+from loradet.files import FileError, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class SubmititExecutor:
         poll_s: float = 5.0,
     ):
         if jobs is not None and (cluster != "slurm" or jobs < 1):
-            raise ValueError(f"--jobs {jobs}: expected 1 or more, with --executor local or slurm.")
+            raise UserError(f"--jobs {jobs}: expected 1 or more, with --executor local or slurm.")
         try:
             import submitit
         except ImportError as error:
@@ -95,7 +95,7 @@ class SubmititExecutor:
                     settings["slurm_array_parallelism"] = jobs
             self._submitit.update_parameters(**settings)
         except (RuntimeError, NameError, TypeError, ValueError) as error:
-            raise ValueError(f"--executor {cluster}: {' '.join(str(error).split())}") from error
+            raise UserError(f"--executor {cluster}: {' '.join(str(error).split())}") from error
 
     def __call__(self, runs: Sequence[Run]) -> Generator[tuple[Run, Result], None, None]:
         waiting = {run.name: (run, self._job_of(run)) for run in runs}
@@ -129,13 +129,13 @@ class SubmititExecutor:
         import submitit
 
         try:
-            noted = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"Entry {run.entry.id}: {path} is no JSON file ({error}). It names the job that works on the run; "
-                "delete it when there is none."
-            ) from error
-        job = submitit.SlurmJob(folder=noted["folder"], job_id=noted["id"])
+            noted = read_json(path, advice="It names the job that works on the run; delete it when there is none.")
+            job_folder, job_id = noted["folder"], noted["id"]
+        except FileError as error:
+            raise UserError(f"Entry {run.entry.id}: {error}") from error
+        except KeyError as error:
+            raise UserError(f"Entry {run.entry.id}: {path} lacks {error}; delete it when no job works.") from error
+        job = submitit.SlurmJob(folder=job_folder, job_id=job_id)
         if job.done(force_check=True):
             return None
         # SLURM may not know a job yet that was submitted a moment ago; later it has forgotten it.

@@ -1,28 +1,28 @@
 """What a finished run has left of a split beside its metrics."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from loradet.errors import UserError
 from loradet.evaluation.calibration_report import JSON_FILE
 from loradet.evaluation.coco_metrics import read_metrics
-from loradet.evaluation.splits import PREDICTIONS
 from loradet.experiments.results import Result
-from loradet.experiments.runs import CHECKPOINT
+from loradet.files import FileError, read_json
+from loradet.run_folder import RunFolder
 
 
 def provenance(result: Result, split: str) -> dict[str, Any]:
     """The metrics file of a split, with what it says besides metrics; {} where there is none."""
-    path = result.folder / f"{split}_metrics.json"
+    path = RunFolder(result.folder).split_metrics(split)
     return read_metrics(path) if path.is_file() else {}
 
 
 def predictions_file(result: Result, split: str) -> Path | None:
     """The detections that a split's metrics are of, COCO's JSON; None where they are gone."""
     # A split that was evaluated later, by itself, lies in a folder that is named after the checkpoint.
-    places = (result.folder, result.folder / f"eval_{Path(CHECKPOINT).stem}")
+    run = RunFolder(result.folder)
     name = provenance(result, split).get("split", split)
-    files = [place / "predictions" / name / PREDICTIONS for place in places]
+    files = [place.predictions(name) for place in (run, run.evaluation(run.best))]
     return next((file for file in files if file.is_file()), None)
 
 
@@ -41,7 +41,7 @@ def read_calibration(result: Result, split: str) -> dict[str, Any] | None:
     if path is None or not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{result.entry.id}: {path} is no JSON ({error}); evaluate that run again.") from error
+        content = read_json(path, advice="Evaluate that run again.")
+    except FileError as error:
+        raise UserError(f"{result.entry.id}: {error}") from error
     return {**content, "fitted_on": provenance(result, split).get("temperature_fitted_on")}

@@ -1,16 +1,18 @@
 """How far a run is, told from the files in its folder alone."""
 
-import json
 import signal
 from pathlib import Path
 from typing import Any
 
+from loradet.errors import UserError
 from loradet.evaluation.coco_metrics import read_metrics
 from loradet.experiments.checks import CHECKS
 from loradet.experiments.config_changes import config_changes
 from loradet.experiments.lock import holder
 from loradet.experiments.results import Result
 from loradet.experiments.runs import CHECKPOINT, Run
+from loradet.files import read_json
+from loradet.run_folder import RunFolder
 from loradet.training import record
 from loradet.visualization.export_folder import MANIFEST
 from loradet.wording import shorten
@@ -38,10 +40,10 @@ def inspect(run: Run, *, ignore_lock: bool = False) -> Result:
             return Result(
                 **base, state=state, detail=detail, record=record.read(run.folder), synthetic=_paints_synthetic(run)
             )
-        metrics = {split: read_metrics(run.folder / f"{split}_metrics.json") for split in run.splits}
+        metrics = {split: read_metrics(RunFolder(run.folder).split_metrics(split)) for split in run.splits}
     except (ValueError, OSError) as error:
         prefix = "" if str(error).startswith("Entry ") else f"Entry {run.entry.id}: "
-        raise ValueError(f"{prefix}{error}") from error
+        raise UserError(f"{prefix}{error}") from error
     numbers = {s: {k: v for k, v in m.items() if k.startswith(METRICS)} for s, m in metrics.items()}
     past = record.read(run.folder)
     synthetic = any(m.get("data") == "synthetic" for m in metrics.values())
@@ -81,7 +83,7 @@ def _last_failure(run: Run) -> str | None:
     attempts = read_attempts(run.folder)
     if not attempts or attempts[-1]["exit_code"] in (0, *INTERRUPTED):
         return None
-    file = run.folder / record.FILE
+    file = RunFolder(run.folder).record
     if file.is_file() and file.stat().st_mtime > attempts[-1]["ended"]:
         return None
     return last_words(attempts[-1])
@@ -102,13 +104,13 @@ def needs_overwrite(result: Result) -> bool:
 
 def missing_splits(run: Run) -> list[str]:
     """Splits whose metrics file a finished run lacks."""
-    return [split for split in run.splits if not (run.folder / f"{split}_metrics.json").is_file()]
+    return [split for split in run.splits if not RunFolder(run.folder).split_metrics(split).is_file()]
 
 
 def failed_check(run: Run) -> str | None:
     """What keeps a finished run from counting as one: a metric that was not saved, or a check of its entry."""
     for split in run.splits:
-        path = run.folder / f"{split}_metrics.json"
+        path = RunFolder(run.folder).split_metrics(split)
         if absent := [name for name in run.entry.metrics if name not in read_metrics(path)]:
             return f"{path.name} has no {absent[0]}"
     for name, expected in run.entry.checks.items():
@@ -143,7 +145,4 @@ def _is_painted(manifest: Path, source: Run) -> bool:
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
     """What was tried in a run folder: `command`, `began`, `ended`, `exit_code` and `log_tail` (lines) of each try."""
     path = folder / ATTEMPTS
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); delete it if its record does not matter.") from error
+    return read_json(path, list, advice="Delete it if its record does not matter.") if path.is_file() else []

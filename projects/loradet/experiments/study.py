@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loradet.errors import MissingFileError, UserError
 from loradet.experiments.checks import CHECKS
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -147,7 +148,7 @@ class Study:
     def __post_init__(self):
         twice = [name for name, count in Counter(entry.id for entry in self.entries).items() if count > 1]
         if twice:
-            raise ValueError(f"Study {self.name}: the id {twice[0]} is given to more than one entry.")
+            raise UserError(f"Study {self.name}: the id {twice[0]} is given to more than one entry.")
         known = {entry.id for entry in self.entries}
         for entry in self.entries:
             _check_entry(entry, known, self)
@@ -157,38 +158,38 @@ class Study:
         for entry in self.entries:
             if entry.id == name:
                 return entry
-        raise ValueError(f"Study {self.name} has no entry {name}; it has: {', '.join(e.id for e in self.entries)}.")
+        raise UserError(f"Study {self.name} has no entry {name}; it has: {', '.join(e.id for e in self.entries)}.")
 
 
 def _check_entry(entry: Entry, known: set[str], study: Study) -> None:
     where = f"Study {study.name}, entry {entry.id}"
     if not _ID.fullmatch(entry.id):
-        raise ValueError(f"{where}: an id is made of letters, digits, '_', '-' and '.'; it names folders.")
+        raise UserError(f"{where}: an id is made of letters, digits, '_', '-' and '.'; it names folders.")
     if entry.kind not in KINDS:
-        raise ValueError(f"{where}: kind={entry.kind!r}; expected one of {', '.join(KINDS)}.")
+        raise UserError(f"{where}: kind={entry.kind!r}; expected one of {', '.join(KINDS)}.")
     for key in ("baselines", "sources"):
         if absent := [name for name in getattr(entry, key) if name not in known]:
-            raise ValueError(f"{where}: {key} names {absent[0]}, which is no entry of the study.")
+            raise UserError(f"{where}: {key} names {absent[0]}, which is no entry of the study.")
     if absent := [name for name in entry.checks if name not in CHECKS]:
-        raise ValueError(f"{where}: there is no check {absent[0]!r}; there are: {', '.join(CHECKS)}.")
+        raise UserError(f"{where}: there is no check {absent[0]!r}; there are: {', '.join(CHECKS)}.")
     for name in entry.checks.get("metric_at_least", ()):
         if name.partition(" ")[0] not in (*entry.splits, "smoke"):
-            raise ValueError(
+            raise UserError(
                 f"{where}: the check of {name!r} begins with no split; expected one of "
                 f"{', '.join([*entry.splits, 'smoke'])}."
             )
     for name in [name for reported in entry.reported for name in reported.metrics]:
         if name.startswith(("parameters/", "cost/")) and name not in REPORTED_COSTS:
-            raise ValueError(f"{where}: reported {name}; expected a metric, or one of {', '.join(REPORTED_COSTS)}.")
+            raise UserError(f"{where}: reported {name}; expected a metric, or one of {', '.join(REPORTED_COSTS)}.")
     if entry.kind == "pictures":
         if not entry.sources:
-            raise ValueError(f"{where}: pictures need `sources`: the entries whose runs are painted.")
+            raise UserError(f"{where}: pictures need `sources`: the entries whose runs are painted.")
         return
     if not Path(entry.config).is_file():
-        raise FileNotFoundError(f"{where}: its config {entry.config or '(none)'} does not exist.")
+        raise MissingFileError(f"{where}: its config {entry.config or '(none)'} does not exist.")
     seeds = entry.seeds
     if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise ValueError(f"{where}: seeds={list(seeds)}; expected one or more whole numbers from 0 on, each once.")
+        raise UserError(f"{where}: seeds={list(seeds)}; expected one or more whole numbers from 0 on, each once.")
     for word in entry.overrides:
         if (key := word.partition("=")[0]) in _OURS:
-            raise ValueError(f"{where}: the override {word} has no effect; {key} is set by {_OURS[key]}.")
+            raise UserError(f"{where}: the override {word} has no effect; {key} is set by {_OURS[key]}.")

@@ -7,13 +7,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from torch import nn
 
 from loradet.adapters import read_adapter
 from loradet.datasets.classes import real_categories
 from loradet.datasets.files import expand, read_coco
 from loradet.datasets.provenance import says_synthetic
 from loradet.datasets.yolo_description import coco_head
+from loradet.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,6 @@ class Classes:
     def categories(self) -> list[dict[str, Any]]:
         """The same as COCO has it."""
         return [{"id": i, "name": name} for i, name in zip(self.ids, self.names)]
-
-
-def number_of_classes(model: nn.Module) -> int:
-    """`num_classes` of a detector, or of its `roi_heads`; ValueError where there is none."""
-    for owner in (model, getattr(model, "roi_heads", None)):
-        if isinstance(count := getattr(owner, "num_classes", None), int):
-            return count
-    raise ValueError(f"{type(model).__name__} does not say its num_classes.")
 
 
 def find_classes(cfg: DictConfig, checkpoint: str | Path, num_classes: int) -> Classes:
@@ -69,12 +61,12 @@ def find_classes(cfg: DictConfig, checkpoint: str | Path, num_classes: int) -> C
         known = {str(c["name"]): int(c["id"]) for c in sorted(_categories(truth), key=lambda c: c["id"])}
         names = wanted or list(known)
         if missing := [name for name in names if name not in known]:
-            raise ValueError(f"data.classes has {', '.join(missing)}; {source} has {', '.join(known)}.")
+            raise UserError(f"data.classes has {', '.join(missing)}; {source} has {', '.join(known)}.")
         ids = [known[name] for name in names]
     elif wanted:
         names, source = wanted, "data.classes"
     if len(names) != num_classes:
-        raise ValueError(f"{source} names {len(names)} classes ({', '.join(names)}), the model has {num_classes}.")
+        raise UserError(f"{source} names {len(names)} classes ({', '.join(names)}), the model has {num_classes}.")
     return Classes(list(names), list(ids), truth is not None and says_synthetic(truth))
 
 

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import instantiate
 from omegaconf import DictConfig
 
-from loradet.training.setup import choose_device
+from loradet.config.build import build
+from loradet.config.splits import evaluation_mapper
+from loradet.device import choose_device
+from loradet.model import load_detector, number_of_classes
 
-from .classes import find_classes, number_of_classes
+from .classes import find_classes
 from .exported import ExportedDetector
 from .image_files import find_images
-from .loading import evaluation_mapper, load_detector
 from .predictor import Outcome, predict
 
 
@@ -28,10 +29,10 @@ def predict_checkpoint(cfg: DictConfig, checkpoint: str, inputs: Sequence[str], 
     """
     files = find_images(inputs)
     device = choose_device(cfg.train.get("device", "auto"))
-    model = load_detector(cfg, checkpoint, merge=True).to(device)
+    model = load_detector(cfg, checkpoint, device=device, merge=True)
     return predict(
         detector=model,
-        mapper=instantiate(evaluation_mapper(cfg)),
+        mapper=build(evaluation_mapper(cfg), "The mapper"),
         classes=find_classes(cfg, checkpoint, number_of_classes(model)),
         files=files,
         output=output,

@@ -11,17 +11,19 @@ from typing import Any
 
 import torch
 import torchvision
-from detectron2.config import instantiate
 from omegaconf import DictConfig
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from loradet import __version__
+from loradet.config.build import build
+from loradet.config.splits import evaluation_mapper
+from loradet.errors import UserError
 from loradet.files import atomic_open
+from loradet.model import load_detector, number_of_classes
 
-from .classes import Classes, find_classes, number_of_classes
+from .classes import Classes, find_classes
 from .exportable import OUTPUTS, ExportableRetinaNet
-from .loading import evaluation_mapper, load_detector
 from .metadata import FORMAT, METADATA_FILE
 from .resizing import Resizing
 
@@ -53,7 +55,7 @@ def export_checkpoint(
     Raises:
         ValueError: the size is not known, or the model cannot be exported.
     """
-    resizing = Resizing.from_augmentations(instantiate(evaluation_mapper(cfg)).augmentations.augs)
+    resizing = Resizing.from_augmentations(build(evaluation_mapper(cfg), "The mapper").augmentations.augs)
     size = input_size or resizing.input_size()
     model = load_detector(cfg, checkpoint, merge=True)
     return export_detector(
@@ -146,7 +148,7 @@ def _export(
             program = _export_with(module, fixed, divisor, open_dims)
         except Exception as error:  # torch.export raises many kinds
             if not attempts:
-                raise ValueError(f"torch.export cannot export this model: {_reason(error)}") from error
+                raise UserError(f"torch.export cannot export this model: {_reason(error)}") from error
             lost = " and ".join(name for name in open_dims if name not in attempts[-1])
             logger.debug("torch.export cannot leave %s open", lost, exc_info=error)
             reasons[lost] = f"torch.export: {_reason(error)}"
@@ -190,7 +192,7 @@ def _smallest(program: ExportedProgram, divisor: int, fixed: tuple[int, int], op
             logger.debug("%d pixels are too few: %s", side, _reason(error))
             continue
         return [side, side]
-    raise ValueError(f"The exported program takes none of the sizes up to {divisor * max(_EXAMPLE)} pixels.")
+    raise UserError(f"The exported program takes none of the sizes up to {divisor * max(_EXAMPLE)} pixels.")
 
 
 def _save(program: ExportedProgram, metadata: dict[str, Any], output: Path) -> None:

@@ -6,6 +6,8 @@ import torchvision.ops  # noqa: F401  (registers torchvision::nms)
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from torch import Tensor, nn
 
+from loradet.errors import UserError
+
 OUTPUTS = ("boxes", "scores", "classes", "counts")
 
 
@@ -22,9 +24,9 @@ class ExportableRetinaNet(nn.Module):
     def __init__(self, *, model: nn.Module):
         super().__init__()
         if not isinstance(model, RetinaNet):
-            raise ValueError(f"Only RetinaNet can be exported so far; this model is a {type(model).__name__}.")
+            raise UserError(f"Only RetinaNet can be exported so far; this model is a {type(model).__name__}.")
         if model.training:
-            raise ValueError("Call model.eval() before the export.")
+            raise UserError("Call model.eval() before the export.")
         self.model = model
         self.is_bgr = model.input_format == "BGR"
 

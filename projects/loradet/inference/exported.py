@@ -10,6 +10,8 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from loradet.errors import UserError
+
 from .classes import Classes
 from .metadata import read_metadata
 from .resizing import Resizing
@@ -54,7 +56,7 @@ class ExportedDetector:
         """
         metadata = read_metadata(path)
         if not trusted:
-            raise ValueError(
+            raise UserError(
                 f"{path} was not loaded: an exported model can run any code when it is loaded. Say that you trust "
                 "whoever made it (--trust), or take a checkpoint or an adapter, which cannot."
             )
@@ -132,7 +134,7 @@ class CheckedMapper:
         sample = self.mapper(record)
         height, width = sample["image"].shape[-2:]
         if self.largest is not None and (height > self.largest[0] or width > self.largest[1]):
-            raise ValueError(
+            raise UserError(
                 f"{record['file_name']} is {width}x{height} (width x height) after resizing, the exported model takes "
                 f"{self.largest[1]}x{self.largest[0]} at most: export it with --dynamic, or a larger --input-size."
             )

@@ -5,6 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from loradet.errors import MissingFileError
+
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -22,7 +24,7 @@ def find_images(inputs: Sequence[str | os.PathLike]) -> list[Path]:
         files = _expand(Path(entry))
         if not files:
             kind = f"holds no image ({', '.join(SUFFIXES)})" if Path(entry).is_dir() else "is no file, folder or match"
-            raise FileNotFoundError(f"{entry} {kind}.")
+            raise MissingFileError(f"{entry} {kind}.")
         for file in files:
             found.setdefault(file.resolve(), file)
     return list(found.values())

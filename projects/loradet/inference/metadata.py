@@ -1,12 +1,13 @@
 """What an exported file says of itself."""
 
-import json
 import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from loradet import __version__
+from loradet.errors import MissingFileError, UserError
+from loradet.files import parse_json
 
 FORMAT = 1
 METADATA_FILE = "loradet.json"
@@ -21,17 +22,17 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"Exported model {path} does not exist.")
+        raise MissingFileError(f"Exported model {path} does not exist.")
     try:
         with zipfile.ZipFile(path) as archive:
             # The folder in the archive depends on torch's version.
             name = next(name for name in archive.namelist() if name.endswith(f"/{METADATA_FILE}"))
-            metadata = json.loads(archive.read(name))
+            metadata = parse_json(archive.read(name), f"{path}: {name}")
         version = int(metadata["format"])
     except (zipfile.BadZipFile, StopIteration, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no model that tools/export.py wrote, or it is cut short.") from error
+        raise UserError(f"{path} is no model that tools/export.py wrote, or it is cut short.") from error
     if version > FORMAT:
-        raise ValueError(f"{path} has format {version}, this loradet {__version__} reads up to {FORMAT}: update it.")
+        raise UserError(f"{path} has format {version}, this loradet {__version__} reads up to {FORMAT}: update it.")
     return metadata
 
 

@@ -1,12 +1,13 @@
 """Counts what a config's model costs, without its data set and without any weights."""
 
-from detectron2.config import instantiate
 from omegaconf import DictConfig
 
+from loradet.config.build import build
+from loradet.config.edits import without_weights
+from loradet.config.splits import evaluation_mapper
 from loradet.evaluation.efficiency import ModelStatistics, model_statistics
+from loradet.model import build_model
 
-from .config_edits import without_weights
-from .loading import build_model, evaluation_mapper
 from .resizing import Resizing
 
 
@@ -22,6 +23,6 @@ def count_config(cfg: DictConfig, input_size: tuple[int, int] | None = None) -> 
         ValueError: the config does not tell the input size.
     """
     if input_size is None:
-        augmentations = instantiate(evaluation_mapper(cfg)).augmentations.augs
+        augmentations = build(evaluation_mapper(cfg), "The mapper").augmentations.augs
         input_size = Resizing.from_augmentations(augmentations).input_size()
     return model_statistics(build_model(without_weights(cfg.model)), input_size)

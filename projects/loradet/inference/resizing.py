@@ -8,6 +8,8 @@ from typing import Any
 from detectron2.data import transforms as T
 from detectron2.data.transforms import Augmentation
 
+from loradet.errors import UserError
+
 
 @dataclass(frozen=True)
 class Resizing:
@@ -46,7 +48,7 @@ class Resizing:
             if len(lengths) == 1:
                 return cls(short_edge=lengths.pop(), max_size=limit, interpolation=int(only.interp))
         names = ", ".join(str(augmentation) for augmentation in augmentations)
-        raise ValueError(
+        raise UserError(
             f"The augmentations of the test images are {names}; expected Resize, or ResizeShortestEdge of one length, "
             "alone."
         )
@@ -94,5 +96,5 @@ class Resizing:
         """`largest`, which there must be. Raises ValueError where there is no resize."""
         size = self.largest()
         if size is None:
-            raise ValueError("The test images of this config are not resized: give --input-size HEIGHT WIDTH.")
+            raise UserError("The test images of this config are not resized: give --input-size HEIGHT WIDTH.")
         return size

@@ -7,85 +7,26 @@ import shlex
 import shutil
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import NoReturn
 
 import torch
-import yaml
-from detectron2.config import LazyConfig, instantiate
 from detectron2.utils import comm
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from loradet.backbones.timm_factory import PretrainedWeightsError
+from loradet.config import load_config
+from loradet.config.splits import check_evaluation_split, evaluation_splits
 from loradet.datasets.loader import SampleError
-from loradet.evaluation.splits import (
-    check_evaluation_split,
-    dataset_metadata,
-    evaluate_split,
-    evaluation_splits,
-    fill_in_evaluated_data,
-    load_dataset,
-)
-from loradet.training import record
+from loradet.errors import UserError, is_user_error, one_line, show_traceback
+from loradet.evaluation.split import Split
+from loradet.evaluation.split_calibration import SplitFiles
+from loradet.model import load_trained
+from loradet.run_folder import RunFolder
 from loradet.training.distributed import EXIT_ERROR, EXIT_INTERRUPTED, run_distributed
-from loradet.training.finish import load_for_evaluation, write_split_metrics
-from loradet.training.overrides import check_overrides
-from loradet.training.run import check_classes, train
-from loradet.training.settings import complete_train_settings
+from loradet.training.run import train
 from loradet.training.setup import setup_process
-from loradet.training.trainer import NonFiniteLossError
 
 logger = logging.getLogger(__name__)
-
-# Mistakes in what a user gave: one line says it all. Anything else keeps its traceback.
-USER_ERRORS = (
-    *(ValueError, OSError, ImportError, OmegaConfBaseException),
-    *(SampleError, NonFiniteLossError, PretrainedWeightsError),
-)
-
-
-def load_config(file: str, overrides: list[str]) -> DictConfig:
-    """Load a config, fill the `train` keys that it does not name, and apply command-line overrides.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a syntax error, a name that the file does not know, an unknown key in `train` or in an override.
-    """
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"Config file {file} does not exist.")
-    try:
-        cfg = LazyConfig.load(file)
-    except SyntaxError as error:
-        # Detectron2 wraps the error that knows the line.
-        if error.lineno is None and isinstance(error.__cause__, SyntaxError):
-            error = error.__cause__
-        raise ValueError(f"Config file {error.filename or file}, line {error.lineno}: {error.msg}.") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"Config file {file} is broken: {one_line(error)}.") from error
-    except (NameError, AttributeError, TypeError, LookupError, AssertionError, ImportError) as error:
-        raise ValueError(
-            f"Config file {_innermost_config(error, file)}: {type(error).__name__}: {one_line(error)}."
-        ) from error
-    complete_train_settings(cfg)
-    check_overrides(cfg, overrides)
-    try:
-        cfg = LazyConfig.apply_overrides(cfg, overrides)
-    except (HydraException, KeyError, AssertionError) as error:
-        raise ValueError(f"Overrides {' '.join(overrides)}: {one_line(error)}.") from error
-    complete_train_settings(cfg)
-    fill_in_evaluated_data(cfg)
-    return cfg
-
-
-def _innermost_config(error: BaseException, file: str) -> str:
-    """File and line of the config (the file or one that it imports) in which an error arose."""
-    # A config runs as a module of its own; the line that called whatever failed is the one to look at.
-    modules = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
-    ours = [frame for frame in modules if Path(frame.filename).is_file() and "site-packages" not in frame.filename]
-    return f"{ours[-1].filename}, line {ours[-1].lineno}" if ours else file
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -138,33 +79,8 @@ def _checkpoint_to_evaluate(cfg: DictConfig, arguments: argparse.Namespace) -> s
     return arguments.checkpoint or (cfg.train.init_checkpoint if named else None)
 
 
-def is_user_error(error: BaseException) -> bool:
-    """Whether the message of an error is all that a user needs, so that no traceback is shown."""
-    if isinstance(error, TypeError):
-        # An argument in the config that its target does not have.
-        return "argument" in str(error)
-    if isinstance(error, KeyError):
-        return "regist" in str(error)  # DatasetCatalog
-    return isinstance(error, USER_ERRORS)
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error without what libraries put around it."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if isinstance(error, OmegaConfBaseException):
-        missing = text.partition("Missing mandatory value: ")[2].split()
-        if missing:
-            return f"The config has no value for {missing[0]}; give it as {missing[0]}=VALUE."
-        return text.splitlines()[0]
-    if "in DataLoader worker process" in text:
-        # The worker's traceback, whose last line is the error itself.
-        text = text.strip().splitlines()[-1].removeprefix(f"{SampleError.__module__}.{SampleError.__name__}: ")
-    return " ".join(line.strip() for line in text.splitlines())
-
-
 def _fail(error: BaseException) -> int:
-    if os.environ.get("LORADET_TRACEBACK"):
-        traceback.print_exception(error)
+    show_traceback(error)
     rank, world_size = _rank()
     if rank > 0:
         # Where the main process fails too, its end is this one's: the message is shown once. A mistake in what was
@@ -219,39 +135,35 @@ def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_
         output_json: metrics file; default: `<split>_metrics.json` in `<train.output_dir>/eval_<checkpoint>/`, where
             log and predictions go too, so that nothing of the run is replaced.
     """
-    checkpoint = checkpoint or str(Path(cfg.train.output_dir) / "model_best.pth")
-    folder = Path(cfg.train.output_dir) / f"eval_{Path(checkpoint).stem}"
-    splits = [split] if split else evaluation_splits(cfg)
-    if not splits:
-        raise ValueError("The config has neither dataloader.val nor dataloader.test to evaluate on.")
-    for name in splits:
+    run = RunFolder(cfg.train.output_dir)
+    checkpoint = checkpoint or str(run.best)
+    folder = run.evaluation(checkpoint).path
+    names = [split] if split else evaluation_splits(cfg)
+    if not names:
+        raise UserError("The config has neither dataloader.val nor dataloader.test to evaluate on.")
+    for name in names:
         check_evaluation_split(cfg, name)
     output = Path(output_json) if output_json else None
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
     device = setup_process(cfg, folder)
-    load_dataset(cfg, splits[0])
-    model = instantiate(cfg.model).to(device)
-    check_classes(model, dataset_metadata(cfg, splits[0]))
-    extras = load_for_evaluation(model, checkpoint, cfg.train.init_checkpoint)
-    fit_split, fit_folder = _temperature_source(cfg, Path(checkpoint), splits, folder)
-    for name in splits:
-        evaluate_split(cfg, model, name, folder)
-        write_split_metrics(
-            *(cfg, name, folder, Path(checkpoint), extras.get("iteration"), output),
-            fit_split=fit_split,
-            fit_folder=fit_folder,
-        )
+    splits = [Split(cfg, name) for name in names]
+    model, extras = load_trained(cfg, checkpoint, device=device, metadata=splits[0].metadata)
+    fit = _temperature_source(cfg, Path(checkpoint), splits, run)
+    for split in splits:
+        split.evaluate(model, folder)
+        fit = fit or split.files(folder)
+        iteration = extras.get("iteration")
+        split.write_metrics(folder, checkpoint=checkpoint, iteration=iteration, output=output, fit=fit)
 
 
-def _temperature_source(cfg: DictConfig, checkpoint: Path, splits: list[str], folder: Path) -> tuple[str, Path]:
-    """The split whose detections a temperature is fitted on, and the folder that they are in.
+def _temperature_source(cfg: DictConfig, checkpoint: Path, splits: list[Split], run: RunFolder) -> SplitFiles | None:
+    """The detections that a temperature is fitted on, where those of the first split here are not the ones.
 
     The best weights of a finished run have left those of its first split.
     """
-    own = Path(cfg.train.output_dir)
-    first, *_ = evaluation_splits(cfg) or splits
-    finished = record.read(own).get("status") == "finished"
-    if first not in splits and finished and checkpoint.resolve() == (own / "model_best.pth").resolve():
-        return first, own
-    return splits[0], folder
+    first, *_ = evaluation_splits(cfg) or [splits[0].name]
+    finished = run.read_record().get("status") == "finished"
+    if first in [split.name for split in splits] or not finished or checkpoint.resolve() != run.best.resolve():
+        return None
+    return Split(cfg, first).files(run.path)

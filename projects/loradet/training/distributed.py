@@ -16,6 +16,8 @@ import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
 
+from loradet.errors import UserError
+
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
@@ -52,9 +54,9 @@ def run_distributed(
         main(*args)
         return
     if dist_url == "auto" and num_machines > 1:
-        raise ValueError("Several machines need a common --dist-url, for example tcp://HOST_OF_RANK_0:29500.")
+        raise UserError("Several machines need a common --dist-url, for example tcp://HOST_OF_RANK_0:29500.")
     if torch.cuda.is_available() and num_gpus > torch.cuda.device_count():
-        raise ValueError(f"--num-gpus {num_gpus}: this machine has {torch.cuda.device_count()}.")
+        raise UserError(f"--num-gpus {num_gpus}: this machine has {torch.cuda.device_count()}.")
     # The process that fails says why; that the others are ended then is no news.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="loradet_") as folder, _ForwardedInterrupts() as interrupts:

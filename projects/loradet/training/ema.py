@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from loradet.errors import UserError
+
 
 class ExponentialMovingAverage:
     """Keeps `average = decay * average + (1 - decay) * parameter` of each trainable parameter.
@@ -55,7 +57,7 @@ class ExponentialMovingAverage:
         """Counterpart of `state_dict`. Raises ValueError where the trainable parameters are others."""
         if set(state["averages"]) != set(self._averages):
             differing = sorted(set(state["averages"]) ^ set(self._averages))
-            raise ValueError(f"The checkpoint's EMA is of other trainable parameters; they differ in {differing[:5]}.")
+            raise UserError(f"The checkpoint's EMA is of other trainable parameters; they differ in {differing[:5]}.")
         self.steps = state["steps"]
         for name, value in state["averages"].items():
             self._averages[name].copy_(value)

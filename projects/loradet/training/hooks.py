@@ -8,6 +8,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from enum import IntEnum
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,10 +20,38 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from tqdm import tqdm
 
+from loradet.checkpoint import Checkpointer
+from loradet.errors import UserError
+from loradet.run_folder import RunFolder
 from loradet.training.batch_statistics import average_statistics
-from loradet.training.checkpoint import Checkpointer
 
 logger = logging.getLogger(__name__)
+
+
+class Stage(IntEnum):
+    """When a hook has its turn, within each of the events of training."""
+
+    INTERRUPT = 0
+    TIME = 1
+    RATE = 2
+    MEASURE = 3  # whatever puts a number: before the evaluation, which writes the iteration's line
+    EVALUATE = 4
+    SAVE = 5  # after the evaluation, so that a checkpoint knows the best metric of its own iteration
+    SHOW = 6
+    OTHER = 7  # hooks that do not say
+    WRITE = 8
+    UPLOAD = 9
+
+
+def at_stage(stage: Stage, hook: HookBase) -> HookBase:
+    """Detectron2's hook, which has no stage of its own."""
+    hook.stage = stage
+    return hook
+
+
+def by_stage(hook: HookBase) -> Stage:
+    """Key to order hooks by."""
+    return getattr(hook, "stage", Stage.OTHER)
 
 
 class EvaluateAndKeepBest(HookBase):
@@ -41,7 +71,9 @@ class EvaluateAndKeepBest(HookBase):
             this iteration, so that a run that is resumed there has what the call wrote.
     """
 
-    FILE = "model_best"
+    stage = Stage.EVALUATE
+
+    FILE = Path(RunFolder.BEST).stem
 
     def __init__(
         self,
@@ -100,7 +132,7 @@ class EvaluateAndKeepBest(HookBase):
         # The main process alone has results; the others follow its decision.
         watched, names = comm.all_gather((watched, sorted(flat)))[0]
         if watched is None:
-            raise ValueError(
+            raise UserError(
                 f"train.best.metric={self.metric!r} is not among the results of the evaluation: {', '.join(names)}."
             )
         self._compare(float(watched))
@@ -143,6 +175,8 @@ class EvaluateAndKeepBest(HookBase):
 class KeepCheckpoints(HookBase):
     """Saves every `period` iterations and at the end, and deletes all but the last `max_to_keep`."""
 
+    stage = Stage.SAVE
+
     def __init__(
         self,
         checkpointer: Checkpointer,
@@ -162,7 +196,8 @@ class KeepCheckpoints(HookBase):
         due = self.period and next_iter % self.period == 0
         if due or next_iter >= self.trainer.max_iter or self.trainer.stop_reason is not None:
             last = next_iter >= self.trainer.max_iter
-            self._save("model_final" if last else f"model_{self.trainer.iter:07d}")
+            folder = RunFolder(self.trainer.output_dir)
+            self._save(Path(folder.FINAL if last else folder.checkpoint(self.trainer.iter)).stem)
 
     def _save(self, name: str) -> None:
         self.saved = [n for n in self.saved if n != name] + [name]
@@ -187,6 +222,8 @@ class KeepCheckpoints(HookBase):
 
 class StopOnInterrupt(HookBase):
     """Turns SIGINT into a stop after the running step. A second one, later than a second, ends the process at once."""
+
+    stage = Stage.INTERRUPT
 
     def __init__(self):
         self._first: float | None = None
@@ -215,10 +252,9 @@ class StopOnInterrupt(HookBase):
 
 
 class LogMemory(HookBase):
-    """Puts the peak memory of training as `memory_mb`: of the device on CUDA, else of the process.
+    """Puts the peak memory of training as `memory_mb`: of the device on CUDA, else of the process."""
 
-    It stands before the hook that evaluates, after which the iteration's line may be written already.
-    """
+    stage = Stage.MEASURE
 
     def __init__(self, period: int):
         self.period = period
@@ -231,6 +267,8 @@ class LogMemory(HookBase):
 
 class WriteMetrics(PeriodicWriter):
     """`PeriodicWriter` that writes nothing where no step was run: what a resumed run restores is written already."""
+
+    stage = Stage.WRITE
 
     def __init__(self, writers: Sequence[EventWriter], period: int):
         super().__init__(writers, period)
@@ -266,6 +304,8 @@ class WriteMetrics(PeriodicWriter):
 
 class ProgressBar(HookBase):
     """A bar with loss and ETA on a terminal; nothing elsewhere (the log lines tell the same)."""
+
+    stage = Stage.SHOW
 
     def __init__(self):
         self._bar: tqdm | None = None

@@ -1,7 +1,6 @@
 """Uploads a run's checkpoints and metrics to a Hugging Face Hub repository while it trains."""
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -17,19 +16,25 @@ from detectron2.engine import HookBase
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from loradet.files import write_json
+from loradet.errors import UserError
+from loradet.files import FileError, read_json, write_json
+from loradet.run_folder import RunFolder
 from loradet.training import record
+from loradet.training.hooks import Stage
 
 logger = logging.getLogger(__name__)
 
 # Large files, which are always replaced as a whole, and small ones, which may grow while they are sent.
-_LARGE = ("model_*.pth", "adapter.safetensors")
-_SMALL = ("config.yaml", "last_checkpoint", "metrics.json", "*_metrics.json", "parameters.json", record.FILE)
+_LARGE = (RunFolder.CHECKPOINTS, RunFolder.ADAPTER)
+_SMALL = (
+    *(RunFolder.CONFIG, RunFolder.LAST, RunFolder.METRICS, RunFolder.SPLIT_METRICS),
+    *(RunFolder.PARAMETERS, RunFolder.RECORD),
+)
 # What this run has sent, and as which configs: the only files that it may delete, also after a resume or a download.
 _SENT = ".hub_sent.json"
 
 
-class _OtherRunError(ValueError):
+class _OtherRunError(UserError):
     """The repository holds another run."""
 
 
@@ -50,17 +55,19 @@ class HubUpload(HookBase):
         ValueError: no such name is possible, there is no token, or the Hub is switched off.
     """
 
+    stage = Stage.UPLOAD
+
     def __init__(self, *, repo_id: str, folder: Path, private: bool = True):
         self.repo_id = repo_id
         self.folder = folder
         self.private = private
         if repo_id.count("/") != 1:
-            raise ValueError(f'train.hub.repo_id={repo_id!r}: expected "user/name" or "organization/name".')
+            raise UserError(f'train.hub.repo_id={repo_id!r}: expected "user/name" or "organization/name".')
         huggingface_hub.utils.validate_repo_id(repo_id)
         if huggingface_hub.constants.HF_HUB_OFFLINE:
-            raise ValueError(f"train.hub.repo_id={repo_id!r}, but HF_HUB_OFFLINE=1 keeps everything from the Hub.")
+            raise UserError(f"train.hub.repo_id={repo_id!r}, but HF_HUB_OFFLINE=1 keeps everything from the Hub.")
         if huggingface_hub.get_token() is None:
-            raise ValueError(
+            raise UserError(
                 f"train.hub.repo_id={repo_id!r} needs a token that may write there: log in by `hf auth login`, or set "
                 "the environment variable HF_TOKEN."
             )
@@ -95,7 +102,7 @@ class HubUpload(HookBase):
             # A file that could not be fetched has no answer of the Hub in it, in some versions.
             status = 0 if error.response is None else error.response.status_code
             if 400 <= status < 500 and status != 429:
-                raise ValueError(
+                raise UserError(
                     f"train.hub.repo_id={self.repo_id!r}: the Hub does not allow it (HTTP {status}): "
                     f"{_reason(error)}. `hf auth whoami` tells whose token is used."
                 ) from error
@@ -120,13 +127,13 @@ class HubUpload(HookBase):
             self._api.create_repo(self.repo_id, private=self.private, exist_ok=True)
             self._exists = True
         names = self._api.list_repo_files(self.repo_id)
-        if record.FILE in names:
+        if RunFolder.RECORD in names:
             with tempfile.TemporaryDirectory() as folder:
-                self._api.hf_hub_download(self.repo_id, record.FILE, local_dir=folder)
-                identity = _identity(Path(folder) / record.FILE)
+                self._api.hf_hub_download(self.repo_id, RunFolder.RECORD, local_dir=folder)
+                identity = _identity(Path(folder) / RunFolder.RECORD)
             if identity not in self._identities:
                 raise _OtherRunError(
-                    f"train.hub.repo_id={self.repo_id!r}: its {record.FILE} is of another run (config_sha256 "
+                    f"train.hub.repo_id={self.repo_id!r}: its {RunFolder.RECORD} is of another run (config_sha256 "
                     f"{str(identity)[:12]}, not {self._identities[-1][:12]}), whose files would be replaced. Choose "
                     f"another name, or delete what is at {self.url}."
                 )
@@ -230,21 +237,15 @@ def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
 def _read_sent(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not JSON ({error}); delete it, and the Hub's old checkpoints stay where they are."
-        ) from error
+    return read_json(path, advice="Delete it, and the Hub's old checkpoints stay where they are.")
 
 
 def _identity(file: Path) -> str | None:
     """The config's hash in a record that anybody may have written."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+        return read_json(file).get("config_sha256")
+    except FileError:
         return None
-    return values.get("config_sha256") if isinstance(values, dict) else None
 
 
 def _state(path: Path) -> tuple[int, int]:

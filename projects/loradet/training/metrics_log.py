@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from loradet.files import atomic_open
+from loradet.files import FileError, atomic_open, parse_json
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -12,8 +12,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            lines.append(parse_json(text, str(path)))
+        except FileError:
             break
     return lines
 

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 
 from detectron2_embedded.array_pickle import ForbiddenPickleError, load_array_pickle
+from loradet.errors import MissingFileError, UserError
 from loradet.files import atomic_open
 
 SUFFIXES = (".safetensors", ".pth")
@@ -47,12 +48,12 @@ def read_pickled_weights(path: str | os.PathLike) -> PickledWeights:
     """
     content = _load(Path(path))
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds {type(content).__name__}; expected a dict of arrays by name.")
+        raise UserError(f"{path} holds {type(content).__name__}; expected a dict of arrays by name.")
     key = "model" if "model" in content else "blobs"  # blobs: of Caffe2
     arrays = content.get(key, content)
     left_out = [str(name) for name in content if name != key] if arrays is not content else []
     if not isinstance(arrays, Mapping) or not arrays:
-        raise ValueError(f"{path} holds no weights; its keys are {', '.join(map(str, content)) or 'none'}.")
+        raise UserError(f"{path} holds no weights; its keys are {', '.join(map(str, content)) or 'none'}.")
     tensors = {str(k): _tensor(k, v, path) for k, v in arrays.items() if not str(k).endswith("_momentum")}
     left_out += [str(name) for name in arrays if str(name) not in tensors]
     left_out = [name for name in left_out if name not in ("__author__", "matching_heuristics")]
@@ -81,9 +82,9 @@ def convert_weights(source: str | os.PathLike, output: str | os.PathLike) -> Pic
     """
     source, output = Path(source), Path(output)
     if output.suffix not in SUFFIXES:
-        raise ValueError(f"{output}: expected a file name that ends in {' or '.join(SUFFIXES)}.")
+        raise UserError(f"{output}: expected a file name that ends in {' or '.join(SUFFIXES)}.")
     if not output.parent.is_dir():
-        raise FileNotFoundError(f"{output}: there is no folder {output.parent}.")
+        raise MissingFileError(f"{output}: there is no folder {output.parent}.")
     weights = read_pickled_weights(source)
     # Detectron2 takes files of Caffe2 for such as still have Caffe2's names.
     author = "" if weights.author == "Caffe2" else weights.author
@@ -101,23 +102,23 @@ def _load(path: Path) -> Any:
     try:
         return load_array_pickle(path)
     except ForbiddenPickleError as error:
-        raise ValueError(f"{path} is refused, and nothing of it was run: {error}") from error
+        raise UserError(f"{path} is refused, and nothing of it was run: {error}") from error
     except pickle.UnpicklingError as error:
         with path.open("rb") as file:
             zipped = file.read(2) == b"PK"
         hint = "it is a zip, as torch.save makes them: name it .pth" if zipped else f"cut off or no pickle ({error})"
-        raise ValueError(f"{path} cannot be read: {hint}.") from error
+        raise UserError(f"{path} cannot be read: {hint}.") from error
 
 
 def _tensor(name: Any, value: Any, path: str | os.PathLike) -> torch.Tensor:
     if not isinstance(value, (np.ndarray, np.generic)):
-        raise ValueError(f"{path}: {name} is of type {type(value).__name__}; expected a numpy array.")
+        raise UserError(f"{path}: {name} is of type {type(value).__name__}; expected a numpy array.")
     array = np.asarray(value)
     try:
         # A copy in the machine's byte order that nothing else refers to.
         return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C", subok=False))
     except TypeError as error:
-        raise ValueError(f"{path}: {name} is an array of {array.dtype}, of which torch makes no tensor.") from error
+        raise UserError(f"{path}: {name} is an array of {array.dtype}, of which torch makes no tensor.") from error
 
 
 # Names of the ResNets that Detectron (Caffe2) trained, as MSRA's R-50.pkl has them.
@@ -140,7 +141,7 @@ _CAFFE2_TENSORS = {
 def _caffe2_name(name: str, path: str | os.PathLike) -> str | None:
     """Detectron2's name; None for what its networks do not have, such as a bias in front of a norm."""
     if re.search(r"fpn|rpn|retnet|bbox_pred|cls_score", name):
-        raise ValueError(f"{path} has {name!r}: of Caffe2's files only ImageNet ResNets are converted, no detectors.")
+        raise UserError(f"{path} has {name!r}: of Caffe2's files only ImageNet ResNets are converted, no detectors.")
     if found := re.fullmatch(r"res(\d)_(\d+)_(branch1|branch2[abc])_(.+)", name):
         stage, block, branch, tensor = found.groups()
         layer = f"res{stage}.{block}.{_CAFFE2_LAYERS[branch]}"

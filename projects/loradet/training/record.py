@@ -21,12 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 
 import detectron2_embedded
 import loradet
-from loradet.evaluation.splits import name_evaluated_data
+from loradet.config.initial_weights import initial_weights
+from loradet.config.splits import name_evaluated_data
 from loradet.files import write_json
-from loradet.training.initial_weights import initial_weights
-
-FILE = "run.json"
-CONFIG_FILE = "config.yaml"
+from loradet.run_folder import RunFolder
 
 # Keys of `train` that change no result: where it is written and reported, how a batch is spread, what is measured.
 NEUTRAL_KEYS = (
@@ -43,7 +41,7 @@ class RunRecord:
     """The contents of `run.json`; from `start` on every change is written at once, by the main process only."""
 
     def __init__(self, folder: Path):
-        self.path = folder / FILE
+        self.path = RunFolder(folder).record
         self.values: dict[str, Any] = {}
         self._begin = time.time()
 
@@ -77,18 +75,12 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
     Raises:
         ValueError: the file is not JSON; it is named.
     """
-    path = Path(folder) / FILE
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); delete it if the run does not matter.") from error
+    return RunFolder(folder).read_record()
 
 
 def run_identity(cfg: DictConfig, folder: Path) -> str:
     """`config_hash`; that of the run in the folder where `cfg` is its own `config.yaml`, in which all is resolved."""
-    own, identity = folder / CONFIG_FILE, config_hash(cfg)
+    own, identity = RunFolder(folder).config, config_hash(cfg)
     past = read(folder).get("config_sha256")
     if past is None or past == identity or not own.is_file():
         return identity

@@ -1,61 +1,22 @@
-"""Train what a config says: the order of events in one process of a run."""
+"""Train what a config says: prepare, assemble, carry out."""
 
-import copy
 import logging
-import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import create_ddp_model, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from detectron2.utils.events import EventStorage
+from omegaconf import DictConfig
 
 from loradet.adapters import parameter_table
-from loradet.datasets.loader import TrainLoader
-from loradet.evaluation.splits import (
-    dataset_metadata,
-    evaluate_split,
-    evaluation_splits,
-    instantiate_loader,
-    load_dataset,
-)
-from loradet.files import write_json
-from loradet.precision import amp_dtype
-from loradet.training import record
-from loradet.training.checkpoint import Checkpointer, last_checkpoint_name
+from loradet.checkpoint import Checkpointer
+from loradet.run_folder import RunFolder
+from loradet.training.assemble import Assembled, assemble
 from loradet.training.finish import finish_run
-from loradet.training.hooks import (
-    EvaluateAndKeepBest,
-    KeepCheckpoints,
-    LogMemory,
-    ProgressBar,
-    StopOnInterrupt,
-    WriteMetrics,
-)
-from loradet.training.hub import HubUpload
-from loradet.training.initial_weights import check_start, initial_weights
-from loradet.training.run_folder import clear_folder, describe_data, is_finished, refuse_other_run
-from loradet.training.settings import BatchPlan, iterations, plan_batch
-from loradet.training.setup import setup_process
+from loradet.training.prepare import prepare
 from loradet.training.trainer import Trainer
-from loradet.training.writers import RunWriter, flat_config, run_writers
+from loradet.training.writers import flat_config
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Schedule:
-    """Durations of a run in iterations, worked out of `cfg.train`."""
-
-    max_iter: int
-    eval_period: int
-    checkpoint_period: int
-    iterations_per_epoch: int | None
 
 
 def train(cfg: DictConfig, *, resume: bool = False) -> str:
@@ -72,101 +33,79 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
 
     Raises:
         FileNotFoundError: a file of weights is not there.
-        ValueError: the config, the data or a checkpoint do not fit together.
+        UserError: the config, the data or a checkpoint do not fit together.
         NonFiniteLossError: a loss became NaN or infinite.
     """
-    output_dir = Path(cfg.train.output_dir)
-    fresh = not resume or last_checkpoint_name(output_dir) is None
-    check_start(cfg, fresh=fresh)
-    is_held = refuse_other_run(output_dir, resume, cfg.train.overwrite)
-    if resume and cfg.train.seed < 0:
-        cfg.train.seed = record.read(output_dir).get("seed", cfg.train.seed)
-    device = setup_process(cfg, output_dir)
-    if fresh and initial_weights(cfg):
-        logger.warning("Nothing of the model is pretrained: what is frozen of it stays random.")
-    identity = record.run_identity(cfg, output_dir)
-    plan = plan_batch(
-        cfg.dataloader.train.total_batch_size,
-        comm.get_world_size(),
-        cfg.train.accumulate,
-        cfg.train.max_batch_per_gpu,
-    )
-    loader = build_loader(cfg, plan)
-    schedule = _resolve_schedule(cfg, loader, plan.total)
-    data = describe_data(cfg)
-    if resume and is_finished(output_dir, identity, data):
-        return "finished"
-    trackers = run_writers(cfg.train)
-    upload = HubUpload(folder=output_dir, **cfg.train.hub) if cfg.train.hub.repo_id is not None else None
-    resume = resume and last_checkpoint_name(output_dir) is not None
-    model = build_model(cfg, device, initialize=not resume)
-    trainer = build_trainer(cfg, model, loader, plan, output_dir)
-    checkpointer = Checkpointer(model, output_dir, trainer=trainer)
-    run = record.RunRecord(output_dir)
-    best = _register_hooks(trainer, checkpointer, cfg, schedule, run, upload)
-    start_iter = _restore(checkpointer, trainer, identity, output_dir) if resume else 0
-    # What was given fits together: only now are files of an earlier run replaced.
-    past_ids = record.read(output_dir).get("run_ids", {}) if resume else {}
-    if comm.is_main_process():
-        if upload is not None:
-            upload.create(identity, resume=resume)
-        config = _write_config(cfg, output_dir)
-        if is_held:
-            clear_folder(output_dir, keep_before=start_iter)
-        config.replace(output_dir / record.CONFIG_FILE)
-        _show_what_trains(model, output_dir)
-        writing = _writers(output_dir, schedule, cfg.train.log_period, start_iter, trackers)
-        if best is not None:
-            best.on_evaluated = writing.write_evaluation
-        trainer.register_hooks([writing, upload])
-    comm.synchronize()
-    # Not lost where this part reports nowhere: a later one goes on with the same runs there.
-    carried = {"run_ids": past_ids} if past_ids else {}
-    run.start(
-        cfg,
-        device,
-        config_sha256=identity,
-        data=data,
-        iterations_per_epoch=schedule.iterations_per_epoch,
-        resumed_at=start_iter or None,
-        parameters=parameter_table(trainer.module).to_dict(),
-        **carried,
-    )
-    logger.info("Starting at iteration %d of %d.", start_iter, schedule.max_iter)
+    prepared = prepare(cfg, resume=resume)
+    return "finished" if prepared is None else carry_out(assemble(prepared))
+
+
+def carry_out(run: Assembled) -> str:
+    """Train, evaluate and finish; the record says how it ended, and so do tracking services and the Hub.
+
+    Returns:
+        "finished" or "interrupted".
+    """
+    prepared, record = run.prepared, run.record
+    upload = prepared.upload
+    _begin_record(run)
+    logger.info("Starting at iteration %d of %d.", run.start_iter, prepared.schedule.max_iter)
     try:
-        if comm.is_main_process() and trackers:
-            run.update(run_ids=past_ids | _start(trackers, cfg, output_dir, start_iter, past_ids))
-        if schedule.max_iter == 0:
-            _save_untrained(trainer, checkpointer)
-        elif start_iter < schedule.max_iter:
-            trainer.train(start_iter, schedule.max_iter)
-        if trainer.stop_reason == "interrupted":
-            run.update(status="interrupted", iteration=trainer.iter)
+        _train(run)
+        if run.trainer.stop_reason == "interrupted":
+            record.update(status="interrupted", iteration=run.trainer.iter)
             return "interrupted"
-        finish_run(cfg, trainer, checkpointer, best, run)
+        finish_run(run)
     except KeyboardInterrupt:
-        run.update(status="interrupted")
+        record.update(status="interrupted")
         upload = None  # who asks twice wants the end at once
         raise
     except BaseException as error:
-        run.update(status="failed", error=f"{type(error).__name__}: {error}")
+        record.update(status="failed", error=f"{type(error).__name__}: {error}")
         raise
     finally:
-        for writer in trackers:
-            writer.finish(run.values["status"], run.values.get("error"))
+        for writer in prepared.trackers:
+            writer.finish(record.values["status"], record.values.get("error"))
         if upload is not None and comm.is_main_process():
-            upload.finish(run.values["status"])
+            upload.finish(record.values["status"])
     return "finished"
 
 
-def _start(
-    trackers: list[RunWriter], cfg: DictConfig, folder: Path, start_iter: int, past_ids: dict[str, str]
-) -> dict[str, str | None]:
+def _begin_record(run: Assembled) -> None:
+    prepared = run.prepared
+    # Not lost where this part reports nowhere: a later one goes on with the same runs there.
+    carried = {"run_ids": run.past_ids} if run.past_ids else {}
+    run.record.start(
+        prepared.cfg,
+        prepared.device,
+        config_sha256=prepared.identity,
+        data=prepared.data,
+        iterations_per_epoch=prepared.schedule.iterations_per_epoch,
+        resumed_at=run.start_iter or None,
+        parameters=parameter_table(run.trainer.module).to_dict(),
+        **carried,
+    )
+
+
+def _train(run: Assembled) -> None:
+    """The iterations that are left, reported to every tracking service."""
+    max_iter = run.prepared.schedule.max_iter
+    if comm.is_main_process() and run.prepared.trackers:
+        run.record.update(run_ids=run.past_ids | _open_trackers(run))
+    if max_iter == 0:
+        _save_untrained(run.trainer, run.checkpointer)
+    elif run.start_iter < max_iter:
+        run.trainer.train(run.start_iter, max_iter)
+
+
+def _open_trackers(run: Assembled) -> dict[str, str | None]:
     """Open the run in every tracking service; returns its ids there, by the writers' keys."""
-    config = flat_config(cfg)
-    for writer in trackers:
-        writer.start(config, folder, start_iter=start_iter, run_id=past_ids.get(writer.KEY))
-    return {writer.KEY: writer.run_id for writer in trackers}
+    prepared = run.prepared
+    config = flat_config(prepared.cfg)
+    for writer in prepared.trackers:
+        run_id = run.past_ids.get(writer.KEY)
+        writer.start(config, prepared.folder.path, start_iter=run.start_iter, run_id=run_id)
+    return {writer.KEY: writer.run_id for writer in prepared.trackers}
 
 
 def _save_untrained(trainer: Trainer, checkpointer: Checkpointer) -> None:
@@ -174,218 +113,4 @@ def _save_untrained(trainer: Trainer, checkpointer: Checkpointer) -> None:
     logger.warning("train.max_iter is 0: nothing trains, the first weights are saved and evaluated.")
     trainer.iter = -1
     with EventStorage(0) as trainer.storage:
-        checkpointer.save("model_final", iteration=-1)
-
-
-def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:
-    """The config's training loader for `plan`; checks that all splits have the same classes."""
-    node = copy.deepcopy(cfg.dataloader.train)
-    node.total_batch_size = plan.per_forward * plan.world_size
-    loader = instantiate_loader(node)
-    _check_splits(cfg)
-    logger.info(
-        "%d images a step: %d processes x %d micro-batches x %d images.",
-        plan.total,
-        plan.world_size,
-        plan.accumulate,
-        plan.per_forward,
-    )
-    return loader
-
-
-def _check_splits(cfg: DictConfig) -> None:
-    """Every split that the run touches has the same classes, and the training data know all of them.
-
-    Loads their data sets, so that what is missing shows.
-    """
-    metadata = dataset_metadata(cfg, "train")
-    if absent := metadata.get("absent_classes"):
-        raise ValueError(f"There would be nothing to learn of a class: {absent}.")
-    classes = metadata.get("thing_classes")
-    for split in evaluation_splits(cfg):
-        load_dataset(cfg, split)
-        others = dataset_metadata(cfg, split).get("thing_classes")
-        if None not in (classes, others) and list(others) != list(classes):
-            raise ValueError(f"The classes of train and {split} differ: {classes} and {others}.")
-
-
-def _resolve_schedule(cfg: DictConfig, loader: Any, total_batch_size: int) -> Schedule:
-    train = cfg.train
-    per_epoch = None
-    if isinstance(loader, TrainLoader):
-        per_epoch = math.ceil(loader.num_images / total_batch_size)
-    elif any(isinstance(d, str) for d in (train.max_iter, train.eval_period, train.checkpointer.period)):
-        images = load_dataset(cfg, "train")
-        per_epoch = None if images is None else math.ceil(len(images) / total_batch_size)
-    max_iter = iterations(train.max_iter, per_epoch, "train.max_iter")
-    schedule = Schedule(
-        max_iter,
-        iterations(train.eval_period, per_epoch, "train.eval_period"),
-        iterations(train.checkpointer.period, per_epoch, "train.checkpointer.period"),
-        per_epoch,
-    )
-    cfg.train.max_iter = max_iter
-    logger.info("%s iterations an epoch, %d in all.", per_epoch or "An unknown number of", max_iter)
-    return schedule
-
-
-def _write_config(cfg: DictConfig, folder: Path) -> Path:
-    """The resolved config, under a temporary name."""
-    resolved = copy.deepcopy(cfg)
-    OmegaConf.resolve(resolved)
-    temporary = folder / ".config.yaml"
-    LazyConfig.save(resolved, str(temporary))
-    if not temporary.is_file():
-        raise ValueError("The config holds an object that YAML cannot hold; use importable functions and plain values.")
-    return temporary
-
-
-def build_model(cfg: DictConfig, device: torch.device, *, initialize: bool = True) -> nn.Module:
-    """The config's model on its device, checked against the data's classes.
-
-    Args:
-        initialize: load `train.init_checkpoint`, if there is one.
-
-    Raises:
-        ValueError: `num_classes` differs from the data's, nothing trains, or the checkpoint is of another model.
-    """
-    try:
-        model = instantiate(cfg.model)
-    except AssertionError as error:
-        if not str(error):
-            raise
-        # Detectron2's modules check their arguments so.
-        raise ValueError(f"The model cannot be built: {error}") from error
-    model.to(device)
-    check_classes(model, dataset_metadata(cfg, "train"))
-    if initialize and cfg.train.init_checkpoint:
-        Checkpointer(model).load_weights(cfg.train.init_checkpoint, strict=False)
-    return model
-
-
-def check_classes(model: nn.Module, metadata: Any) -> None:
-    """Compare a model's classes with the data's: their number, and a mapping of `categories` if it has one.
-
-    Raises:
-        ValueError: they differ.
-    """
-    _check_num_classes(model, metadata)
-    places = metadata.get("thing_dataset_id_to_contiguous_id")
-    if places and (check := getattr(getattr(model, "categories", None), "check", None)):
-        check(sorted(places, key=places.get), metadata.get("thing_classes"))
-
-
-def _check_num_classes(model: nn.Module, metadata: Any) -> None:
-    # R-CNNs have it in their heads.
-    owner, key = model, "model.num_classes"
-    if (heads := getattr(model, "roi_heads", None)) is not None:
-        owner, key = heads, "model.roi_heads.num_classes"
-    expected, classes = getattr(owner, "num_classes", None), metadata.get("thing_classes")
-    if expected is not None and classes is not None and expected != len(classes):
-        where = metadata.get("json_file") or metadata.get("name")
-        raise ValueError(
-            f"{key}={expected}, but {where} has {len(classes)} categories: {', '.join(classes)}. "
-            f"Set {key}={len(classes)}, or choose classes by data.classes."
-        )
-
-
-def build_trainer(cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPlan, output_dir: Path) -> Trainer:
-    """The trainer that `cfg.train` describes, without hooks; several processes wrap the model in DDP.
-
-    Raises:
-        ValueError: every parameter is frozen.
-    """
-    if not any(p.requires_grad for p in model.parameters()):
-        raise ValueError("Nothing trains: every parameter of the model is frozen.")
-    node = copy.deepcopy(cfg.optimizer)
-    node.params.model = model
-    train = cfg.train
-    device = next(model.parameters()).device
-    return Trainer(
-        # The embedded and the installed function both choose a CUDA device where none is given.
-        create_ddp_model(model, device_ids=[device] if device.type == "cuda" else None, **train.ddp),
-        loader,
-        instantiate(node),
-        accumulate=plan.accumulate,
-        amp_dtype=amp_dtype(train.amp.dtype, device) if train.amp.enabled else None,
-        clip_norm=train.clip_grad.max_norm,
-        clip_norm_type=train.clip_grad.norm_type,
-        ema_decay=train.ema.decay if train.ema.enabled else None,
-        output_dir=output_dir,
-    )
-
-
-def _show_what_trains(model: nn.Module, output_dir: Path) -> None:
-    table = parameter_table(model)
-    logger.info("What trains:\n%s", table)
-    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-    write_json(output_dir / "parameters.json", {**table.to_dict(), "trainable_names": trainable})
-
-
-def _register_hooks(
-    trainer: Trainer,
-    checkpointer: Checkpointer,
-    cfg: DictConfig,
-    schedule: Schedule,
-    run: record.RunRecord,
-    upload: HubUpload | None,
-) -> EvaluateAndKeepBest | None:
-    train = cfg.train
-    splits = evaluation_splits(cfg)
-    best = None
-    if splits:
-        best = EvaluateAndKeepBest(
-            schedule.eval_period,
-            lambda: evaluate_split(cfg, trainer.module, splits[0], trainer.output_dir),
-            checkpointer,
-            metric=train.best.metric,
-            mode=train.best.mode,
-            patience=train.early_stopping.patience if train.early_stopping.enabled else None,
-            min_delta=train.early_stopping.min_delta,
-        )
-
-    def on_save() -> None:
-        run.update(iteration=trainer.iter)
-        if upload is not None:
-            upload.checkpoint_saved()
-
-    # Evaluation before the checkpoint, so that a checkpoint knows the best metric of its own iteration; whatever puts
-    # a number before the evaluation, which writes the iteration's line.
-    trainer.register_hooks(
-        [
-            StopOnInterrupt(),
-            hooks.IterationTimer(warmup_iter=0),
-            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-            LogMemory(train.log_period),
-            best,
-            KeepCheckpoints(
-                checkpointer,
-                schedule.checkpoint_period,
-                train.checkpointer.max_to_keep,
-                on_save=on_save,
-            ),
-            ProgressBar(),
-        ]
-    )
-    return best
-
-
-def _writers(folder: Path, schedule: Schedule, period: int, start_iter: int, trackers: list[RunWriter]) -> WriteMetrics:
-    writers: list[EventWriter] = [
-        CommonMetricPrinter(schedule.max_iter),
-        JSONWriter(str(folder / "metrics.json")),
-        # TensorBoard then forgets what a killed run wrote after its last checkpoint.
-        TensorboardXWriter(str(folder), purge_step=start_iter or None),
-        *trackers,
-    ]
-    return WriteMetrics(writers, period=period)
-
-
-def _restore(checkpointer: Checkpointer, trainer: Trainer, identity: str, folder: Path) -> int:
-    """Load the last checkpoint; returns the iteration to go on with."""
-    past = record.read(folder)
-    if past.get("config_sha256") not in (None, identity):
-        logger.warning("The config differs from the one that the run in %s began with.", folder)
-    checkpointer.resume()
-    logger.info("Resumed from %s.", folder / (last_checkpoint_name(folder) or ""))
-    return trainer.iter + 1
+        checkpointer.save(Path(RunFolder.FINAL).stem, iteration=-1)

@@ -12,6 +12,8 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 import detectron2_embedded
+from loradet.device import choose_device
+from loradet.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -47,25 +49,4 @@ def _make_writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"train.output_dir={folder} cannot be written: {error.strerror or error}.") from error
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that `train.device` names; "auto" is CUDA where there is a device, else the CPU.
-
-    Raises:
-        ValueError: no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"train.device={name} is no device; use auto, cpu, cuda or cuda:0.") from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise ValueError(f"train.device={name}, but torch sees {count} CUDA devices; use train.device=auto or cpu.")
-        if device.index is None:
-            return torch.device("cuda", torch.cuda.current_device())
-    return device
+        raise UserError(f"train.output_dir={folder} cannot be written: {error.strerror or error}.") from error

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from detectron2.engine import TrainerBase
+from detectron2.engine import HookBase, TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from loradet.errors import UserError
+from loradet.run_folder import RunFolder
 from loradet.training.ema import ExponentialMovingAverage
+from loradet.training.hooks import by_stage
 from loradet.training.memory import TrainingMemory
 from loradet.training.state import History, RankState
 from loradet.wording import shorten
@@ -23,11 +26,11 @@ from loradet.wording import shorten
 logger = logging.getLogger(__name__)
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(UserError, RuntimeError):
     """A loss or the gradient became NaN or infinite on some process; the weights are those before that step."""
 
 
-class UnusedParameterError(ValueError):
+class UnusedParameterError(UserError):
     """A parameter is marked to train, but no gradient or no optimizer reaches it."""
 
 
@@ -90,6 +93,11 @@ class Trainer(TrainerBase):
     def module(self) -> nn.Module:
         """The model without its DDP wrapper."""
         return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+
+    def register_hooks(self, hooks: Iterable[HookBase | None]) -> None:
+        """Add hooks; all have their turns in the order of their stages (see `loradet.training.hooks.Stage`)."""
+        super().register_hooks(hooks)
+        self._hooks.sort(key=by_stage)
 
     def interrupt(self) -> None:
         """Ask for an end after the running step, from a signal handler, say; one process that asks is enough."""
@@ -225,7 +233,7 @@ class Trainer(TrainerBase):
             for rank, bad, ids in reports
             if bad
         ]
-        tag = self.output_dir / "last_checkpoint"
+        tag = RunFolder(self.output_dir).last
         good = self.output_dir / tag.read_text().strip() if tag.is_file() else None
         raise NonFiniteLossError(
             f"Loss or gradient is not finite at iteration {self.iter} ({'; '.join(lines)}). "

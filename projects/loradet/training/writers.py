@@ -15,6 +15,7 @@ import huggingface_hub
 from detectron2.utils.events import EventWriter, get_event_storage
 from omegaconf import DictConfig, OmegaConf
 
+from loradet.errors import UserError
 from loradet.flattening import flatten
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class RunWriter(EventWriter):
         try:
             self._start(name, config, run_id)
         except Exception as error:
-            raise ValueError(
+            raise UserError(
                 f"train.{self.KEY}: run {name!r} of project {self.project!r} cannot be opened: "
                 f"{type(error).__name__}: {error}"
             ) from error

@@ -4,6 +4,7 @@ import logging
 import os
 from pathlib import Path
 
+from loradet.errors import UserError
 from loradet.evaluation.confusion import confusion_matrix
 from loradet.evaluation.detection_records import DetectionRecords
 from loradet.evaluation.error_breakdown import break_down_errors
@@ -34,7 +35,7 @@ def analyse(
         ValueError: no images, or a threshold out of its range.
     """
     if not records.images:
-        raise ValueError("There are no images to analyse.")
+        raise UserError("There are no images to analyse.")
     matrix = confusion_matrix(records, score_threshold, iou_threshold)
     curves = precision_recall_curves(records)
     errors = break_down_errors(records)

@@ -4,18 +4,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from loradet.config import load_config
 from loradet.datasets.files import read_coco
 from loradet.datasets.subset import choose_ids
+from loradet.errors import UserError
 from loradet.evaluation.detection_records import read_records
 from loradet.evaluation.numbering import annotations_of, check_numbering
-from loradet.evaluation.splits import PREDICTIONS
-from loradet.training.command import load_config
 
 from .analysis import analyse
 from .comparison import compare_exports
 from .detections import paint_split
 from .export import export_split
-from .export_folder import GROUND_TRUTH, read_export
+from .export_folder import GROUND_TRUTH, PREDICTIONS, read_export
 from .grad_cam_pictures import paint_grad_cam
 
 
@@ -63,7 +63,7 @@ def analyse_files(
     """
     if Path(predictions).is_dir():
         if annotations is not None:
-            raise ValueError(f"{predictions} is an export, which holds its own annotations: leave --annotations out.")
+            raise UserError(f"{predictions} is an export, which holds its own annotations: leave --annotations out.")
         export = read_export(predictions)
         annotations, file = export.folder / GROUND_TRUTH, export.folder / PREDICTIONS
         title = f"{Path(export.manifest['checkpoint']).name} on {export.manifest['split']}"
@@ -74,7 +74,7 @@ def analyse_files(
     ids = None
     if subset is not None:
         if subset < 1:
-            raise ValueError(f"A subset of {subset} images: expected 1 or more.")
+            raise UserError(f"A subset of {subset} images: expected 1 or more.")
         ids = choose_ids((image["id"] for image in read_coco(annotations)["images"]), subset, subset_seed)
     return analyse(read_records(annotations, file, ids), output, title=title, **thresholds)
 
@@ -84,9 +84,9 @@ def _named_folders(words: list[str]) -> dict[str, str]:
     for word in words:
         name, equals, folder = word.partition("=")
         if not (name and equals and folder):
-            raise ValueError(f"--compare {word}: expected NAME=EXPORT_DIR.")
+            raise UserError(f"--compare {word}: expected NAME=EXPORT_DIR.")
         if name in folders:
-            raise ValueError(f"--compare: two experiments have the name {name}.")
+            raise UserError(f"--compare: two experiments have the name {name}.")
         folders[name] = folder
     return folders
 

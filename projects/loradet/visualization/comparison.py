@@ -9,10 +9,10 @@ import numpy as np
 from detectron2.data import detection_utils
 from tqdm import tqdm
 
+from loradet.errors import MissingFileError, UserError
 from loradet.evaluation.detection_records import read_records
-from loradet.evaluation.splits import PREDICTIONS
 
-from .export_folder import GROUND_TRUTH, Export, read_export
+from .export_folder import GROUND_TRUTH, PREDICTIONS, Export, read_export
 from .grid import SHEET_ROWS, Cell, grid, wrap
 from .painting import LabelledBoxes, legend, paint_in_frame, save_png
 from .split import origin, spread
@@ -52,11 +52,11 @@ def compare_exports(
     """
     as_file = Path(output).suffix.lower() == ".png"
     if as_file and not sheet:
-        raise ValueError(f"{output} can hold a contact sheet only: add --contact-sheet, or name a folder.")
+        raise UserError(f"{output} can hold a contact sheet only: add --contact-sheet, or name a folder.")
     if num_images is not None and num_images < 1:
-        raise ValueError(f"{num_images} images asked for: nothing to paint.")
+        raise UserError(f"{num_images} images asked for: nothing to paint.")
     if TRUTH in folders:
-        raise ValueError(f"{TRUTH!r} is the name of the first picture: give the experiment another one.")
+        raise UserError(f"{TRUTH!r} is the name of the first picture: give the experiment another one.")
     exports = {name: read_export(folder) for name, folder in folders.items()}
     check_comparable(exports)
     first = next(iter(exports.values()))
@@ -109,7 +109,7 @@ class _Painter:
     def _image(self, entry: Mapping[str, Any]) -> np.ndarray:
         path = self.image_root / entry["file_name"]
         if not path.is_file():
-            raise FileNotFoundError(f"No image at {path}. Say where the exported images lie: --image-root DIR")
+            raise MissingFileError(f"No image at {path}. Say where the exported images lie: --image-root DIR")
         return detection_utils.read_image(str(path), format="RGB")
 
     def _boxes(self, entry: Mapping[str, Any]) -> dict[str, LabelledBoxes]:
@@ -143,11 +143,11 @@ class _Painter:
 def check_comparable(exports: Mapping[str, Export]) -> None:
     """Raise ValueError, which says what differs, where exports are not of the same images and annotations."""
     if len(exports) < 2:
-        raise ValueError(f"A comparison needs two exports or more, got {len(exports)}.")
+        raise UserError(f"A comparison needs two exports or more, got {len(exports)}.")
     (first_name, first), *others = exports.items()
     for name, other in others:
         if differences := _differences(first, other):
-            raise ValueError(f"{name} ({other.folder}) cannot stand beside {first_name}: {'; '.join(differences)}.")
+            raise UserError(f"{name} ({other.folder}) cannot stand beside {first_name}: {'; '.join(differences)}.")
 
 
 def _differences(first: Export, other: Export) -> list[str]:

@@ -15,6 +15,8 @@ from detectron2.structures import BoxMode, Instances
 from omegaconf import DictConfig
 from torch import nn
 
+from loradet.errors import UserError
+
 from .painting import LabelledBoxes, Panel, contact_sheet, paint_pair, save_png
 from .split import choose_records, evaluation_mode, load_split
 
@@ -60,7 +62,7 @@ def paint_split(
     count = num_images if num_images is not None else subset if whole_subset else DEFAULT_IMAGES
     as_file = Path(output).suffix.lower() == ".png"
     if as_file and not sheet and count != 1:
-        raise ValueError(f"{output} cannot hold {count} images: add --contact-sheet, or name a folder as the output.")
+        raise UserError(f"{output} cannot hold {count} images: add --contact-sheet, or name a folder as the output.")
     loaded = load_split(cfg, checkpoint, split, subset=subset, subset_seed=subset_seed)
     names = loaded.class_names
     panels = make_panels(

@@ -11,12 +11,12 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from loradet.config.splits import check_evaluation_split
 from loradet.datasets.files import fingerprint, read_coco, write_coco
+from loradet.errors import UserError
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
 from loradet.evaluation.detection_records import read_records
-from loradet.evaluation.splits import PREDICTIONS, check_evaluation_split
 from loradet.files import atomic_open, write_json
-from loradet.training.run import check_classes
 
 from .analysis import analyse
 from .archive import sha256, write_archive
@@ -28,6 +28,7 @@ from .export_folder import (
     MANIFEST,
     METRICS,
     PICTURES,
+    PREDICTIONS,
     archive_of,
     finish_folder,
     start_folder,
@@ -81,7 +82,6 @@ def export_split(
     check_evaluation_split(cfg, split)
     loaded = load_split(cfg, checkpoint, split, subset=subset, subset_seed=subset_seed)
     truth = _ground_truth(loaded, split)
-    check_classes(loaded.model, loaded.metadata)
     start_folder(output, archive=archive)
 
     write_coco(output / GROUND_TRUTH, truth)
@@ -125,7 +125,7 @@ def _ground_truth(loaded: LoadedSplit, split: str) -> dict[str, Any]:
     """The content of the file that the split is evaluated against, cut to the images to run on."""
     json_file = loaded.metadata.get("json_file")
     if json_file is None or loaded.metadata.get("thing_dataset_id_to_contiguous_id") is None:
-        raise ValueError(f"dataloader.{split} reads no COCO or YOLO data: there is no annotation file to export.")
+        raise UserError(f"dataloader.{split} reads no COCO or YOLO data: there is no annotation file to export.")
     content = read_coco(json_file)
     wanted = {record["image_id"] for record in loaded.records}
     return {

@@ -1,18 +1,20 @@
 """The layout of an exported split, and how a finished one is told from one that was cut short."""
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loradet.evaluation.splits import PREDICTIONS
+from loradet.errors import MissingFileError, UserError
+from loradet.files import read_json
+from loradet.run_folder import RunFolder
 
 from .archive import checksum_file, sha256
 
 FORMAT = "loradet export 1"
 MANIFEST, METRICS, GROUND_TRUTH = "manifest.json", "metrics.json", "ground_truth.json"
+PREDICTIONS = RunFolder.PREDICTIONS
 PICTURES, ANALYSIS = "pictures", "analysis"
 UNFINISHED = "unfinished"  # there while an export is being written
 _READ = {"sha256", "images", "split", "classes", "checkpoint", "image_root", "data_fingerprint"}
@@ -52,14 +54,14 @@ def start_folder(folder: Path, *, archive: bool = False) -> None:
         ValueError: the folder holds something else, or the zip file that is there is none of an export.
     """
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: give a folder to export to.")
+        raise UserError(f"{folder} is a file: give a folder to export to.")
     ours = (folder / UNFINISHED).is_file() or _is_manifest(folder / MANIFEST)
     if folder.is_dir() and any(folder.iterdir()) and not ours:
-        raise ValueError(f"{folder} is neither empty nor an earlier export: give another folder.")
+        raise UserError(f"{folder} is neither empty nor an earlier export: give another folder.")
     packed = archive_of(folder)
     sums = checksum_file(packed)
     if archive and packed.exists() and not ours:
-        raise ValueError(f"{packed} is there already, and is no earlier export's: move it, or give another folder.")
+        raise UserError(f"{packed} is there already, and is no earlier export's: move it, or give another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / UNFINISHED).touch()
     # The manifest first: from here on the folder is no finished export.
@@ -89,23 +91,23 @@ def read_export(folder: str | os.PathLike) -> Export:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"No export folder at {folder}. Make it with: tools/visualize.py --export")
+        raise MissingFileError(f"No export folder at {folder}. Make it with: tools/visualize.py --export")
     path = folder / MANIFEST
     if not path.is_file():
         state = "an export that was not finished" if (folder / UNFINISHED).is_file() else "no export"
-        raise ValueError(f"{folder} is {state}: it has no {MANIFEST}. Make it with: tools/visualize.py --export")
+        raise UserError(f"{folder} is {state}: it has no {MANIFEST}. Make it with: tools/visualize.py --export")
     if not _is_manifest(path):
-        raise ValueError(f"{path} is not the manifest of an export ({FORMAT!r} is expected).")
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+        raise UserError(f"{path} is not the manifest of an export ({FORMAT!r} is expected).")
+    manifest = read_json(path)
     for name, expected in manifest["sha256"].items():
         if not (folder / name).is_file() or sha256(folder / name) != expected:
-            raise ValueError(f"{folder / name} is missing or was changed after the export: export again.")
+            raise UserError(f"{folder / name} is missing or was changed after the export: export again.")
     return Export(folder, manifest)
 
 
 def _is_manifest(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path)
+    except UserError:
         return False
-    return isinstance(content, dict) and content.get("format") == FORMAT and content.keys() >= _READ
+    return content.get("format") == FORMAT and content.keys() >= _READ

@@ -10,6 +10,8 @@ from detectron2.structures import ImageList, Instances
 from torch import nn
 from torch.nn import functional as F
 
+from loradet.errors import UserError
+
 from .split import evaluation_mode
 
 
@@ -57,10 +59,10 @@ class ImageHeat:
 def check_levels(model: nn.Module, levels: Sequence[str]) -> None:
     """Raise ValueError where the model is no RetinaNet, or has no such levels; those that it has get named."""
     if not isinstance(model, RetinaNet):
-        raise ValueError(f"Grad-CAM is for RetinaNet; this model is a {type(model).__name__}.")
+        raise UserError(f"Grad-CAM is for RetinaNet; this model is a {type(model).__name__}.")
     absent = [level for level in levels if level not in model.head_in_features]
     if absent or not levels:
-        raise ValueError(
+        raise UserError(
             f"Grad-CAM: the model has no level {', '.join(map(repr, absent)) or 'of an empty list'}; "
             f"it has {', '.join(model.head_in_features)}."
         )
@@ -99,9 +101,9 @@ def grad_cam(
     """
     check_levels(model, levels)
     if top < 1:
-        raise ValueError(f"Grad-CAM: top={top}; expected 1 or more.")
+        raise UserError(f"Grad-CAM: top={top}; expected 1 or more.")
     if class_index is not None and not 0 <= class_index < model.num_classes:
-        raise ValueError(f"Grad-CAM: class {class_index} of {model.num_classes}.")
+        raise UserError(f"Grad-CAM: class {class_index} of {model.num_classes}.")
     with evaluation_mode(model), torch.enable_grad():
         images = model.preprocess_image([inputs])
         # The graph must reach the maps even where every parameter before them is frozen.

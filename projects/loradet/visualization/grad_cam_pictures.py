@@ -13,6 +13,8 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from loradet.errors import UserError
+
 from .detections import DEFAULT_IMAGES, found_boxes, picture_name
 from .grad_cam import ImageHeat, LevelHeat, check_levels, grad_cam
 from .grid import SHEET_ROWS, Cell, grid
@@ -54,7 +56,7 @@ def paint_grad_cam(
     """
     output = Path(output)
     if output.suffix.lower() == ".png":
-        raise ValueError(f"{output}: Grad-CAM writes several pictures; give a folder as the output.")
+        raise UserError(f"{output}: Grad-CAM writes several pictures; give a folder as the output.")
     loaded = load_split(cfg, checkpoint, split, subset=subset, subset_seed=subset_seed)
     check_levels(loaded.model, levels)
     class_index = _class_index(loaded.class_names, class_name)
@@ -113,5 +115,5 @@ def _title(name: str, level: LevelHeat, total: int, *, by_level: bool) -> str:
 
 def _class_index(names: Sequence[str], class_name: str | None) -> int | None:
     if class_name is not None and class_name not in names:
-        raise ValueError(f"The data has no class {class_name!r}; it has {', '.join(names)}.")
+        raise UserError(f"The data has no class {class_name!r}; it has {', '.join(names)}.")
     return None if class_name is None else list(names).index(class_name)

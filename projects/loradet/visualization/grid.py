@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loradet.errors import UserError
+
 from .painting import GAP, LINE, text_line
 
 SHEET_ROWS = 24  # images on a contact sheet: more would make a picture that few viewers open
@@ -30,7 +32,7 @@ def grid(rows: Sequence[Sequence[Cell]], *, heading: str = "") -> np.ndarray:
     """
     sizes = {cell.image.shape for row in rows for cell in row}
     if len(sizes) != 1:
-        raise ValueError(f"A grid needs cells of one size, got {sorted(sizes) or 'none'}.")
+        raise UserError(f"A grid needs cells of one size, got {sorted(sizes) or 'none'}.")
     height, width, _ = sizes.pop()
     columns = max(len(row) for row in rows)
     total = GAP + columns * (width + GAP)

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from loradet.errors import UserError
 from loradet.files import atomic_open
 
 Color = tuple[int, int, int]
@@ -41,7 +42,7 @@ class LabelledBoxes:
             object.__setattr__(self, "scores", np.asarray(self.scores, dtype=np.float64).reshape(-1))
         counts = {len(self.boxes), len(self.classes), len(self.boxes if self.scores is None else self.scores)}
         if len(counts) > 1:
-            raise ValueError(f"boxes, classes and scores differ in number: {sorted(counts)}.")
+            raise UserError(f"boxes, classes and scores differ in number: {sorted(counts)}.")
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -145,7 +146,7 @@ def contact_sheet(
         ValueError: no panels.
     """
     if not panels:
-        raise ValueError("A contact sheet needs at least one image.")
+        raise UserError("A contact sheet needs at least one image.")
     columns = min(columns, len(panels))
     halves = 1 if all(panel.ground_truth is None for panel in panels) else 2
     pair_width = halves * tile + (halves - 1) * 2
@@ -180,7 +181,7 @@ def save_png(path: str | os.PathLike, image: np.ndarray) -> Path:
 
 def _check_image(image: np.ndarray) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"Expected an RGB uint8 image (H, W, 3), found {image.dtype} {image.shape}.")
+        raise UserError(f"Expected an RGB uint8 image (H, W, 3), found {image.dtype} {image.shape}.")
 
 
 def _ascii(text: str) -> str:

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from detectron2.config import instantiate
 from detectron2.data import build_detection_test_loader
 from omegaconf import DictConfig
 from torch import nn
 
+from loradet.config.build import build
+from loradet.config.splits import split_config
 from loradet.datasets.loader import NamedFailures
 from loradet.datasets.subset import choose_ids
-from loradet.evaluation.splits import dataset_metadata, split_config
-from loradet.inference.loading import load_detector
-from loradet.training.setup import choose_device
+from loradet.device import choose_device
+from loradet.errors import UserError
+from loradet.evaluation.splits import dataset_metadata
+from loradet.model import load_detector
 
 logger = logging.getLogger(__name__)
 
@@ -87,12 +89,13 @@ def load_split(
         ValueError: no such split, or a checkpoint of another model.
     """
     loader = split_config(cfg, split)
-    records = instantiate(loader.dataset)  # before the model: it registers the class names
+    records = build(loader.dataset, f"dataloader.{split}.dataset")  # before the model: it registers the class names
     if subset is not None:
         records = choose_subset(records, subset, subset_seed)
     metadata = dataset_metadata(cfg, split)
-    model = load_detector(cfg, checkpoint).to(choose_device(cfg.train.get("device", "auto")))
-    mapper = NamedFailures(instantiate(loader.mapper))
+    device = choose_device(cfg.train.get("device", "auto"))
+    model = load_detector(cfg, checkpoint, device=device, metadata=metadata)
+    mapper = NamedFailures(build(loader.mapper, f"dataloader.{split}.mapper"))
     return LoadedSplit(model, list(records), mapper, metadata, bool(metadata.get("synthetic")), loader)
 
 
@@ -105,7 +108,7 @@ def choose_subset(records: Sequence[dict[str, Any]], count: int, seed: int = 0) 
         ValueError: `count` is not positive.
     """
     if count < 1:
-        raise ValueError(f"A subset of {count} images: expected 1 or more.")
+        raise UserError(f"A subset of {count} images: expected 1 or more.")
     if len(records) < count:
         logger.warning("A subset of %d images was asked for; the split has %d: all are taken.", count, len(records))
     chosen = choose_ids((record["image_id"] for record in records), count, seed)
@@ -119,7 +122,7 @@ def choose_records(records: Sequence[dict[str, Any]], count: int) -> list[dict[s
         ValueError: there are no records, or `count` is not positive.
     """
     if count < 1 or not records:
-        raise ValueError(f"{count} images asked for, of {len(records)}: nothing to paint.")
+        raise UserError(f"{count} images asked for, of {len(records)}: nothing to paint.")
     annotated = [record for record in records if record.get("annotations")]
     return spread(annotated if len(annotated) >= count else records, count)
 

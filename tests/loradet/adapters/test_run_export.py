@@ -5,7 +5,8 @@ import pytest
 import torch
 from adapter_nets import Backbone, Detector, randomize_deltas, same_state, seeded
 
-from loradet.adapters import AdapterError, adapter_sizes, export_run, freeze, lora, read_adapter, save_adapter
+from loradet.adapters import adapter_sizes, export_run, freeze, lora, read_adapter, save_adapter
+from loradet.errors import UserError
 
 
 @pytest.fixture
@@ -62,8 +63,8 @@ def other_weights(run):
 MISTAKES = {
     "no folder": (shutil.rmtree, "No run folder at"),
     "no run": (lambda run: (run / "run.json").unlink(), "holds no run: there is no run.json"),
-    "a broken record": (lambda run: half(run / "run.json"), "run.json is not a run's record"),
-    "a record of something else": (lambda run: (run / "run.json").write_text("[]"), "not a run's record"),
+    "a broken record": (lambda run: half(run / "run.json"), "run.json is cut short"),
+    "a record of something else": (lambda run: (run / "run.json").write_text("[]"), "run.json holds a list"),
     "not finished": (lambda run: record(run, status="interrupted"), r"not finished \(status: interrupted\).*--resume"),
     "no adapter": (lambda run: (run / "adapter.safetensors").unlink(), r"no adapter.safetensors.*--checkpoint"),
     "half an adapter": (lambda run: half(run / "adapter.safetensors"), "not a readable safetensors file"),
@@ -77,6 +78,6 @@ MISTAKES = {
 def test_what_is_no_finished_run_is_said_and_nothing_written(mistake, run):
     spoil, message = MISTAKES[mistake]
     spoil(run)
-    with pytest.raises((AdapterError, FileNotFoundError), match=message):
+    with pytest.raises(UserError, match=message):
         export_run(run)
     assert not (run / "export").exists()

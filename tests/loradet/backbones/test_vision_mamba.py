@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from loradet.adapters import adapter_layers, freeze, load_adapter, lora, merge, save_adapter, unmerge
 from loradet.backbones import VisionMamba
-from loradet.inference.config_edits import without_weights
+from loradet.config.edits import without_weights
 
 ROOT = Path(__file__).parents[3]
 SIZES = dict(img_size=32, patch_size=8, embed_dim=16, depth=3, d_state=4)

@@ -11,9 +11,9 @@ from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
+from loradet.config import load_config
 from loradet.datasets import check, coco_dataset, summarize, synthetic
 from loradet.datasets.classes import count_classes
-from loradet.training.command import load_config
 
 CONFIG = "configs/vim_ofat/base.py"
 FOLDERS = {"train": "train", "val": "valid", "test": "test"}

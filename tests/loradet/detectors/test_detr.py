@@ -18,6 +18,7 @@ from detr_parts import Patches, image, tiny
 
 from loradet.adapters import freeze, lora, parameter_table
 from loradet.backbones import TimmBackbone
+from loradet.checkpoint import Checkpointer
 from loradet.detectors.detr import (
     CategoryIds,
     DetrTransformer,
@@ -25,8 +26,7 @@ from loradet.detectors.detr import (
     coco_categories,
     load_detr_weights,
 )
-from loradet.training.checkpoint import Checkpointer
-from loradet.training.run import check_classes
+from loradet.model import check_classes
 
 CONFIG = Path(__file__).parents[3] / "configs/common/models/detr.py"
 BOXES = [[8.0, 8.0, 40.0, 30.0], [20.0, 10.0, 60.0, 50.0]]

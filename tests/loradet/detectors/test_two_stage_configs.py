@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, OmegaConf
 
-from loradet.training.run import check_classes
+from loradet.model import check_classes
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "common" / "models"
 NAMES = ["faster_rcnn_fpn", "cascade_rcnn", "cascade_rcnn_sfp"]

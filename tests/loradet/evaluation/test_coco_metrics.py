@@ -138,12 +138,12 @@ def test_detections_of_other_data_are_refused(tmp_path, field, value):
 def test_files_that_are_something_else_are_named(tmp_path):
     (tmp_path / "gt.json").write_text("[]")
     (tmp_path / "dt.json").write_text("{")
-    with pytest.raises(ValueError, match=r"gt\.json is no COCO"):
+    with pytest.raises(ValueError, match=r"gt\.json holds a list"):
         coco_metrics(tmp_path / "gt.json", tmp_path / "dt.json")
     with pytest.raises(FileNotFoundError, match=r"absent\.json"):
         coco_metrics(tmp_path / "absent.json", tmp_path / "dt.json")
     (tmp_path / "gt.json").write_text(json.dumps(truth({1: []}, ["a"])))
-    with pytest.raises(ValueError, match=r"dt\.json is no JSON"):
+    with pytest.raises(ValueError, match=r"dt\.json is cut short"):
         coco_metrics(tmp_path / "gt.json", tmp_path / "dt.json")
 
 

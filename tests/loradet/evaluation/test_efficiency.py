@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from loradet.adapters import parameter_table
+from loradet.config import load_config
 from loradet.evaluation.efficiency import model_statistics
-from loradet.inference.loading import build_model
-from loradet.training.command import load_config
+from loradet.model import build_model
 
 
 class Pyramid(nn.Module):
@@ -153,7 +153,7 @@ def test_a_detector_costs_its_convolutions_and_low_rank_paths(cfg):
 
 def test_merged_costs_what_the_base_costs(cfg):
     from loradet.adapters import merge
-    from loradet.inference.config_edits import without_lora
+    from loradet.config.edits import without_lora
 
     base = model_statistics(build_model(without_lora(cfg.model)), (64, 64))
     adapted = build_model(cfg.model)

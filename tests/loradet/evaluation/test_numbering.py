@@ -73,5 +73,5 @@ def test_detections_of_other_tools_have_no_note(tmp_path):
 
 def test_a_broken_note_is_named(detections, tmp_path):
     detections.with_name("numbering.json").write_text("{")
-    with pytest.raises(ValueError, match=r"numbering\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"numbering\.json is cut short"):
         check_numbering(detections, tmp_path / "own.json")

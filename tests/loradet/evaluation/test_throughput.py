@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from loradet.config import load_config
 from loradet.datasets.synthetic import generate
 from loradet.evaluation.throughput import measure_inference
 from loradet.experiments.benchmark import benchmark
-from loradet.training.command import load_config
 
 CONFIG = str(Path(__file__).parents[2] / "tiny_config.py")
 DATA, FORWARD, POST = 0.004, 0.012, 0.008

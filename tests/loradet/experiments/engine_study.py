@@ -5,6 +5,7 @@ from pathlib import Path
 
 from loradet.experiments.runs import Run
 from loradet.experiments.study import Entry, Scenes, Smoke, Study
+from loradet.run_folder import RunFolder
 from loradet.training import record
 
 CONFIG = "tests/tiny_config.py"
@@ -31,7 +32,7 @@ def leave_record(run: Run, status: str = "finished", **values) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     counts = {"backbone": {"trainable": 1_000_000, "total": 2_000_000}}
     content = {"status": status, "config_sha256": record.config_hash(run.config), "parameters": counts, **values}
-    (run.folder / record.FILE).write_text(json.dumps(content))
+    RunFolder(run.folder).record.write_text(json.dumps(content))
 
 
 def leave_metrics(run: Run, **values) -> None:

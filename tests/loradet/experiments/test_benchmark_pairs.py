@@ -10,12 +10,12 @@ import pytest
 import torch
 from benchmark_tool import DETR, RANDOM, tool
 
+from loradet.config import load_config
 from loradet.experiments.benchmark import benchmark
 from loradet.experiments.benchmark_pairs import against_config
 from loradet.experiments.benchmark_scan import benchmark_scan
 from loradet.experiments.benchmark_training import RandomImages, TrainingStep, training_loader
 from loradet.experiments.benchmark_turns import interleave, ratio_figures
-from loradet.training.command import load_config
 
 IMAGES = RandomImages(48, 64, 3)
 

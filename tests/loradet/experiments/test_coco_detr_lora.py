@@ -9,8 +9,8 @@ from detectron2.config import instantiate
 from detectron2.layers import FrozenBatchNorm2d
 
 from loradet.adapters import parameter_table
+from loradet.config import load_config
 from loradet.experiments.catalogue import load_study
-from loradet.training.command import load_config
 
 HERE = "configs/coco_detr_lora"
 STUDY = load_study("coco_detr_lora")

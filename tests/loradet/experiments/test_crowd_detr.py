@@ -5,9 +5,9 @@ import torch
 from detectron2.config import instantiate
 
 from loradet.adapters import parameter_table
+from loradet.config import load_config
 from loradet.experiments.catalogue import load_study
 from loradet.experiments.planning import plan
-from loradet.training.command import load_config
 from loradet.training.record import config_hash
 
 HERE = "configs/crowd_detr"

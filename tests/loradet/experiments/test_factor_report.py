@@ -12,6 +12,7 @@ from factor_trial import EPOCHS, RISING, diverged, factorial, ofat, trained, wri
 from omegaconf import OmegaConf
 from report_runs import absent
 
+from loradet.config import load_config
 from loradet.experiments import factor_report as factor_report_module
 from loradet.experiments.catalogue import load_study
 from loradet.experiments.factor_design import design
@@ -19,7 +20,6 @@ from loradet.experiments.factor_report import factor_report
 from loradet.experiments.figures import drawing_style
 from loradet.experiments.next_run import CombinationError, next_run
 from loradet.experiments.report import write_report
-from loradet.training.command import load_config
 from loradet.training.metrics_log import read_lines
 
 FAST = tuple(0.52 * (1 - 0.3**epoch) for epoch in range(1, EPOCHS + 1))
@@ -322,7 +322,7 @@ def with_config_of(study, name, folder, *lines):
     old = study.entry(name)
     load = f"cfg = load_config({old.config!r}, {list(old.overrides)!r})"
     names = [f"{key} = cfg.{key}" for key in load_config(old.config, [])]
-    imports = ["import functools", "import math", "from loradet.training.command import load_config"]
+    imports = ["import functools", "import math", "from loradet.config import load_config"]
     path = folder / f"{name}_config.py"
     path.write_text("\n".join([*imports, load, *names, "del cfg", *lines]) + "\n")
     new = replace(old, config=str(path), overrides=())

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from engine_study import CONFIG, entry, on_scenes, study
 
+from loradet.config import load_config
 from loradet.datasets.synthetic import generate
 from loradet.experiments.planning import plan
 from loradet.experiments.runs import Launch
 from loradet.experiments.study import Scenes, Smoke
-from loradet.training.command import load_config
 from loradet.training.record import config_hash
 
 

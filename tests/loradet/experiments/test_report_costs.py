@@ -197,7 +197,7 @@ def test_a_cut_calibration_file_is_named(tmp_path):
     run = calibrated(finished(tmp_path, FULL), 7)
     path = run.folder / "predictions" / "val" / "calibration.json"
     path.write_text(path.read_text()[:100])
-    with pytest.raises(ValueError, match=r"full: .*calibration\.json is no JSON"):
+    with pytest.raises(ValueError, match=r"full: .*calibration\.json is cut short"):
         write_report(STUDY, [run], tmp_path / "report")
 
 

@@ -10,10 +10,10 @@ import torch
 from detectron2.config import instantiate
 
 from loradet.adapters import parameter_table
+from loradet.config import load_config
+from loradet.config.edits import without_weights
 from loradet.experiments.catalogue import load_study
 from loradet.experiments.planning import plan
-from loradet.inference.loading import without_weights
-from loradet.training.command import load_config
 
 PUBLISHED = json.loads(Path("configs/sar_lora_dino/reported.json").read_text())
 NECK, HEAD = 4.475, 4.928
@@ -206,7 +206,7 @@ def test_the_data_are_found_by_the_environment(monkeypatch):
 
 
 def test_fewer_gpus_keep_the_batch():
-    from loradet.training.settings import plan_batch
+    from loradet.training.plan import plan_batch
 
     cfg = config("E0019")
     for num_gpus in (1, 2, 4, 8):

@@ -194,5 +194,5 @@ def test_a_broken_note_of_a_job_is_named(data, tmp_path):
     run.folder.mkdir(parents=True)
     (run.folder / JOB).write_text('{"id": ')
     executor = SubmititExecutor(tmp_path / "slurm", Launch(), poll_s=0.1)
-    with pytest.raises(ValueError, match=rf"Entry {run.entry.id}: .*{JOB} is no JSON file"):
+    with pytest.raises(ValueError, match=rf"Entry {run.entry.id}: .*{JOB} is cut short"):
         run_all([run], executor)

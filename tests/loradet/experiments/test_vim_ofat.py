@@ -16,14 +16,14 @@ from detectron2.utils.events import EventStorage
 
 from loradet.adapters import parameter_table
 from loradet.backbones import VisionMamba
+from loradet.config import load_config
+from loradet.config.edits import without_weights
+from loradet.config.initial_weights import initial_weights
 from loradet.experiments.catalogue import load_study
 from loradet.experiments.planning import plan
 from loradet.experiments.state import inspect
-from loradet.inference.loading import without_weights
-from loradet.training.command import load_config
-from loradet.training.initial_weights import initial_weights
+from loradet.training.plan import iterations, plan_batch
 from loradet.training.record import config_hash
-from loradet.training.settings import iterations, plan_batch
 
 IMAGES = 1271  # of the study's training split
 ADAMW = dict(betas=(0.9, 0.999), weight_decay=0.1)

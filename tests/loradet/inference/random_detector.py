@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from loradet.inference.loading import build_model
-from loradet.training.command import load_config
+from loradet.config import load_config
+from loradet.model import build_model
 
 CONFIG = str(Path(__file__).parents[2] / "tiny_config.py")
 NAMES = ["ship", "car", "tank"]

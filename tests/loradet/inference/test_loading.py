@@ -10,10 +10,11 @@ from omegaconf import OmegaConf
 from random_detector import NAMES, assert_same_detections, config, tensor
 
 from loradet.adapters.layer import adapter_layers
-from loradet.inference.classes import find_classes, number_of_classes
-from loradet.inference.config_edits import without_lora, without_weights
-from loradet.inference.loading import build_model, evaluation_mapper, load_detector
+from loradet.config.edits import without_lora, without_weights
+from loradet.config.splits import evaluation_mapper
+from loradet.inference.classes import find_classes
 from loradet.inference.resizing import Resizing
+from loradet.model import build_model, load_detector, number_of_classes
 from loradet.visualization.split import evaluation_mode, load_split
 
 

@@ -10,14 +10,16 @@ from PIL import Image
 from pycocotools.coco import COCO
 from random_detector import NAMES, config, picture
 
+from loradet.config.splits import evaluation_mapper
 from loradet.datasets.synthetic import generate
-from loradet.evaluation.splits import PREDICTIONS, evaluate_split
+from loradet.evaluation import Split
 from loradet.inference.classes import Classes
 from loradet.inference.command import predict_checkpoint, predict_exported
 from loradet.inference.exported import CheckedMapper
 from loradet.inference.image_files import common_folder, find_images
-from loradet.inference.loading import evaluation_mapper, load_detector
 from loradet.inference.predictor import predict
+from loradet.model import load_detector
+from loradet.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +73,8 @@ def test_evaluation_finds_the_same(weights, tmp_path):
     classes = "[ship,aircraft,car]"
     cfg = config(f"data.root={root}", f"data.classes={classes}", "data.name=predicted")
     model = load_detector(cfg, weights / "model.pth")
-    evaluate_split(cfg, model, "val", tmp_path)
-    wanted = json.loads((tmp_path / "predictions" / "val" / PREDICTIONS).read_text())
+    Split(cfg, "val").evaluate(model, tmp_path)
+    wanted = json.loads(RunFolder(tmp_path).predictions("val").read_text())
     outcome = predict_checkpoint(cfg, str(weights / "model.pth"), [str(root / "JPEGImages/val")], str(tmp_path / "out"))
     content = json.loads(outcome.output.read_text())
     truth = {i["file_name"]: i["id"] for i in json.loads((root / "Annotations/val.json").read_text())["images"]}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from loradet.config import load_config
 from loradet.datasets.synthetic import generate
-from loradet.training.command import load_config
 from loradet.training.metrics_log import read_lines
 from loradet.training.run import train
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from loradet.backbones.resnet_weights import resnet_with_weights
 from loradet.backbones.weights import read_state_dict
-from loradet.training.checkpoint import Checkpointer, CheckpointError
+from loradet.checkpoint import Checkpointer, CheckpointError
 from loradet.training.pickled_weights import convert_weights, read_pickled_weights
 
 

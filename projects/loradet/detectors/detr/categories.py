@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
+from loradet.errors import UserError
+
 
 @dataclass(frozen=True)
 class CategoryIds:
@@ -33,14 +35,14 @@ class CategoryIds:
             values = tuple(int(value) for value in getattr(self, name))
             object.__setattr__(self, name, values)
             if twice := sorted({value for value in values if values.count(value) > 1}):
-                raise ValueError(f"{name} has {', '.join(map(str, twice))} twice; each category has its own.")
+                raise UserError(f"{name} has {', '.join(map(str, twice))} twice; each category has its own.")
         object.__setattr__(self, "names", tuple(self.names))
         if self.names and len(self.names) != len(self.logits):
-            raise ValueError(f"{len(self.names)} names, but {len(self.logits)} logits: one each is needed.")
+            raise UserError(f"{len(self.names)} names, but {len(self.logits)} logits: one each is needed.")
         if len(self.dataset_ids) != len(self.logits):
-            raise ValueError(f"{len(self.dataset_ids)} dataset_ids, but {len(self.logits)} logits: one each is needed.")
+            raise UserError(f"{len(self.dataset_ids)} dataset_ids, but {len(self.logits)} logits: one each is needed.")
         if outside := [column for column in self.logits if not 0 <= column < self.num_logits]:
-            raise ValueError(f"logits {outside} are not in 0..{self.num_logits - 1} (num_logits={self.num_logits}).")
+            raise UserError(f"logits {outside} are not in 0..{self.num_logits - 1} (num_logits={self.num_logits}).")
 
     def __len__(self) -> int:
         return len(self.dataset_ids)
@@ -61,11 +63,11 @@ class CategoryIds:
         if tuple(names) == self.names or (not self.names and tuple(dataset_ids) == self.dataset_ids):
             return
         if len(names) != len(self):
-            raise ValueError(f"categories maps {len(self)} classes, but the data have {len(names)}.")
+            raise UserError(f"categories maps {len(self)} classes, but the data have {len(names)}.")
         own = self.names or [f"id {number}" for number in self.dataset_ids]
         there = names if self.names else [f"id {number}" for number in dataset_ids]
         place = next(i for i, (ours, theirs) in enumerate(zip(own, there)) if ours != theirs)
-        raise ValueError(
+        raise UserError(
             f"Class {place} of the data is {there[place]!r}, but the mapping of categories has {own[place]!r} there. "
             "Name the classes in its order by data.classes, or leave model.categories=None."
         )
@@ -88,7 +90,7 @@ class CategoryIds:
 
     def _checked(self, contiguous: int) -> int:
         if not 0 <= contiguous < len(self):
-            raise ValueError(f"Contiguous id {contiguous}: expected 0..{len(self) - 1}.")
+            raise UserError(f"Contiguous id {contiguous}: expected 0..{len(self) - 1}.")
         return contiguous
 
 
@@ -102,5 +104,5 @@ def coco_categories() -> CategoryIds:
 
 def _place(values: Sequence[int], value: int, kind: str) -> int:
     if value not in values:
-        raise ValueError(f"{kind} {value} is no category; there are {', '.join(map(str, values))}.")
+        raise UserError(f"{kind} {value} is no category; there are {', '.join(map(str, values))}.")
     return values.index(value)

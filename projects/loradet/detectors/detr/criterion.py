@@ -9,6 +9,8 @@ from detectron2.utils import comm
 from torch import distributed
 from torch.nn import functional as F
 
+from loradet.errors import UserError
+
 from .box_iou import generalized_box_iou, to_xyxy
 from .matcher import DetrTargets, HungarianMatcher, NonFiniteCostError
 
@@ -57,7 +59,7 @@ class SetCriterion:
             ValueError: `eos_coef` is not above 0: a batch without objects would have no loss.
         """
         if eos_coef <= 0:
-            raise ValueError(f"eos_coef={eos_coef}: expected more than 0, else a batch without objects has no loss.")
+            raise UserError(f"eos_coef={eos_coef}: expected more than 0, else a batch without objects has no loss.")
         self.matcher = matcher
         self.loss_weights = {"loss_ce": weight_class, "loss_bbox": weight_bbox, "loss_giou": weight_giou}
         self.eos_coef = eos_coef

@@ -8,6 +8,8 @@ from detectron2.modeling import Backbone
 from detectron2.structures import ImageList
 from torch.nn import functional as F
 
+from loradet.errors import UserError
+
 
 class DetrBackbone(Backbone):
     """Another backbone under the name `0`, where published DETR weights have it (`backbone.0.body.…`).
@@ -62,7 +64,7 @@ def fixed_batch_size(
     ways = (pad_to, pad_to[::-1])
     for (height, width), name in zip(image_sizes, names):
         if not any(_fits((height, width), way) for way in ways):
-            raise ValueError(
+            raise UserError(
                 f"{name} comes as {height}x{width} pixels (height x width), but pad_to={pad_to} takes at most "
                 f"{pad_to[0]}x{pad_to[1]} or {pad_to[1]}x{pad_to[0]}. Resize it to less in the augmentations, or give "
                 "a larger pad_to."

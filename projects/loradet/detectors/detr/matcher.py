@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from loradet.errors import UserError
+
 from .box_iou import generalized_box_iou, to_xyxy
 
 
@@ -21,7 +23,7 @@ class DetrTargets(NamedTuple):
     boxes: torch.Tensor
 
 
-class NonFiniteCostError(FloatingPointError):
+class NonFiniteCostError(UserError, FloatingPointError):
     """Predictions or targets hold NaN or infinity; the message says where. A trainer adds when.
 
     Attributes:
@@ -51,7 +53,7 @@ class HungarianMatcher:
             ValueError: all weights are 0.
         """
         if cost_class == cost_bbox == cost_giou == 0:
-            raise ValueError("cost_class, cost_bbox and cost_giou are all 0: any assignment would do.")
+            raise UserError("cost_class, cost_bbox and cost_giou are all 0: any assignment would do.")
         self.cost_class = cost_class
         self.cost_bbox = cost_bbox
         self.cost_giou = cost_giou

@@ -11,6 +11,8 @@ from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from loradet.errors import UserError
+
 from .box_iou import to_centre_size, to_xyxy
 from .categories import CategoryIds
 from .criterion import SetCriterion
@@ -76,18 +78,18 @@ class DETR(nn.Module):
         if in_feature is None and len(shapes) == 1:
             (in_feature,) = shapes
         if in_feature not in shapes:
-            raise ValueError(f"in_feature={in_feature!r}: the backbone gives {', '.join(shapes)}.")
+            raise UserError(f"in_feature={in_feature!r}: the backbone gives {', '.join(shapes)}.")
         if categories is not None and len(categories) != num_classes:
-            raise ValueError(f"num_classes={num_classes}, but categories maps {len(categories)} classes.")
+            raise UserError(f"num_classes={num_classes}, but categories maps {len(categories)} classes.")
         if (half := getattr(position_embedding, "num_pos_feats", None)) not in (None, transformer.hidden_dim / 2):
-            raise ValueError(
+            raise UserError(
                 f"position_embedding.num_pos_feats={half}: expected {transformer.hidden_dim // 2}, half of "
                 f"transformer.hidden_dim={transformer.hidden_dim}."
             )
         if num_queries < 1:
-            raise ValueError(f"num_queries={num_queries}: at least 1 is needed.")
+            raise UserError(f"num_queries={num_queries}: at least 1 is needed.")
         if pad_to is not None and (len(pad_to) != 2 or min(pad_to) < 1):
-            raise ValueError(f"pad_to={list(pad_to)}: expected (height, width) in pixels, or None.")
+            raise UserError(f"pad_to={list(pad_to)}: expected (height, width) in pixels, or None.")
         hidden_dim = transformer.hidden_dim
         num_logits = num_classes if categories is None else categories.num_logits
         self.num_classes = num_classes
@@ -230,21 +232,21 @@ class DETR(nn.Module):
 
     def _target(self, item: dict[str, Any]) -> DetrTargets:
         if "instances" not in item:
-            raise ValueError(
+            raise UserError(
                 f"Training needs `instances` with every image; the input {item.get('file_name', '')} has only "
                 f"{', '.join(item)}. Use DatasetMapper(is_train=True), or call model.eval()."
             )
         instances = item["instances"]
         classes = instances.gt_classes
         if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < self.num_classes:
-            raise ValueError(
+            raise UserError(
                 f"gt_classes of {item.get('file_name', 'an image')} are in {int(classes.min())}..{int(classes.max())}, "
                 f"expected 0..{self.num_classes - 1}: contiguous ids, not those of the annotation file."
             )
         height, width = instances.image_size
         boxes = instances.gt_boxes.tensor
         if not boxes.isfinite().all():
-            raise ValueError(f"gt_boxes of {item.get('file_name', 'an image')} hold NaN or infinity.")
+            raise UserError(f"gt_boxes of {item.get('file_name', 'an image')} hold NaN or infinity.")
         boxes = boxes.to(self.device, torch.float32)
         boxes = to_centre_size(boxes / boxes.new_tensor([width, height, width, height]))
         classes = classes.to(self.device)

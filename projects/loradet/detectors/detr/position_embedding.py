@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from loradet.errors import UserError
+
 
 class PositionEmbeddingSine(nn.Module):
     """The fixed embedding of "Attention Is All You Need" (https://arxiv.org/abs/1706.03762), in two dimensions.
@@ -34,7 +36,7 @@ class PositionEmbeddingSine(nn.Module):
         """
         super().__init__()
         if num_pos_feats < 2 or num_pos_feats % 2:
-            raise ValueError(f"num_pos_feats={num_pos_feats}: an even number is expected, a sine and a cosine each.")
+            raise UserError(f"num_pos_feats={num_pos_feats}: an even number is expected, a sine and a cosine each.")
         self.num_pos_feats = num_pos_feats
         self.temperature = temperature
         self.normalize = normalize

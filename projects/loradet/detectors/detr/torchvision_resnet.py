@@ -11,6 +11,7 @@ from detectron2.modeling import Backbone
 from torch import nn
 
 from loradet.backbones.weights import read_state_dict, resolve
+from loradet.errors import UserError
 
 _BUILDERS = {depth: f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
 _STAGES = {"res2": "layer1", "res3": "layer2", "res4": "layer3", "res5": "layer4"}
@@ -47,7 +48,7 @@ class TorchvisionResNet(Backbone):
         super().__init__()
         unknown = [name for name in out_features if name not in _STAGES]
         if depth not in _BUILDERS or unknown or not out_features or norm not in ("FrozenBN", "BN"):
-            raise ValueError(
+            raise UserError(
                 f"depth={depth}, out_features={list(out_features)}, norm={norm!r}: expected a depth of "
                 f"{', '.join(map(str, _BUILDERS))}, some of {', '.join(_STAGES)}, and FrozenBN or BN."
             )
@@ -91,5 +92,5 @@ def _load(body: nn.Module, weights: str | os.PathLike, known: set[str], depth: i
     shapes = [name for name, tensor in kept.items() if tensor.shape != own[name].shape]
     for kind, names in (("missing", missing), ("unexpected", foreign), ("of another shape", shapes)):
         if names:
-            raise ValueError(f"{path} is no torchvision ResNet-{depth}: {kind} are {', '.join(names[:5])}.")
+            raise UserError(f"{path} is no torchvision ResNet-{depth}: {kind} are {', '.join(names[:5])}.")
     body.load_state_dict(kept, strict=False)

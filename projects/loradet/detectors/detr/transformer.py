@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from loradet.errors import UserError
+
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
 
@@ -44,13 +46,13 @@ class DetrTransformer(nn.Module):
         """
         super().__init__()
         if num_encoder_layers < 0 or num_decoder_layers < 1:
-            raise ValueError(
+            raise UserError(
                 f"num_encoder_layers={num_encoder_layers}, num_decoder_layers={num_decoder_layers}: at least 0 and 1."
             )
         if hidden_dim % num_heads:
-            raise ValueError(f"hidden_dim={hidden_dim} is no multiple of num_heads={num_heads}.")
+            raise UserError(f"hidden_dim={hidden_dim} is no multiple of num_heads={num_heads}.")
         if activation not in ACTIVATIONS:
-            raise ValueError(f"activation={activation!r}: expected one of {', '.join(ACTIVATIONS)}.")
+            raise UserError(f"activation={activation!r}: expected one of {', '.join(ACTIVATIONS)}.")
         self.hidden_dim = hidden_dim
         options = {
             "hidden_dim": hidden_dim,

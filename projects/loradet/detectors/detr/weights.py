@@ -10,6 +10,7 @@ from torch import nn
 
 from loradet.adapters.layer import adapter_tensor_names, is_under, unwrap
 from loradet.backbones.weights import read_state_dict, resolve
+from loradet.errors import UserError
 from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def load_detr_weights(
     problems += [f"{name} (not in the file)" for name in absent if not is_under(name, "backbone")]
     problems += _half_a_backbone({name for name in own if name not in deltas}, set(state))
     if problems:
-        raise ValueError(
+        raise UserError(
             f"{path} does not fit the model: {shorten(problems, 10)}. Layers and widths must be the file's."
         )
     missing = [*absent, *shapes]
@@ -101,7 +102,7 @@ def _rows(state: dict[str, torch.Tensor], rows: Sequence[int], path: os.PathLike
     heads = {name: tensor for name, tensor in state.items() if is_under(name, "class_embed")}
     for name, tensor in heads.items():
         if not all(0 <= row < len(tensor) for row in rows):
-            raise ValueError(f"class_rows: {name} of {path} has {len(tensor)} rows, 0..{len(tensor) - 1}.")
+            raise UserError(f"class_rows: {name} of {path} has {len(tensor)} rows, 0..{len(tensor) - 1}.")
     return {name: tensor[list(rows)] for name, tensor in heads.items()}
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from loradet.errors import UserError
+
 
 def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Raise for the first override whose key the config does not have; `+key=value` adds one and passes.
@@ -16,9 +18,9 @@ def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     for override in overrides:
         key, equals, _ = override.partition("=")
         if key.startswith("~"):
-            raise ValueError(f"Override {override!r}: keys cannot be deleted; {key.lstrip('~')}=null empties one.")
+            raise UserError(f"Override {override!r}: keys cannot be deleted; {key.lstrip('~')}=null empties one.")
         if not equals or not key:
-            raise ValueError(f"Override {override!r}: expected key=value, for example train.max_iter=1000.")
+            raise UserError(f"Override {override!r}: expected key=value, for example train.max_iter=1000.")
         if key.startswith("+") or _exists(cfg, key):
             continue
         known = list(_keys(cfg))
@@ -26,7 +28,7 @@ def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
         near = difflib.get_close_matches(key, known, n=4, cutoff=0.6)
         near += [k for k in known if k.rsplit(".", 1)[-1] == last and k not in near][:4]
         hint = f" Nearest: {', '.join(near[:5])}." if near else ""
-        raise ValueError(f"Override {override!r}: the config has no key {key!r}.{hint} Write +{override} to add it.")
+        raise UserError(f"Override {override!r}: the config has no key {key!r}.{hint} Write +{override} to add it.")
 
 
 def _exists(cfg: DictConfig, key: str) -> bool:

@@ -2,13 +2,14 @@
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from detectron2.utils import comm
-from omegaconf import DictConfig
 
-from loradet.evaluation.splits import dataset_metadata, evaluation_splits
+from loradet.errors import UserError
+from loradet.run_folder import RunFolder
 from loradet.training import record
 from loradet.training.metrics_log import drop_lines_after
 
@@ -20,9 +21,10 @@ def refuse_other_run(folder: Path, resume: bool, overwrite: bool) -> bool:
 
     Every process looks before the main one writes anything.
     """
-    held = [p.name for p in (folder / record.FILE, folder / "last_checkpoint") if p.exists()]
+    run = RunFolder(folder)
+    held = [p.name for p in (run.record, run.last) if p.exists()]
     if held and not resume and not overwrite:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a run ({', '.join(held)}). Go on with it by --resume, choose another "
             "train.output_dir, or start afresh in its place with train.overwrite=True."
         )
@@ -32,33 +34,36 @@ def refuse_other_run(folder: Path, resume: bool, overwrite: bool) -> bool:
 
 # Files of a run that begins anew; log.txt is open already and goes on.
 _REPLACED = (
-    *("model_[0-9]*.pth", "model_best.pth", "model_final.pth", "last_checkpoint", "adapter.safetensors"),
-    *("run.json", "parameters.json", "metrics.json", "*_metrics.json", "events.out.tfevents.*"),
+    *(RunFolder.PERIODIC, RunFolder.BEST, RunFolder.FINAL, RunFolder.LAST, RunFolder.ADAPTER, RunFolder.RECORD),
+    *(RunFolder.PARAMETERS, RunFolder.METRICS, RunFolder.SPLIT_METRICS, RunFolder.EVENTS),
 )
 
 
 def clear_folder(folder: Path, keep_before: int) -> None:
     """Remove what an earlier run, or the lost end of this one, has left: all from iteration `keep_before` on."""
     if keep_before:
-        drop_lines_after(folder / "metrics.json", keep_before - 1)
+        drop_lines_after(RunFolder(folder).metrics, keep_before - 1)
         return
     for pattern in _REPLACED:
         for file in folder.glob(pattern):
             file.unlink()
-    shutil.rmtree(folder / "predictions", ignore_errors=True)
+    shutil.rmtree(RunFolder(folder).predictions_folder, ignore_errors=True)
 
 
 _DATA_KEYS = ("source", "fingerprint", "num_images", "synthetic")
 
 
-def describe_data(cfg: DictConfig) -> dict[str, dict[str, Any]]:
-    """By split: annotation file (`source`), its fingerprint, numbers of images and classes, whether it is synthetic."""
+def describe_data(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What data are, by split: annotation file (`source`), its fingerprint, numbers of images and classes, synthetic.
+
+    Args:
+        metadata: Detectron2's, by split; data without a fingerprint are left out.
+    """
     described = {}
-    for split in ("train", *evaluation_splits(cfg)):
-        metadata = dataset_metadata(cfg, split)
-        if metadata.get("fingerprint") is not None:
-            classes = {"num_classes": len(metadata.get("thing_classes") or ())}
-            described[split] = {key: metadata.get(key) for key in _DATA_KEYS} | classes
+    for split, known in metadata.items():
+        if known.get("fingerprint") is not None:
+            classes = {"num_classes": len(known.get("thing_classes") or ())}
+            described[split] = {key: known.get(key) for key in _DATA_KEYS} | classes
     return described
 
 
@@ -77,7 +82,7 @@ def is_finished(folder: Path, identity: str, data: dict[str, dict[str, Any]]) ->
         return False
     contents = [{split: d["fingerprint"] for split, d in x.items()} for x in (past.get("data", {}), data)]
     if contents[0] != contents[1]:
-        raise ValueError(
+        raise UserError(
             f"The run in {folder} was made on other data: their annotation files have changed since. Choose another "
             "train.output_dir, or start afresh in its place with train.overwrite=True."
         )

@@ -1,9 +1,6 @@
 """Checkpoints that are written whole or not at all, and loads that say what did not fit."""
 
 import logging
-import os
-import pickle
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +13,15 @@ from torch import nn
 
 from loradet.adapters import adapter_state, load_adapter_state
 from loradet.adapters.adapter_file import METADATA_KEY
-from loradet.backbones.weights import ASSET, refuse_pickle, resolve
+from loradet.backbones.weights import ASSET, UNREADABLE, refuse_pickle, resolve, why_unreadable
+from loradet.errors import UserError
 from loradet.files import atomic_open
+from loradet.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint is missing, broken, or of another model; the message names the file."""
 
 
@@ -64,19 +63,20 @@ class Checkpointer(DetectionCheckpointer):
         if not self.save_dir or not comm.is_main_process():
             return
         data = {"model": self.model.state_dict(), **data, **kwargs}
-        path = Path(self.save_dir) / f"{name}.pth"
+        folder = RunFolder(self.save_dir)
+        path = folder.path / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)
         try:
             with atomic_open(path, "wb") as file:
                 torch.save(data, file)
             if not only_model:
-                with atomic_open(Path(self.save_dir) / "last_checkpoint") as file:
+                with atomic_open(folder.last) as file:
                     file.write(path.name)
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-            kept = last_checkpoint_name(self.save_dir)
+            kept = folder.last_checkpoint()
             raise CheckpointError(
                 f"Cannot write {path}: {_first_line(error)}. Is the disk full? The last whole checkpoint is "
-                f"{Path(self.save_dir) / kept if kept else 'none'}; make room, then go on from it by --resume."
+                f"{folder.path / kept if kept else 'none'}; make room, then go on from it by --resume."
             ) from error
 
     def load_weights(self, path: str, *, strict: bool) -> dict[str, Any]:
@@ -93,16 +93,17 @@ class Checkpointer(DetectionCheckpointer):
 
     def resume(self) -> dict[str, Any] | None:
         """Load everything from the last checkpoint in `save_dir`; None where there is none yet."""
-        name = last_checkpoint_name(self.save_dir)
+        folder = RunFolder(self.save_dir)
+        name = folder.last_checkpoint()
         if name is None:
             return None
-        path = Path(self.save_dir) / name
+        path = folder.path / name
         try:
             return self._load_checked(str(path), list(self.checkpointables), strict=True)
         except CheckpointError as error:
-            others = sorted(p.name for p in path.parent.glob("model_*.pth") if p.name not in (name, "model_best.pth"))
+            others = [p.name for p in folder.checkpoints() if p.name != name]
             hint = f" To go on from an older one, write its name ({', '.join(others)}) into" if others else ""
-            raise CheckpointError(f"{error}{hint and f'{hint} {path.parent}/last_checkpoint.'}") from error
+            raise CheckpointError(f"{error}{hint and f'{hint} {folder.last}.'}") from error
 
     def _load_checked(self, path: str, checkpointables: list[str], strict: bool) -> dict[str, Any]:
         # Counters of batches come and go with the kind of batch norm, and torch does not miss them in every file.
@@ -115,11 +116,8 @@ class Checkpointer(DetectionCheckpointer):
             raise
         except AssertionError as error:
             raise CheckpointError(f"Cannot load {path}: there is no such file.") from error
-        except _UNREADABLE as error:
-            raise CheckpointError(
-                f"Cannot load {path}: it is cut short, not a checkpoint, or holds more than weights "
-                f"({_first_line(error)})."
-            ) from error
+        except (*UNREADABLE, OSError) as error:
+            raise CheckpointError(f"{path} {why_unreadable(error)}") from error
         self._misfits.check(path, len(self._names), strict)
         for name in dict.fromkeys([*checkpointables, "adapter_recipes"]):
             if name in content:
@@ -142,7 +140,7 @@ class Checkpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> Any:
         try:
             refuse_pickle(filename)
-        except ValueError as error:
+        except UserError as error:
             raise CheckpointError(str(error)) from error
         if not filename.endswith(".safetensors"):
             return super()._load_file(filename)
@@ -164,13 +162,6 @@ class Checkpointer(DetectionCheckpointer):
             misfits.missing = [k for k in incompatible.missing_keys if k in self._names and k not in misfits.shapes]
             misfits.unexpected = list(incompatible.unexpected_keys)
         return incompatible
-
-
-# What a file that is no whole checkpoint makes torch.load and fvcore raise.
-_UNREADABLE = (
-    *(pickle.UnpicklingError, EOFError, zipfile.BadZipFile, RuntimeError, OSError),
-    *(ValueError, KeyError, IndexError, AttributeError, TypeError),
-)
 
 
 @dataclass
@@ -208,9 +199,3 @@ def _some(names: list[str], what: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def last_checkpoint_name(folder: str | os.PathLike) -> str | None:
-    """File name in `folder/last_checkpoint`, or None."""
-    tag = Path(folder) / "last_checkpoint"
-    return (tag.read_text(encoding="utf-8", errors="replace").strip() or None) if tag.is_file() else None

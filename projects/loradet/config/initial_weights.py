@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from loradet.backbones.weights import ASSET, resolve
+from loradet.errors import MissingFileError, UserError
 
 
 def initial_weights(cfg: DictConfig) -> dict[str, str]:
@@ -35,7 +36,7 @@ def check_start(cfg: DictConfig, *, fresh: bool = True) -> None:
     checkpoint = cfg.train.init_checkpoint
     nodes = list(_nodes(cfg.model))
     if not cfg.train.smoke and not checkpoint and any(node.get("random_weights") is True for node in nodes):
-        raise ValueError(
+        raise UserError(
             "The model has random_weights=True, which is for smoke runs (train.smoke=True): give the backbone its "
             "checkpoint by `weights`, or the whole model one by train.init_checkpoint."
         )
@@ -44,7 +45,7 @@ def check_start(cfg: DictConfig, *, fresh: bool = True) -> None:
             resolve(file)
     # What may stand before "://" and behind "?" is the checkpointer's to know.
     if fresh and checkpoint and "://" not in checkpoint and not Path(checkpoint.partition("?")[0]).is_file():
-        raise FileNotFoundError(f"train.init_checkpoint={checkpoint!r}: no such file.")
+        raise MissingFileError(f"train.init_checkpoint={checkpoint!r}: no such file.")
 
 
 def _is_path(weights: str) -> bool:

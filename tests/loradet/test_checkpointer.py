@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from loradet.training.checkpoint import Checkpointer, CheckpointError
+from loradet.checkpoint import Checkpointer, CheckpointError
 
 
 def net() -> nn.Module:

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from loradet.training.initial_weights import check_start, initial_weights
+from loradet.config.initial_weights import check_start, initial_weights
 
 RANDOM = {"initial_weights": "random"}
 

@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from loradet.config.overrides import check_overrides
+from loradet.config.settings import TrainSettings, complete_train_settings
+from loradet.errors import UserError
 from loradet.precision import amp_dtype
-from loradet.training.overrides import check_overrides
-from loradet.training.settings import complete_train_settings, iterations, plan_batch
+from loradet.training.plan import iterations, plan_batch
 
 
 @pytest.mark.parametrize(
@@ -138,3 +140,60 @@ def test_auto_precision_is_bf16_where_the_device_computes_in_it(monkeypatch):
         )
         assert amp_dtype("auto", torch.device("cuda")) is (torch.bfloat16 if native else torch.float16)
     assert asked == {"including_emulation": False}
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"log_period": "often"}, r"train\.log_period='often': expected a whole number\."),
+        ({"log_period": 2.0}, r"train\.log_period=2\.0: expected a whole number\."),
+        ({"log_period": "20"}, r"train\.log_period='20': expected a whole number\."),
+        ({"seed": True}, r"train\.seed=True: expected a whole number\."),
+        ({"seed": None}, r"train\.seed=None: expected a whole number\."),
+        ({"overwrite": "yes"}, r"train\.overwrite='yes': expected true or false\."),
+        ({"overwrite": 1}, r"train\.overwrite=1: expected true or false\."),
+        ({"ddp": {"find_unused_parameters": 1}}, r"train\.ddp\.find_unused_parameters=1: expected true or false\."),
+        ({"clip_grad": {"max_norm": "1"}}, r"train\.clip_grad\.max_norm='1': expected a number, or null\."),
+        ({"clip_grad": {"max_norm": True}}, r"train\.clip_grad\.max_norm=True: expected a number, or null\."),
+        ({"clip_grad": {"max_norm": float("nan")}}, r"train\.clip_grad\.max_norm=nan: expected more than 0"),
+        ({"ema": {"decay": None}}, r"train\.ema\.decay=None: expected a number\."),
+        ({"device": 3}, r"train\.device=3: expected a text\."),
+        ({"device": ["cpu"]}, r"train\.device=\['cpu'\]: expected a text\."),
+        ({"hub": {"repo_id": 5}}, r"train\.hub\.repo_id=5: expected a text, or null\."),
+        ({"hub": {"repo_id": " "}}, r"train\.hub\.repo_id is empty"),
+        ({"eval_splits": "val"}, r"train\.eval_splits='val': expected a list of names"),
+        ({"eval_splits": ["val", 3]}, r"train\.eval_splits=\['val', 3\]: expected a list of names"),
+        ({"max_iter": 1.5}, r"train\.max_iter=1\.5: expected a number of iterations or a text such as"),
+        ({"max_iter": True}, r"train\.max_iter=True: expected a number of iterations"),
+        ({"max_iter": None}, r"train\.max_iter=None: expected a number of iterations"),
+        ({"checkpointer": {"max_to_keep": 0}}, r"train\.checkpointer\.max_to_keep=0: expected more than 0"),
+        ({"wandb": {"project": "a", "mode": "on"}}, r"train\.wandb\.mode='on': expected one of online, offline"),
+        ({"wandb": {"name": "a"}}, r"train\.wandb\.name='a' has no effect without train\.wandb\.project"),
+        ({"smoke": True, "eval_splits": []}, r"train\.smoke=True: expected one split"),
+        ({"amp": True}, r"train\.amp=True: expected keys enabled, dtype with values"),
+        ("fast", r"train='fast': expected settings by name"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_key_and_what_is_right(train, message):
+    with pytest.raises(UserError, match=message):
+        complete_train_settings(OmegaConf.create({"train": train}))
+
+
+def test_values_of_the_right_type_stay_as_they_are():
+    given = {
+        "seed": -1,
+        "init_checkpoint": None,
+        "clip_grad": {"max_norm": 1, "norm_type": 2},
+        "checkpointer": {"period": 0, "max_to_keep": None},
+        "eval_splits": [],
+        "ddp": {"static_graph": True, "bucket_cap_mb": 3.5},
+        "trackio": {"project": "ships"},
+    }
+    cfg = OmegaConf.create({"n": 3, "train": {**given, "log_period": "${n}"}})
+    complete_train_settings(cfg)
+    found = OmegaConf.to_container(cfg.train)
+    assert found["log_period"] == "${n}"
+    for key, value in given.items():
+        assert found[key] == {**found[key], **value} if isinstance(value, dict) else found[key] == value
+    assert type(cfg.train.clip_grad.max_norm) is int  # the hash of a config does not change
+    assert [*found] == [*OmegaConf.to_container(OmegaConf.structured(TrainSettings))]

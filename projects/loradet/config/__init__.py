@@ -1,0 +1,9 @@
+"""Configs: loaded, checked, completed, edited.
+
+`loradet.config.load` reads a file, `overrides` checks what the command line changes, `settings` has the keys of
+`train`, `splits` the data loaders by name, `edits` what is changed for inference.
+"""
+
+from loradet.config.load import load_config
+
+__all__ = ["load_config"]

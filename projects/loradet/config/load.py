@@ -1,0 +1,61 @@
+"""From a config file and overrides to a config that is complete."""
+
+import re
+import traceback
+from pathlib import Path
+
+import yaml
+from detectron2.config import LazyConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from loradet.config.overrides import check_overrides
+from loradet.config.settings import complete_train_settings
+from loradet.config.splits import fill_in_evaluated_data
+from loradet.errors import MissingFileError, UserError, one_line
+
+
+def load_config(file: str, overrides: list[str]) -> DictConfig:
+    """Load a config, fill the `train` keys that it does not name, and apply command-line overrides.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a syntax error, a name that the file does not know, an unknown key in `train` or in an override.
+    """
+    if not Path(file).is_file():
+        raise MissingFileError(f"Config file {file} does not exist.")
+    try:
+        cfg = LazyConfig.load(file)
+    except SyntaxError as error:
+        raise UserError(_syntax_error(error, file)) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"Config file {file} is broken: {one_line(error)}.") from error
+    except (NameError, AttributeError, TypeError, LookupError, AssertionError, ImportError) as error:
+        raise UserError(
+            f"Config file {_innermost_config(error, file)}: {type(error).__name__}: {one_line(error)}."
+        ) from error
+    complete_train_settings(cfg)
+    check_overrides(cfg, overrides)
+    try:
+        cfg = LazyConfig.apply_overrides(cfg, overrides)
+    except (HydraException, KeyError, AssertionError) as error:
+        raise UserError(f"Overrides {' '.join(overrides)}: {one_line(error)}.") from error
+    complete_train_settings(cfg)
+    fill_in_evaluated_data(cfg)
+    return cfg
+
+
+def _syntax_error(error: SyntaxError, file: str) -> str:
+    # Detectron2 wraps the error that knows the line in one that names the file.
+    inner = error.__cause__ if error.lineno is None and isinstance(error.__cause__, SyntaxError) else error
+    names = [inner.filename, *re.findall(r"^Config file (.+) has ", str(error)), file]
+    named = next((name for name in names if name is not None and Path(name).is_file()), file)
+    return f"Config file {named}, line {inner.lineno}: {inner.msg}."
+
+
+def _innermost_config(error: BaseException, file: str) -> str:
+    """File and line of the config (the file or one that it imports) in which an error arose."""
+    # A config runs as a module of its own; the line that called whatever failed is the one to look at.
+    modules = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+    ours = [frame for frame in modules if Path(frame.filename).is_file() and "site-packages" not in frame.filename]
+    return f"{ours[-1].filename}, line {ours[-1].lineno}" if ours else file

@@ -1,0 +1,66 @@
+"""Mistakes of a user's, and how a program ends by one: with a line that says it all, and no traceback."""
+
+import contextlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+
+from omegaconf.errors import OmegaConfBaseException
+
+
+class UserError(ValueError):
+    """A mistake in what a user gave; its message is all that is shown."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that a user named is not there."""
+
+
+# What libraries raise for what they were given, besides our own: a value, a file, a package that is not installed.
+_OF_LIBRARIES = (ValueError, OSError, ImportError, OmegaConfBaseException)
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether the message of an error is all that a user needs, so that no traceback is shown."""
+    return isinstance(error, (UserError, *_OF_LIBRARIES))
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without what libraries put around it."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, OmegaConfBaseException):
+        missing = text.partition("Missing mandatory value: ")[2].split()
+        if missing:
+            return f"The config has no value for {missing[0]}; give it as {missing[0]}=VALUE."
+        return text.splitlines()[0]
+    if "in DataLoader worker process" in text:
+        # The worker's traceback, whose last line is the error itself.
+        text = re.sub(r"^[\w.]+: ", "", text.strip().splitlines()[-1])
+    return " ".join(line.strip() for line in text.splitlines()) or type(error).__name__
+
+
+def show_traceback(error: BaseException) -> None:
+    """Print the traceback of an error, for whoever asks for it by LORADET_TRACEBACK=1 in the environment."""
+    if os.environ.get("LORADET_TRACEBACK"):
+        traceback.print_exception(error)
+
+
+@contextlib.contextmanager
+def errors_in_one_line(status: int = 1) -> Iterator[None]:
+    """End the program where the block ends by a user's mistake: "error: …" on standard error, and an exit status.
+
+    Any other error goes on, with its traceback.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        show_traceback(error)
+        message = f"error: {one_line(error)}"
+        if status == 1:
+            sys.exit(message)  # which prints it
+        print(message, file=sys.stderr)
+        sys.exit(status)

@@ -1,0 +1,210 @@
+"""The one place where a config becomes a model, with the weights that it starts from or those that were trained."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError
+from torch import nn
+
+from loradet.adapters import load_adapter, merged_state_dict
+from loradet.adapters.layer import adapter_layers
+from loradet.backbones.weights import read_state_dict, resolve
+from loradet.checkpoint import Checkpointer
+from loradet.config.build import build
+from loradet.config.edits import without_lora, without_weights
+from loradet.errors import MissingFileError, UserError, one_line
+
+_HINT = (
+    "Where the data set is not on this machine, say what the model finds: data.classes=[ship,tank], or "
+    "model.num_classes=2 (of a two-stage detector model.roi_heads.num_classes=2)."
+)
+
+
+def build_model(model_cfg: DictConfig) -> nn.Module:
+    """Instantiate a config's model; where the data set is missing, the error says how to do without it.
+
+    Args:
+        model_cfg: `cfg.model`, or a copy of it with other parts (see `loradet.config.edits`).
+
+    Raises:
+        FileNotFoundError: the annotation file that tells the number of classes is not there.
+        UserError: the config does not say where it is, or a part of the model does not take what it is given.
+    """
+    try:
+        model = build(model_cfg, "The model")
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{error} {_HINT}") from error
+    except InterpolationToMissingValueError as error:
+        raise UserError(f"{one_line(error)} {_HINT}") from error
+    if not isinstance(model, nn.Module):
+        raise UserError(f"The model cannot be built: the config's `model` makes a {type(model).__name__}, no module.")
+    return model
+
+
+def initial_model(
+    cfg: DictConfig,
+    *,
+    device: str | torch.device = "cpu",
+    metadata: Any = None,
+    initialize: bool = True,
+) -> nn.Module:
+    """A config's model as its training starts: pretrained weights, and `train.init_checkpoint` where there is one.
+
+    Args:
+        cfg: with `model` and `train.init_checkpoint`.
+        device: to put it on.
+        metadata: Detectron2's, of the data to train on; None compares nothing.
+        initialize: whether to load `train.init_checkpoint`.
+
+    Raises:
+        UserError: as `build_model`, `check_classes` and `Checkpointer.load_weights`.
+    """
+    model = _build_for(cfg.model, metadata).to(device)
+    if initialize and cfg.train.get("init_checkpoint"):
+        Checkpointer(model).load_weights(cfg.train.init_checkpoint, strict=False)
+    return model
+
+
+def load_detector(
+    cfg: DictConfig,
+    checkpoint: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    metadata: Any = None,
+    merge: bool = False,
+) -> nn.Module:
+    """A config's detector with trained weights, in eval mode: `load_trained` without what else the checkpoint holds."""
+    return load_trained(cfg, checkpoint, device=device, metadata=metadata, merge=merge)[0]
+
+
+def load_trained(
+    cfg: DictConfig,
+    checkpoint: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    metadata: Any = None,
+    merge: bool = False,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Build a config's detector with trained weights, in eval mode.
+
+    Args:
+        cfg: with `model`, and `train.init_checkpoint` where an adapter's base comes from there.
+        checkpoint: a run's `.pth`, an adapter's `.safetensors`, or a merged `.pth` without LoRA tensors, for which
+            the config's `lora` is left out; also the URIs that Detectron2 knows.
+        device: to put it on.
+        metadata: Detectron2's, of the data to run on; None compares nothing.
+        merge: return a plain model without LoRA layers, whose weights include the deltas.
+
+    Returns:
+        The model, and what the checkpoint holds besides weights ("iteration" …); {} of an adapter.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint, or the annotation file that tells the number of classes.
+        UserError: it is broken, or of another model, or the model is of other classes than the data.
+    """
+    checkpoint = str(checkpoint)
+    model_cfg = cfg.model
+    if "://" not in checkpoint and not Path(checkpoint).is_file():
+        raise MissingFileError(f"Checkpoint {checkpoint} does not exist.")
+    if not checkpoint.endswith(".safetensors") and not _has_lora(checkpoint):
+        model_cfg = without_lora(model_cfg)
+    model = _build_for(model_cfg, metadata)
+    with _errors_alone("fvcore.common.checkpoint"):  # an adapter's base need not be whole
+        more = _load(model, checkpoint, cfg.train.get("init_checkpoint") or "")
+    if merge and any(True for _ in adapter_layers(model)):
+        plain = build_model(without_weights(without_lora(model_cfg)))
+        plain.load_state_dict(merged_state_dict(model))
+        model = plain
+    return model.to(device).eval(), more
+
+
+def _has_lora(checkpoint: str) -> bool:
+    try:
+        names = read_state_dict(resolve(checkpoint))
+    except UserError:
+        return True  # loading it says what is wrong, if anything is
+    return any("lora_" in name.rpartition(".")[2] for name in names)
+
+
+def _load(model: nn.Module, checkpoint: str, init_checkpoint: str) -> dict[str, Any]:
+    """Load a checkpoint strictly, or an adapter file (`.safetensors`) onto the base that it was trained on."""
+    if not checkpoint.endswith(".safetensors"):
+        return Checkpointer(model).load_weights(checkpoint, strict=True)
+    if init_checkpoint:
+        Checkpointer(model).load_weights(init_checkpoint, strict=False)
+    load_adapter(model, checkpoint)
+    return {}
+
+
+def _build_for(model_cfg: DictConfig, metadata: Any) -> nn.Module:
+    if metadata is None:
+        return build_model(model_cfg)
+    # Already here, as far as the config tells: before memory is taken for a wrong number of them.
+    for node, key in ((model_cfg, "model"), (model_cfg.get("roi_heads"), "model.roi_heads")):
+        if _counts_classes(node) and isinstance(node.num_classes, int):
+            _check_num_classes(f"{key}.num_classes", node.num_classes, metadata)
+    model = build_model(model_cfg)
+    check_classes(model, metadata)
+    return model
+
+
+def _counts_classes(node: Any) -> bool:
+    """Whether a part of a config gives the number of classes, in the sense that Detectron2 and loradet have of it."""
+    if not OmegaConf.is_dict(node) or "_target_" not in node or OmegaConf.is_missing(node, "num_classes"):
+        return False
+    target = node._target_
+    target = locate(target) if isinstance(target, str) else target
+    return "num_classes" in node and getattr(target, "__module__", "").startswith(("detectron2.", "loradet."))
+
+
+def check_classes(model: nn.Module, metadata: Any) -> None:
+    """Compare a model's classes with the data's: their number, and a mapping of `categories` if it has one.
+
+    Raises:
+        UserError: they differ.
+    """
+    # R-CNNs have it in their heads.
+    owner, key = model, "model.num_classes"
+    if (heads := getattr(model, "roi_heads", None)) is not None:
+        owner, key = heads, "model.roi_heads.num_classes"
+    if (count := getattr(owner, "num_classes", None)) is not None:
+        _check_num_classes(key, count, metadata)
+    places = metadata.get("thing_dataset_id_to_contiguous_id")
+    if places and (check := getattr(getattr(model, "categories", None), "check", None)):
+        check(sorted(places, key=places.get), metadata.get("thing_classes"))
+
+
+def _check_num_classes(key: str, count: int, metadata: Any) -> None:
+    classes = metadata.get("thing_classes")
+    if classes is not None and count != len(classes):
+        where = metadata.get("json_file") or metadata.get("name")
+        raise UserError(
+            f"{key}={count}, but {where} has {len(classes)} categories: {', '.join(classes)}. "
+            f"Set {key}={len(classes)}, or choose classes by data.classes."
+        )
+
+
+def number_of_classes(model: nn.Module) -> int:
+    """`num_classes` of a detector, or of its `roi_heads`; UserError where there is none."""
+    for owner in (model, getattr(model, "roi_heads", None)):
+        if isinstance(count := getattr(owner, "num_classes", None), int):
+            return count
+    raise UserError(f"{type(model).__name__} does not say its num_classes.")
+
+
+@contextlib.contextmanager
+def _errors_alone(name: str) -> Iterator[None]:
+    """Keep a logger's warnings back: what does not fit is an exception here."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

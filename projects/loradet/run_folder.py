@@ -1,0 +1,119 @@
+"""The files of a run: the one place that knows their names."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from loradet.files import read_json
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, `train.output_dir`.
+
+    Attributes:
+        path: of the folder.
+    """
+
+    path: Path
+
+    CONFIG: ClassVar[str] = "config.yaml"  # resolved
+    LOG: ClassVar[str] = "log.txt"
+    METRICS: ClassVar[str] = "metrics.json"  # a line a logging period
+    EVENTS: ClassVar[str] = "events.out.tfevents.*"  # TensorBoard's
+    RECORD: ClassVar[str] = "run.json"
+    PARAMETERS: ClassVar[str] = "parameters.json"
+    CHECKPOINTS: ClassVar[str] = "model_*.pth"
+    PERIODIC: ClassVar[str] = "model_[0-9]*.pth"
+    BEST: ClassVar[str] = "model_best.pth"
+    FINAL: ClassVar[str] = "model_final.pth"
+    LAST: ClassVar[str] = "last_checkpoint"  # names the checkpoint to go on from
+    ADAPTER: ClassVar[str] = "adapter.safetensors"
+    SPLIT_METRICS: ClassVar[str] = "*_metrics.json"
+    SMOKE_METRICS: ClassVar[str] = "smoke_metrics.json"
+    PREDICTIONS: ClassVar[str] = "coco_instances_results.json"  # in predictions/<split>/
+
+    def __init__(self, path: str | os.PathLike):
+        object.__setattr__(self, "path", Path(path))
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / self.CONFIG
+
+    @property
+    def log(self) -> Path:
+        """What the console showed."""
+        return self.path / self.LOG
+
+    @property
+    def metrics(self) -> Path:
+        """Losses and metrics, a JSON object a line."""
+        return self.path / self.METRICS
+
+    @property
+    def record(self) -> Path:
+        """What the run was, on what it ran, and how it ended."""
+        return self.path / self.RECORD
+
+    @property
+    def parameters(self) -> Path:
+        """What trains."""
+        return self.path / self.PARAMETERS
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best evaluation."""
+        return self.path / self.BEST
+
+    @property
+    def adapter(self) -> Path:
+        """The adapter of those weights."""
+        return self.path / self.ADAPTER
+
+    @property
+    def last(self) -> Path:
+        """Holds the name of the checkpoint to go on from."""
+        return self.path / self.LAST
+
+    @property
+    def predictions_folder(self) -> Path:
+        """Detections, in a folder a split."""
+        return self.path / "predictions"
+
+    def checkpoint(self, iteration: int) -> Path:
+        """The checkpoint that is saved after an iteration, numbered from 0; that of the last one is `FINAL`."""
+        return self.path / f"model_{iteration:07d}.pth"
+
+    def checkpoints(self) -> list[Path]:
+        """All that a run can go on from, by name."""
+        return sorted(path for path in self.path.glob(self.CHECKPOINTS) if path.name != self.BEST)
+
+    def predictions(self, split: str) -> Path:
+        """The detections on a split, as COCO has them."""
+        return self.predictions_folder / split / self.PREDICTIONS
+
+    def split_metrics(self, split: str, *, smoke: bool = False) -> Path:
+        """The metrics of a split, as fractions; a smoke run has one such file."""
+        return self.path / (self.SMOKE_METRICS if smoke else f"{split}_metrics.json")
+
+    def evaluation(self, checkpoint: str | os.PathLike) -> "RunFolder":
+        """Where a later evaluation of a checkpoint leaves its files, so that nothing of the run is replaced."""
+        return RunFolder(self.path / f"eval_{Path(checkpoint).stem}")
+
+    def last_checkpoint(self) -> str | None:
+        """File name of the checkpoint to go on from, or None."""
+        if not self.last.is_file():
+            return None
+        return self.last.read_text(encoding="utf-8", errors="replace").strip() or None
+
+    def read_record(self) -> dict[str, Any]:
+        """The content of `run.json`; empty where there is none.
+
+        Raises:
+            FileError: the file is broken; it is named.
+        """
+        if not self.record.is_file():
+            return {}
+        return read_json(self.record, advice="Delete it if the run does not matter.")

@@ -1,0 +1,215 @@
+"""Builds what a run is made of: model, trainer, hooks, writers; then replaces what an earlier run has left."""
+
+import copy
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import LazyConfig
+from detectron2.engine import create_ddp_model, hooks
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from loradet.adapters import parameter_table
+from loradet.checkpoint import Checkpointer
+from loradet.config.build import build
+from loradet.errors import UserError
+from loradet.evaluation.split import Split
+from loradet.files import write_json
+from loradet.model import initial_model
+from loradet.precision import amp_dtype
+from loradet.run_folder import RunFolder
+from loradet.training.earlier_run import clear_folder
+from loradet.training.hooks import (
+    EvaluateAndKeepBest,
+    KeepCheckpoints,
+    LogMemory,
+    ProgressBar,
+    Stage,
+    StopOnInterrupt,
+    WriteMetrics,
+    at_stage,
+)
+from loradet.training.plan import BatchPlan
+from loradet.training.prepare import Prepared
+from loradet.training.record import RunRecord
+from loradet.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembled:
+    """A run that is ready to go.
+
+    Attributes:
+        prepared: what it was made from.
+        trainer: with all its hooks.
+        checkpointer: of the trainer's model.
+        best: evaluates during training; None without any split.
+        record: not written yet.
+        start_iter: the iteration to begin with.
+        past_ids: of the runs in tracking services that an earlier part reported to, by the writers' keys.
+    """
+
+    prepared: Prepared
+    trainer: Trainer
+    checkpointer: Checkpointer
+    best: EvaluateAndKeepBest | None
+    record: RunRecord
+    start_iter: int
+    past_ids: dict[str, str]
+
+
+def assemble(prepared: Prepared) -> Assembled:
+    """Build model and trainer and load what they start from; only then replace files of an earlier run.
+
+    Raises:
+        UserError: the model cannot be built, nothing trains, or a checkpoint is of another model.
+    """
+    cfg, folder = prepared.cfg, prepared.folder
+    model = initial_model(cfg, device=prepared.device, metadata=prepared.metadata, initialize=not prepared.resume)
+    trainer = build_trainer(cfg, model, prepared.loader, prepared.plan, folder.path)
+    checkpointer = Checkpointer(model, folder.path, trainer=trainer)
+    record = RunRecord(folder.path)
+    best = _register_hooks(prepared, trainer, checkpointer, record)
+    start_iter = _restore(prepared, checkpointer, trainer) if prepared.resume else 0
+    # What was given fits together.
+    past_ids = folder.read_record().get("run_ids", {}) if prepared.resume else {}
+    if comm.is_main_process():
+        _take_over_folder(prepared, model, start_iter)
+        _register_writers(prepared, trainer, best, start_iter)
+    comm.synchronize()
+    return Assembled(
+        prepared=prepared,
+        trainer=trainer,
+        checkpointer=checkpointer,
+        best=best,
+        record=record,
+        start_iter=start_iter,
+        past_ids=past_ids,
+    )
+
+
+def build_trainer(cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPlan, output_dir: Path) -> Trainer:
+    """The trainer that `cfg.train` describes, without hooks; several processes wrap the model in DDP.
+
+    Raises:
+        UserError: every parameter is frozen.
+    """
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError("Nothing trains: every parameter of the model is frozen.")
+    node = copy.deepcopy(cfg.optimizer)
+    node.params.model = model
+    train = cfg.train
+    device = next(model.parameters()).device
+    return Trainer(
+        # The embedded and the installed function both choose a CUDA device where none is given.
+        create_ddp_model(model, device_ids=[device] if device.type == "cuda" else None, **train.ddp),
+        loader,
+        build(node, "optimizer"),
+        accumulate=plan.accumulate,
+        amp_dtype=amp_dtype(train.amp.dtype, device) if train.amp.enabled else None,
+        clip_norm=train.clip_grad.max_norm,
+        clip_norm_type=train.clip_grad.norm_type,
+        ema_decay=train.ema.decay if train.ema.enabled else None,
+        output_dir=output_dir,
+    )
+
+
+def _register_hooks(
+    prepared: Prepared, trainer: Trainer, checkpointer: Checkpointer, record: RunRecord
+) -> EvaluateAndKeepBest | None:
+    """Those of every process; each has its turn at its own stage."""
+    cfg, train = prepared.cfg, prepared.cfg.train
+    best = None
+    if prepared.splits:
+        first = next(iter(prepared.splits.values()))
+        best = EvaluateAndKeepBest(
+            prepared.schedule.eval_period,
+            lambda: evaluate(first, trainer),
+            checkpointer,
+            metric=train.best.metric,
+            mode=train.best.mode,
+            patience=train.early_stopping.patience if train.early_stopping.enabled else None,
+            min_delta=train.early_stopping.min_delta,
+        )
+
+    def on_save() -> None:
+        record.update(iteration=trainer.iter)
+        if prepared.upload is not None:
+            prepared.upload.checkpoint_saved()
+
+    period, kept = prepared.schedule.checkpoint_period, train.checkpointer.max_to_keep
+    trainer.register_hooks(
+        [
+            StopOnInterrupt(),
+            at_stage(Stage.TIME, hooks.IterationTimer(warmup_iter=0)),
+            at_stage(Stage.RATE, hooks.LRScheduler(scheduler=build(cfg.lr_multiplier, "lr_multiplier"))),
+            LogMemory(train.log_period),
+            best,
+            KeepCheckpoints(checkpointer, period, kept, on_save=on_save),
+            ProgressBar(),
+        ]
+    )
+    return best
+
+
+def evaluate(split: Split, trainer: Trainer) -> dict[str, Any]:
+    """The results of the weights that the trainer has now."""
+    return split.evaluate(trainer.module, trainer.output_dir)
+
+
+def _restore(prepared: Prepared, checkpointer: Checkpointer, trainer: Trainer) -> int:
+    """Load the last checkpoint; returns the iteration to go on with."""
+    folder = prepared.folder
+    if folder.read_record().get("config_sha256") not in (None, prepared.identity):
+        logger.warning("The config differs from the one that the run in %s began with.", folder.path)
+    checkpointer.resume()
+    logger.info("Resumed from %s.", folder.path / (folder.last_checkpoint() or ""))
+    return trainer.iter + 1
+
+
+def _take_over_folder(prepared: Prepared, model: nn.Module, start_iter: int) -> None:
+    """Put this run's config and parameters where those of an earlier one were, and clear what it has left."""
+    folder = prepared.folder
+    if prepared.upload is not None:
+        prepared.upload.create(prepared.identity, resume=prepared.resume)
+    config = _write_config(prepared.cfg, folder.path)
+    if prepared.is_held:
+        clear_folder(folder.path, keep_before=start_iter)
+    config.replace(folder.config)
+    table = parameter_table(model)
+    logger.info("What trains:\n%s", table)
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    write_json(folder.parameters, {**table.to_dict(), "trainable_names": trainable})
+
+
+def _write_config(cfg: DictConfig, folder: Path) -> Path:
+    """The resolved config, under a temporary name."""
+    resolved = copy.deepcopy(cfg)
+    OmegaConf.resolve(resolved)
+    temporary = folder / f".{RunFolder.CONFIG}"
+    LazyConfig.save(resolved, str(temporary))
+    if not temporary.is_file():
+        raise UserError("The config holds an object that YAML cannot hold; use importable functions and plain values.")
+    return temporary
+
+
+def _register_writers(prepared: Prepared, trainer: Trainer, best: EvaluateAndKeepBest | None, start_iter: int) -> None:
+    """Those of the main process: console, metrics.json, TensorBoard, tracking services, the Hub."""
+    folder = prepared.folder
+    writers: list[EventWriter] = [
+        CommonMetricPrinter(prepared.schedule.max_iter),
+        JSONWriter(str(folder.metrics)),
+        # TensorBoard then forgets what a killed run wrote after its last checkpoint.
+        TensorboardXWriter(str(folder.path), purge_step=start_iter or None),
+        *prepared.trackers,
+    ]
+    writing = WriteMetrics(writers, period=prepared.cfg.train.log_period)
+    if best is not None:
+        best.on_evaluated = writing.write_evaluation
+    trainer.register_hooks([writing, prepared.upload])

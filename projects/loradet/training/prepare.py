@@ -1,0 +1,178 @@
+"""What a run does before its model is built: it looks at its folder, its data and what it is asked for."""
+
+import copy
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+from omegaconf import DictConfig
+
+from loradet.config.initial_weights import check_start, initial_weights
+from loradet.datasets.loader import TrainLoader
+from loradet.errors import UserError
+from loradet.evaluation.split import Split, build_splits
+from loradet.evaluation.splits import dataset_metadata, instantiate_loader, load_dataset
+from loradet.run_folder import RunFolder
+from loradet.training import record
+from loradet.training.earlier_run import describe_data, is_finished, refuse_other_run
+from loradet.training.hub import HubUpload
+from loradet.training.plan import BatchPlan, iterations, plan_batch
+from loradet.training.setup import setup_process
+from loradet.training.writers import RunWriter, run_writers
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Schedule:
+    """Durations of a run in iterations, worked out of `cfg.train`."""
+
+    max_iter: int
+    eval_period: int
+    checkpoint_period: int
+    iterations_per_epoch: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a run knows before its model is built.
+
+    Attributes:
+        cfg: made consistent.
+        folder: of the run.
+        device: to train on.
+        is_held: whether the folder holds a run (this one, or one to replace).
+        resume: whether a checkpoint of it is gone on from.
+        identity: hash of the config.
+        plan: of a batch.
+        loader: of the training images.
+        metadata: Detectron2's, of the training data.
+        splits: to evaluate on, by name; the first is evaluated during training.
+        schedule: durations in iterations.
+        data: what `describe_data` says.
+        trackers: writers to tracking services.
+        upload: to the Hub, or None.
+    """
+
+    cfg: DictConfig
+    folder: RunFolder
+    device: torch.device
+    is_held: bool
+    resume: bool
+    identity: str
+    plan: BatchPlan
+    loader: Any
+    metadata: Any
+    splits: dict[str, Split]
+    schedule: Schedule
+    data: dict[str, dict[str, Any]]
+    trackers: list[RunWriter]
+    upload: HubUpload | None
+
+
+def prepare(cfg: DictConfig, *, resume: bool) -> Prepared | None:
+    """Check what `cfg` asks for against the folder and the data; None where the run is finished already.
+
+    Nothing of an earlier run is replaced.
+
+    Args:
+        cfg: complete; made consistent in place.
+        resume: go on from the folder's last checkpoint, or start where there is none.
+
+    Raises:
+        FileNotFoundError: a file of weights is not there.
+        UserError: the folder holds another run, or the config and the data do not fit together.
+    """
+    folder = RunFolder(cfg.train.output_dir)
+    fresh = not resume or folder.last_checkpoint() is None
+    check_start(cfg, fresh=fresh)
+    is_held = refuse_other_run(folder.path, resume, cfg.train.overwrite)
+    if resume and cfg.train.seed < 0:
+        cfg.train.seed = folder.read_record().get("seed", cfg.train.seed)
+    device = setup_process(cfg, folder.path)
+    if fresh and initial_weights(cfg):
+        logger.warning("Nothing of the model is pretrained: what is frozen of it stays random.")
+    identity = record.run_identity(cfg, folder.path)
+    plan = plan_batch(
+        cfg.dataloader.train.total_batch_size,
+        comm.get_world_size(),
+        cfg.train.accumulate,
+        cfg.train.max_batch_per_gpu,
+    )
+    loader = build_loader(cfg, plan)
+    metadata, splits = dataset_metadata(cfg, "train"), build_splits(cfg)
+    check_splits(metadata, splits.values())
+    schedule = _resolve_schedule(cfg, loader, plan.total)
+    data = describe_data({"train": metadata} | {name: split.metadata for name, split in splits.items()})
+    if resume and is_finished(folder.path, identity, data):
+        return None
+    return Prepared(
+        cfg=cfg,
+        folder=folder,
+        device=device,
+        is_held=is_held,
+        resume=resume and folder.last_checkpoint() is not None,
+        identity=identity,
+        plan=plan,
+        loader=loader,
+        metadata=metadata,
+        splits=splits,
+        schedule=schedule,
+        data=data,
+        trackers=run_writers(cfg.train),
+        upload=HubUpload(folder=folder.path, **cfg.train.hub) if cfg.train.hub.repo_id is not None else None,
+    )
+
+
+def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:
+    """The config's training loader for `plan`."""
+    node = copy.deepcopy(cfg.dataloader.train)
+    node.total_batch_size = plan.per_forward * plan.world_size
+    loader = instantiate_loader(node, "dataloader.train")
+    logger.info(
+        "%d images a step: %d processes x %d micro-batches x %d images.",
+        plan.total,
+        plan.world_size,
+        plan.accumulate,
+        plan.per_forward,
+    )
+    return loader
+
+
+def check_splits(metadata: Any, splits: Iterable[Split]) -> None:
+    """Raise UserError unless every split has the classes of the training data, and these know all of them.
+
+    Args:
+        metadata: of the training data.
+        splits: to evaluate on.
+    """
+    if absent := metadata.get("absent_classes"):
+        raise UserError(f"There would be nothing to learn of a class: {absent}.")
+    classes = metadata.get("thing_classes")
+    for split in splits:
+        if None not in (classes, split.classes) and split.classes != list(classes):
+            raise UserError(f"The classes of train and {split.name} differ: {classes} and {split.classes}.")
+
+
+def _resolve_schedule(cfg: DictConfig, loader: Any, total_batch_size: int) -> Schedule:
+    train = cfg.train
+    per_epoch = None
+    if isinstance(loader, TrainLoader):
+        per_epoch = math.ceil(loader.num_images / total_batch_size)
+    elif any(isinstance(d, str) for d in (train.max_iter, train.eval_period, train.checkpointer.period)):
+        images = load_dataset(cfg, "train")
+        per_epoch = None if images is None else math.ceil(len(images) / total_batch_size)
+    max_iter = iterations(train.max_iter, per_epoch, "train.max_iter")
+    schedule = Schedule(
+        max_iter,
+        iterations(train.eval_period, per_epoch, "train.eval_period"),
+        iterations(train.checkpointer.period, per_epoch, "train.checkpointer.period"),
+        per_epoch,
+    )
+    cfg.train.max_iter = max_iter
+    logger.info("%s iterations an epoch, %d in all.", per_epoch or "An unknown number of", max_iter)
+    return schedule
