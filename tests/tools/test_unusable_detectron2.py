@@ -72,6 +72,7 @@ def test_an_installed_one(tmp_path, tool, state):
         "__init__.py": "__version__ = '0.1'\n",
         "config/__init__.py": CONFIG_PACKAGE[state],
         "checkpoint.py": "import detectron2.config\n",
+        "utils/__init__.py": "import detectron2.config\n",
         "_C.py": f"raise ImportError({SYMBOL!r})\n",
     }.items():
         (package / name).parent.mkdir(exist_ok=True)
