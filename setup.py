@@ -29,6 +29,7 @@ setup(
         "pyyaml>=6",
         "huggingface-hub>=0.34",
         "cloudpickle",
+        "msgspec>=0.19",
         "pycocotools>=2.0.8",
         "numpy>=1.26",
         "scipy>=1.11",

@@ -32,7 +32,7 @@ def main() -> None:
     try:
         import loradet  # noqa: F401
         from loradet.errors import errors_in_one_line
-        from loradet.evaluation.calibration_files import MAIN, bootstrap_files, calibrate_files
+        from loradet.evaluation.calibration_files import bootstrap_files, calibrate_files
         from loradet.evaluation.calibration_report import CalibrationSettings
         from loradet.evaluation.calibration_tables import calibration_tables, interval_table
         from loradet.evaluation.numbering import annotations_of
@@ -64,7 +64,7 @@ def main() -> None:
                     progress=lambda _: bar.update(),
                 )
             for kind, intervals in found.items():
-                print("\n" + interval_table({name: intervals[name] for name in MAIN}, kind))
+                print("\n" + interval_table({name: one for name, one in intervals.items() if "/" not in name}, kind))
     print(f"\nWritten to {arguments.output}")
 
 

@@ -1,27 +1,25 @@
-"""What counts as a usable box, and how large an image is: shared by readers, checks and summaries."""
+"""What counts as a box, and how large an image is."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 _ORIENTATION = 274  # EXIF tag; values 5 to 8 turn the image by a quarter
 
 
-def parse_xywh(value: Any) -> tuple[float, float, float, float] | None:
-    """The four finite numbers of a COCO box (x, y, width, height), or None where it is none."""
-    if not isinstance(value, (list, tuple)) or len(value) != 4:
-        return None
-    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in value):
-        return None
-    return tuple(float(number) for number in value)
+def has_sides(box: Sequence[float]) -> bool:
+    """Whether a box XYWH has an area: sides that are positive, and not lost beside their coordinates' rounding.
 
-
-def is_usable(value: Any) -> bool:
-    """Whether a COCO box is finite and has an area."""
-    box = parse_xywh(value)
-    return box is not None and box[2] > 0 and box[3] > 0
+    The same for many boxes is `loradet.datasets.annotations.table.has_area`.
+    """
+    x, y, width, height = box
+    return (
+        width > 1e4 * math.ulp(abs(x) + abs(width))
+        and height > 1e4 * math.ulp(abs(y) + abs(height))
+        and width * height > 0
+    )
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

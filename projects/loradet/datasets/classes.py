@@ -3,31 +3,30 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loradet.datasets.files import PathLike, read_coco
+from loradet.datasets.annotations import Category, read_annotations
+from loradet.datasets.annotations.table import find_heading
+from loradet.datasets.annotations.values import as_name, as_whole
+from loradet.datasets.files import PathLike
 
 
 def real_categories(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The categories of a COCO file, less an empty heading above all the others.
+    """The categories of a COCO file's content as written, less an empty heading above all the others.
 
-    Roboflow's exports begin with such a one: id 0, the name of the project (often that of a class too), the
-    `supercategory` of all others and itself in none, no annotation. A category that has an annotation always counts.
+    See `AnnotationFile.classes`, which says the same of a file that was read.
     """
-    categories = content["categories"]
-    annotated = {ann.get("category_id") for ann in content["annotations"]}
-    for heading in categories:
-        others = [entry for entry in categories if entry is not heading]
-        if heading.get("name") is None or heading.get("id") in annotated or not others:
-            continue
-        if heading.get("supercategory") not in (None, "", "none"):  # a class that gave its name to a group
-            continue
-        if all(entry.get("supercategory") == heading["name"] for entry in others):
-            return others
-    return categories
+    entries = content["categories"]
+    annotated = {as_whole(entry.get("category_id")) for entry in content["annotations"]}
+    categories = tuple(
+        Category(as_whole(entry.get("id")), as_name(entry.get("name")), as_name(entry.get("supercategory")))
+        for entry in entries
+    )
+    heading = find_heading(categories, annotated)
+    return [entry for entry, category in zip(entries, categories) if category is not heading]
 
 
 def count_classes(json_file: PathLike, classes: Sequence[str] | None = None) -> int:
     """How many classes a model of this data needs: those that are named, else the file's categories.
 
-    An empty heading above all other categories is none; see `real_categories`.
+    An empty heading above all other categories is none; see `AnnotationFile.classes`.
     """
-    return len(real_categories(read_coco(json_file))) if classes is None else len(classes)
+    return len(read_annotations(json_file).classes) if classes is None else len(classes)

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from loradet.errors import MissingFileError, UserError
 from loradet.files import atomic_open
 
 PathLike = str | os.PathLike[str]
@@ -16,11 +17,11 @@ def expand(path: PathLike) -> Path:
     """The path with `~` and `$VARS` filled in.
 
     Raises:
-        FileNotFoundError: a variable is not set.
+        MissingFileError: a variable is not set.
     """
     text = os.path.expandvars(Path(path).expanduser())
     if "$" in text:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{os.fspath(path)!r} names an environment variable that is not set: export it, or write the path out."
         )
     return Path(text)
@@ -67,6 +68,11 @@ def fingerprint(*parts: object) -> str:
     return digest.hexdigest()[:16]
 
 
+def fingerprint_of_bytes(data: bytes) -> str:
+    """`fingerprint` of a file that holds these bytes."""
+    return hashlib.sha256(hashlib.sha256(data).digest() + b"\0").hexdigest()[:16]
+
+
 _HAS_FILE_DIGEST = hasattr(hashlib, "file_digest")  # Python 3.11
 
 
@@ -87,36 +93,22 @@ def write_coco(path: PathLike, content: dict[str, Any]) -> Path:
 
 
 def refuse_overwrite(source: PathLike, target: PathLike) -> Path:
-    """The expanded target; ValueError where it is the source file itself."""
+    """The expanded target; UserError where it is the source file itself."""
     target = expand(target)
     if target.resolve() == expand(source).resolve():
-        raise ValueError(f"{target} is the input itself: give another file for the result.")
+        raise UserError(f"{target} is the input itself: give another file for the result.")
     return target
 
 
 def read_coco(json_file: PathLike) -> dict[str, Any]:
-    """The content of a COCO instances file; `images`, `annotations` and `categories` are lists of objects.
+    """The whole content of a COCO instances file, as it is written; for tools that write it again.
+
+    What it means is read by `loradet.datasets.annotations.read_annotations`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not JSON, or not COCO instances; names the file and what is missing.
+        MissingFileError: there is no such file.
+        UserError: not JSON, or not COCO instances; names the file and what is missing.
     """
-    path = expand(json_file)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"No annotation file at {path}. Expected a COCO instances JSON (images, annotations, categories)."
-        )
-    try:
-        content = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}). Expected a COCO instances file.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a COCO instances object.")
-    for key in ("images", "annotations", "categories"):
-        entries = content.get(key)
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            state = "missing" if key not in content else "not a list of objects"
-            raise ValueError(
-                f"{path}: '{key}' is {state}; a COCO instances file has images, annotations and categories."
-            )
-    return content
+    from loradet.datasets.annotations.content import read_content
+
+    return read_content(expand(json_file))

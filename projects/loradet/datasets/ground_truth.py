@@ -1,67 +1,85 @@
 """The COCO file that detections are evaluated against: the user's own where it suits, else a cached copy."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from loradet.datasets.boxes import is_usable
-from loradet.datasets.classes import real_categories
+import numpy as np
+
+from loradet.datasets.annotations import AnnotationFile
 from loradet.datasets.files import cache_dir, fingerprint, write_coco
-from loradet.datasets.provenance import says_synthetic
+
+# Part of every copy's name: what an older reader made of a file is not taken for what this one makes.
+_VERSION = "2"
 
 
-def ground_truth(content: dict[str, Any], json_file: Path, classes: Sequence[str]) -> tuple[Path, dict[int, int]]:
+def ground_truth(
+    file: AnnotationFile, classes: Sequence[str], evaluated: np.ndarray | None = None
+) -> tuple[Path, dict[int, int]]:
     """The file for COCOEvaluator, and its category ids -> contiguous ids.
 
     COCOEvaluator gives that file to pycocotools, which takes every category of it, by ascending id, for the
     classes in their order, and needs an area and an id other than 0 for every annotation. A file that differs
-    (classes left out, in another order, or absent; boxes without area; annotations of unknown images) is
-    evaluated by a copy of it.
+    (classes left out, in another order, or absent; values that the reader converted; boxes without area; annotations
+    of unknown images; images left out) is evaluated by a copy of it.
 
     Args:
-        content: of the file; category ids and names distinct, image ids distinct.
-        json_file: where it was read from.
+        file: what was read.
         classes: names in contiguous order.
+        evaluated: (N,) bool: the images that are; None: all.
     """
-    old_ids = {str(category["name"]): category["id"] for category in real_categories(content)}
+    old_ids = {category.name: category.id for category in file.classes}
     new_ids = _ascending_ids([old_ids.get(name) for name in classes], max(old_ids.values()))
     renumbered = {old_ids[name]: new for name, new in zip(classes, new_ids) if name in old_ids}
     contiguous = {number: place for place, number in enumerate(new_ids)}
 
-    images = {image["id"] for image in content["images"]}
-    kept = [
-        ann
-        for ann in content["annotations"]
-        if ann.get("category_id") in renumbered and ann.get("image_id") in images and is_usable(ann.get("bbox"))
-    ]
-    numbered = all(ann.get("id") for ann in kept) and len({ann["id"] for ann in kept}) == len(kept)
-    complete = all(_has_area(ann) and ann.get("iscrowd") in (0, 1) for ann in kept)
-    same_ids = sorted(category["id"] for category in content["categories"]) == new_ids
+    boxes = file.boxes
+    category_ids = np.array([renumbered.get(category.id, 0) for category in file.categories] + [0], np.int64)
+    chosen = np.array([category.id in renumbered for category in file.categories] + [False], bool)
+    listed = np.ones(len(file.images), bool) if evaluated is None else evaluated
+    kept = boxes.known & chosen[boxes.category] & np.append(listed, False)[boxes.image]
+    same_ids = sorted(category.id for category in file.categories) == new_ids
     same_order = all(old == new for old, new in renumbered.items())
-    if same_ids and same_order and numbered and complete and len(kept) == len(content["annotations"]):
-        return json_file, contiguous
+    if file.plain and same_ids and same_order and kept.all() and listed.all():
+        return file.path, contiguous
 
-    copy = cache_dir("coco") / f"{json_file.stem}_{fingerprint(json_file, tuple(classes))}.json"
+    key = fingerprint(_VERSION, file.fingerprint, tuple(classes), np.packbits(listed).tobytes(), len(listed))
+    copy = cache_dir("coco") / f"{file.path.stem}_{key}.json"
     if not copy.is_file():
+        images, rows = file.images, np.flatnonzero(kept)
+        columns = zip(
+            boxes.ids[rows].tolist(),
+            boxes.image[rows].tolist(),
+            category_ids[boxes.category[rows]].tolist(),
+            boxes.xywh[rows].tolist(),
+            boxes.area[rows].tolist(),
+            boxes.crowd[rows].tolist(),
+        )
         write_coco(
             copy,
             {
                 "info": {
-                    "description": f"ground truth for evaluation, made from {json_file}",
-                    "synthetic": says_synthetic(content),
+                    "description": f"ground truth for evaluation, made from {file.path}",
+                    "synthetic": file.synthetic,
                 },
-                "images": content["images"],
+                "images": [
+                    {
+                        "id": images.ids[position],
+                        "file_name": images.file_names[position],
+                        "width": int(images.widths[position]),
+                        "height": int(images.heights[position]),
+                    }
+                    for position in np.flatnonzero(listed).tolist()
+                ],
                 "annotations": [
                     {
-                        "id": ann["id"] if numbered else position,
-                        "image_id": ann["image_id"],
-                        "category_id": renumbered[ann["category_id"]],
-                        "bbox": ann["bbox"],
-                        "area": ann["area"] if _has_area(ann) else ann["bbox"][2] * ann["bbox"][3],
-                        "iscrowd": int(bool(ann.get("iscrowd", 0))),
+                        "id": number,
+                        "image_id": images.ids[image],
+                        "category_id": category_id,
+                        "bbox": box,
+                        "area": area,
+                        "iscrowd": int(crowd),
                     }
-                    for position, ann in enumerate(kept, start=1)
+                    for number, image, category_id, box, area, crowd in columns
                 ],
                 "categories": [{"id": number, "name": name} for number, name in zip(new_ids, classes)],
             },
@@ -73,8 +91,3 @@ def _ascending_ids(ids: list[int | None], highest: int) -> list[int]:
     """The same ids, fresh ones for the absent, if they ascend; else 1..K."""
     filled = [highest + 1 + place if number is None else number for place, number in enumerate(ids)]
     return filled if filled == sorted(filled) else list(range(1, len(ids) + 1))
-
-
-def _has_area(annotation: dict[str, Any]) -> bool:
-    area = annotation.get("area")
-    return isinstance(area, (int, float)) and math.isfinite(area)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from loradet.datasets.files import PathLike, read_coco
+from loradet.datasets.annotations import read_annotations
+from loradet.datasets.files import PathLike
 
 
 def says_synthetic(content: Mapping[str, Any]) -> bool:
@@ -13,5 +14,5 @@ def says_synthetic(content: Mapping[str, Any]) -> bool:
 
 
 def is_synthetic(json_file: PathLike) -> bool:
-    """The same for a file. Raises what `read_coco` raises."""
-    return says_synthetic(read_coco(json_file))
+    """The same for a file. Raises what `read_annotations` raises."""
+    return read_annotations(json_file).synthetic

@@ -4,8 +4,12 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from loradet.datasets.boxes import is_usable
-from loradet.datasets.files import PathLike, read_coco, refuse_overwrite, write_coco
+import numpy as np
+
+from loradet.datasets.annotations import AnnotationFile, read_annotations
+from loradet.datasets.annotations.content import without_nan
+from loradet.datasets.files import PathLike, expand, read_coco, refuse_overwrite, write_coco
+from loradet.errors import UserError
 
 
 def make_subset(
@@ -24,33 +28,37 @@ def make_subset(
         include_empty: also draw images without any usable box; by default only those with one.
 
     Returns:
-        The content written, sorted by id.
+        The content written, entries as they are in the input, sorted by id.
 
     Raises:
-        FileNotFoundError, ValueError: broken input, repeated image ids, fewer than `count` images to choose.
+        MissingFileError, UserError: broken input (see `read_annotations`), fewer than `count` images to choose.
     """
     output = refuse_overwrite(json_file, output)
-    content = read_coco(json_file)
-    images = {image.get("id"): image for image in content["images"]}
-    if len(images) < len(content["images"]) or None in images:
-        raise ValueError(
-            f"{json_file}: image ids are missing or repeated. Repair it first: tools/datasets.py check --fix."
-        )
-    filled = {
-        ann.get("image_id")
-        for ann in content["annotations"]
-        if is_usable(ann.get("bbox")) and not ann.get("iscrowd", 0)
-    }
-    candidates = list(images) if include_empty else [number for number in images if number in filled]
+    file = read_annotations(json_file)
+    ids = np.array(file.images.ids, object)
+    candidates = list(ids) if include_empty else list(ids[images_with_boxes(file)])
     if not 0 < count <= len(candidates):
         kind = "images" if include_empty else "images with boxes (empty ones are drawn too if asked)"
-        raise ValueError(f"count={count}: {json_file} has {len(candidates)} {kind}; expected 1 to {len(candidates)}.")
+        raise UserError(f"count={count}: {json_file} has {len(candidates)} {kind}; expected 1 to {len(candidates)}.")
     chosen = choose_ids(candidates, count, seed)
+    images = sorted((number, position) for position, number in enumerate(file.images.ids) if number in chosen)
+    positions = {position for _, position in images}
+    rows = [row for row, position in enumerate(file.boxes.image.tolist()) if position in positions]
+    content = read_coco(expand(json_file))
     subset = {key: value for key, value in content.items() if key not in ("images", "annotations")}
-    subset["images"] = sorted((images[number] for number in chosen), key=_by_id)
-    subset["annotations"] = sorted((ann for ann in content["annotations"] if ann.get("image_id") in chosen), key=_by_id)
+    subset["images"] = [content["images"][position] for _, position in images]
+    subset["annotations"] = [content["annotations"][row] for row in sorted(rows, key=file.boxes.ids.__getitem__)]
+    if not file.plain:
+        subset = without_nan(subset)
     write_coco(output, subset)
     return subset
+
+
+def images_with_boxes(file: AnnotationFile) -> np.ndarray:
+    """(N,) bool: images with a box to find, of any category that is listed or not."""
+    boxes, found = file.boxes, np.zeros(len(file.images) + 1, bool)
+    found[boxes.image[boxes.usable & ~boxes.crowd]] = True
+    return found[:-1]
 
 
 def choose_ids(image_ids: Iterable[Any], count: int, seed: int = 0) -> set[Any]:
@@ -60,8 +68,3 @@ def choose_ids(image_ids: Iterable[Any], count: int, seed: int = 0) -> set[Any]:
 
 def _rank(seed: int, image_id: Any) -> bytes:
     return hashlib.sha256(f"{seed}:{image_id!r}".encode()).digest()
-
-
-def _by_id(entry: dict[str, Any]) -> tuple[str, Any]:
-    number = entry.get("id")
-    return type(number).__name__, number if number is not None else 0

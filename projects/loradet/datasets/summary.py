@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from loradet.datasets.boxes import is_usable
-from loradet.datasets.classes import real_categories
-from loradet.datasets.files import PathLike, expand, read_coco
+from loradet.datasets.annotations import AnnotationFile, read_annotations
+from loradet.datasets.files import PathLike, expand
 
 SMALL, MEDIUM = 32.0, 96.0  # COCO's limits, square roots of areas in pixels
 
@@ -16,54 +15,48 @@ def summarize(json_file: PathLike, png: PathLike | None = None) -> str:
     """Text table of a COCO file; with `png`, class and box-size histograms are drawn too.
 
     Sizes are square roots of box areas in pixels, with COCO's limits: small < 32, large >= 96. Crowd boxes
-    and boxes without area are counted apart.
+    (also those that say `ignore`) and boxes without area are counted apart.
 
     Raises:
-        FileNotFoundError, ValueError: missing or broken file.
+        MissingFileError, UserError: missing or broken file (see `read_annotations`).
     """
-    content = read_coco(json_file)
-    boxes = [ann for ann in content["annotations"] if is_usable(ann.get("bbox")) and not ann.get("iscrowd", 0)]
-    crowds = sum(bool(ann.get("iscrowd", 0)) for ann in content["annotations"])
-    sizes = _sizes_by_class(content, boxes)
+    file = read_annotations(json_file)
+    boxes = file.boxes
+    counted = boxes.usable & ~boxes.crowd
+    sizes = np.sqrt(np.maximum(boxes.xywh[:, 2] * boxes.xywh[:, 3], 0.0))
+    places = {one.id: place for place, one in enumerate(file.categories)}
+    rows = [(one.id, one.name, counted & (boxes.category == places[one.id])) for one in file.classes]
+    if (unknown := counted & (boxes.category < 0)).any():
+        rows.append(("?", "not listed", unknown))
     if png is not None:
-        _draw(sizes, expand(json_file).name, expand(png))
-    return "\n".join([_head(json_file, content, boxes, crowds), "", _table(boxes, sizes)])
+        _draw({(number, name): sizes[which] for number, name, which in rows}, expand(json_file).name, expand(png))
+    return "\n".join([_head(json_file, file, counted), "", _table(file, rows, sizes)])
 
 
-def _sizes_by_class(content: dict[str, Any], boxes: list[dict]) -> dict[Any, np.ndarray]:
-    """Box sizes in pixels by category id, in the order of ids; ids without a category come last."""
-    known = sorted((category.get("id") for category in real_categories(content)), key=str)
-    known.sort(key=lambda number: (not isinstance(number, int), number if isinstance(number, int) else 0))
-    found: dict[Any, list[float]] = {number: [] for number in known}
-    for ann in boxes:
-        found.setdefault(ann.get("category_id"), []).append(float(np.sqrt(ann["bbox"][2] * ann["bbox"][3])))
-    names = {category.get("id"): str(category.get("name")) for category in content["categories"]}
-    return {(number, names.get(number, "?")): np.array(values) for number, values in found.items()}
-
-
-def _head(json_file: PathLike, content: dict[str, Any], boxes: list[dict], crowds: int) -> str:
-    filled = {ann.get("image_id") for ann in boxes}
-    empty = sum(image.get("id") not in filled for image in content["images"])
-    shapes = {(image.get("width"), image.get("height")) for image in content["images"]}
-    widest = " / ".join(f"{width}x{height}" for width, height in sorted(shapes, key=str)[:3])
-    broken = len(content["annotations"]) - len(boxes) - crowds
+def _head(json_file: PathLike, file: AnnotationFile, counted: np.ndarray) -> str:
+    boxes = file.boxes
+    filled = np.unique(boxes.image[counted & (boxes.image >= 0)])
+    shapes = set(zip(file.images.widths.tolist(), file.images.heights.tolist()))
+    widest = " / ".join(f"{width}x{height}" for width, height in sorted(shapes)[:3])
+    crowds = int(boxes.crowd.sum())
+    broken = int((~boxes.usable & ~boxes.crowd).sum())
     return (
-        f"{json_file}: {len(content['images'])} images ({empty} without boxes), {len(boxes)} boxes, "
-        f"{crowds} crowd boxes, {broken} broken boxes\n"
+        f"{json_file}: {len(file.images)} images ({len(file.images) - len(filled)} without boxes), "
+        f"{int(counted.sum())} boxes, {crowds} crowd boxes, {broken} broken boxes\n"
         f"image sizes: {len(shapes)} ({widest}{' …' if len(shapes) > 3 else ''})"
     )
 
 
-def _table(boxes: list[dict], sizes: dict[Any, np.ndarray]) -> str:
+def _table(file: AnnotationFile, rows: list[tuple], sizes: np.ndarray) -> str:
     from tabulate import tabulate
 
-    images: dict[Any, set] = {}
-    for ann in boxes:
-        images.setdefault(ann.get("category_id"), set()).add(ann.get("image_id"))
-    everything = np.concatenate(list(sizes.values())) if sizes else np.array([])
-    rows = [[number, name, len(images.get(number, ())), *_row(values)] for (number, name), values in sizes.items()]
-    rows.append(["", "all", len(set().union(*images.values())), *_row(everything)])
-    return tabulate(rows, ["id", "class", "images", "boxes", "small", "medium", "large", "median size"], floatfmt=".1f")
+    image = file.boxes.image
+    counts = [len(np.unique(image[which])) for _, _, which in rows]
+    lines = [[number, name, count, *_row(sizes[which])] for (number, name, which), count in zip(rows, counts)]
+    everything = np.logical_or.reduce([which for *_, which in rows]) if rows else np.zeros(len(sizes), bool)
+    lines.append(["", "all", len(np.unique(image[everything])), *_row(sizes[everything])])
+    header = ["id", "class", "images", "boxes", "small", "medium", "large", "median size"]
+    return tabulate(lines, header, floatfmt=".1f")
 
 
 def _row(values: np.ndarray) -> list:

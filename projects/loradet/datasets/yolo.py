@@ -19,6 +19,7 @@ from loradet.datasets.file_cache import FaultyFileError, FileCache, stamp
 from loradet.datasets.files import PathLike, cache_dir, expand, fingerprint, write_coco
 from loradet.datasets.yolo_description import YoloSplit, coco_head, find_description, label_file, read_split
 from loradet.datasets.yolo_labels import read_labels
+from loradet.errors import UserError
 from loradet.files import atomic_open
 from loradet.locking import file_lock
 
@@ -129,7 +130,7 @@ class _Files:
 
 def _choose(files: _Files, data: YoloSplit, count: int) -> _Files:
     if count < 1:
-        raise ValueError(f"max_images={count}: expected at least 1.")
+        raise UserError(f"max_images={count}: expected at least 1.")
 
     def rank(image: str) -> tuple[bool, str]:
         size, _ = files.labels.get(label_file(image), (0, 0))
@@ -155,7 +156,7 @@ def _read(
     )
     faults += wrong_images + wrong_labels
     if faults:
-        raise ValueError(_report(where, faults, _beside(caches, ".faults.txt")))
+        raise UserError(_report(where, faults, _beside(caches, ".faults.txt")))
     return sizes, boxes
 
 

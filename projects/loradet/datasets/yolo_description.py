@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loradet.datasets.annotations.values import as_whole
 from loradet.datasets.files import PathLike, expand
+from loradet.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +79,12 @@ def find_description(data_yaml: PathLike) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise FileNotFoundError(f"No YOLO description at {path}. Expected a data.yaml with train, val and names.")
+        raise MissingFileError(f"No YOLO description at {path}. Expected a data.yaml with train, val and names.")
     found = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
     named = [file for file in found if file.stem == "data"]
     if len(named or found) != 1:
         names = ", ".join(file.name for file in found) or "none"
-        raise FileNotFoundError(f"{path} should hold one data.yaml; YAML files there: {names}. Give the file itself.")
+        raise MissingFileError(f"{path} should hold one data.yaml; YAML files there: {names}. Give the file itself.")
     return (named or found)[0]
 
 
@@ -96,8 +98,11 @@ def read_split(data_yaml: Path, split: str) -> YoloSplit:
     names = _class_names(content, data_yaml)
     if content.get(split) is None:
         splits = [key for key, value in content.items() if key in ("train", "val", "test", "valid") and value]
-        raise ValueError(f"{data_yaml} has no split {split!r}; it has {', '.join(splits) or 'none'}.")
-    base = data_yaml.parent / expand(content.get("path") or ".")
+        raise UserError(f"{data_yaml} has no split {split!r}; it has {', '.join(splits) or 'none'}.")
+    folder = content.get("path") or "."
+    if not isinstance(folder, str):
+        raise UserError(f"{data_yaml}: path is {folder!r}. Expected a folder.")
+    base = data_yaml.parent / expand(folder)
     entries = content[split] if isinstance(content[split], list) else [content[split]]
     images: set[str] = set()
     roots: set[str] = set()
@@ -113,13 +118,13 @@ def read_split(data_yaml: Path, split: str) -> YoloSplit:
         images.update(listed)
         roots.update(os.path.dirname(image) for image in listed)  # noqa: PTH120
     if not images and not faults:
-        raise ValueError(f"{data_yaml}: no image ({', '.join(SUFFIXES)}) in split {split!r}: {content[split]}.")
+        raise UserError(f"{data_yaml}: no image ({', '.join(SUFFIXES)}) in split {split!r}: {content[split]}.")
     files = sorted(images)
     if files and not any(os.path.isfile(label_file(image)) for image in files):  # noqa: PTH113
         where = f"{data_yaml}: no image of split {split!r} has a label file"
         # A folder of labels that is there and empty says that all is background; without one the layout is another.
         if not any(_has_label_folder(image) for image in files):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{where}. Expected, for example, {label_file(files[0])} for {files[0]}; where all images are "
                 f"background, an empty folder {os.path.dirname(label_file(files[0]))} says so."  # noqa: PTH120
             )
@@ -146,11 +151,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
+        text = path.read_text(encoding="utf-8-sig")
+        content = yaml.safe_load(text)
+        # YAML takes on, off, yes, no, null and 007 for other things than the names that they are.
+        as_written = yaml.load(text, Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected keys like train, val and names.")
+        raise UserError(f"{path}: expected keys like train, val and names.")
+    if "names" in content:
+        content["names"] = as_written["names"]
     return content
 
 
@@ -159,13 +171,17 @@ def _class_names(content: dict[str, Any], path: Path) -> list[str]:
     if isinstance(names, dict):
         by_number = {str(number): name for number, name in names.items()}
         if by_number.keys() != set(map(str, range(len(names)))):
-            raise ValueError(f"{path}: the keys of names are {list(names)}. Expected 0 to {len(names) - 1}.")
+            raise UserError(f"{path}: the keys of names are {list(names)}. Expected 0 to {len(names) - 1}.")
         names = [by_number[str(number)] for number in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise ValueError(f"{path}: names is {names!r}. Expected a list of class names, or a dict from 0 on.")
-    if content.get("nc", len(names)) != len(names):
-        raise ValueError(f"{path}: nc is {content['nc']}, but names has {len(names)} entries.")
-    return [str(name) for name in names]
+        raise UserError(f"{path}: names is {names!r}. Expected a list of class names, or a dict from 0 on.")
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise UserError(f"{path}: names has {wrong[0]!r}. Expected a name for each class.")
+    if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+        raise UserError(f"{path}: names has {twice[0]!r} twice. Give each class a name of its own.")
+    if "nc" in content and as_whole(content["nc"]) != len(names):
+        raise UserError(f"{path}: nc is {content['nc']!r}, but names has {len(names)} entries.")
+    return names
 
 
 def _locate(base: Path, entry: str, data_yaml: Path, split: str) -> Path:
@@ -175,7 +191,7 @@ def _locate(base: Path, entry: str, data_yaml: Path, split: str) -> Path:
     for candidate in candidates:
         if candidate.exists():
             return Path(os.path.normpath(candidate))
-    raise FileNotFoundError(f"{data_yaml}: {split} is {entry!r}, but there is no {path}.")
+    raise MissingFileError(f"{data_yaml}: {split} is {entry!r}, but there is no {path}.")
 
 
 def _in_folder(folder: Path) -> Iterator[str]:
@@ -196,7 +212,11 @@ def _in_folder(folder: Path) -> Iterator[str]:
 def _listed(list_file: Path, base: Path) -> tuple[list[str], list[str]]:
     """Images that a text file names, a line each, relative to the description's base; a fault for each absent one."""
     images, faults = [], []
-    for number, line in enumerate(list_file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{list_file} is no list of images: {error}.") from error
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             image = os.path.normpath(base / expand(line.strip()))
             if os.path.isfile(image):  # noqa: PTH113

@@ -47,8 +47,8 @@ def summarize_coco(
         class_names: by category id.
 
     Returns:
-        `mAP`, `mAP_50`, `mAP_75`, and, as far as the matches have these areas, `mAP_s`, `_m`, `_l`, `AR@100`; and
-        `mAP/<class>` for each class.
+        `mAP`, `mAP_50`, `mAP_75`, and, as far as the matches have these areas, `mAP_s`, `_m`, `_l`; `AR@100`, or of
+        as many detections as count; and `mAP/<class>` for each class.
     """
     everywhere = matches.areas.index("all")
     metrics = {"mAP": _mean(precision[..., everywhere])}
@@ -57,7 +57,7 @@ def summarize_coco(
     for area, name in enumerate(matches.areas):
         if area != everywhere:
             metrics[f"mAP_{name[0]}"] = _mean(precision[..., area])
-    metrics["AR@100"] = _mean(recall[..., everywhere])
+    metrics[f"AR@{matches.max_detections}"] = _mean(recall[..., everywhere])
     names = [class_names[number] for number in matches.category_ids]
     return metrics | {f"mAP/{name}": _mean(precision[:, :, k, everywhere]) for k, name in enumerate(names)}
 
@@ -77,7 +77,7 @@ def bootstrap_metrics(
     often it counts changes. Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
 
     Args:
-        matches: with 100 detections a class in an image.
+        matches: with as many detections of a class in an image as count.
         class_names: by category id.
         resamples: how many; 1,000 or more for the ends of a 95 % interval.
         seed: the same gives the same numbers.

@@ -22,8 +22,6 @@ from loradet.evaluation.numbering import check_numbering
 from loradet.files import write_json
 
 BOOTSTRAP_FILE = "bootstrap.json"
-MAIN = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l", "AR@100")
-
 PathLike = str | os.PathLike
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pycocotools.cocoeval import COCOeval
+
+from loradet.evaluation.coco_metrics import BoxEvaluation
 
 EPSILON = np.spacing(1)  # with which COCOeval keeps from dividing by zero
 
@@ -52,6 +53,7 @@ class AccumulatedMatches:
         recalls: (R,) at which precision is taken.
         areas: names of the A area ranges.
         cells: [K][A]; None where a class has neither boxes nor detections.
+        max_detections: of a class in an image that count.
     """
 
     image_ids: tuple
@@ -60,20 +62,23 @@ class AccumulatedMatches:
     recalls: np.ndarray
     areas: tuple[str, ...]
     cells: tuple[tuple[_Cell | None, ...], ...]
+    max_detections: int
 
     @classmethod
-    def from_evaluation(cls, evaluation: COCOeval, max_detections: int = 100) -> "AccumulatedMatches":
-        """Take over the matches of a COCOeval whose `evaluate` has run.
+    def from_evaluation(cls, evaluation: BoxEvaluation, max_detections: int | None = None) -> "AccumulatedMatches":
+        """Take over the matches of an evaluation whose `evaluate` has run.
 
         Args:
-            max_detections: of a class in an image; one of the evaluation's own `maxDets`, or less.
+            max_detections: of a class in an image; one of the evaluation's own `maxDets`, or less. None: those that
+                the evaluation counts.
         """
+        limit = evaluation.max_detections if max_detections is None else max_detections
         params = evaluation.params
         images, areas = len(params.imgIds), len(params.areaRng)
         cells = []
         for k in range(len(params.catIds)):
             starts = [(k * areas + a) * images for a in range(areas)]
-            cells.append(tuple(_cell(evaluation.evalImgs[s : s + images], max_detections) for s in starts))
+            cells.append(tuple(_cell(evaluation.evalImgs[s : s + images], limit) for s in starts))
         return cls(
             tuple(params.imgIds),
             tuple(params.catIds),
@@ -81,6 +86,7 @@ class AccumulatedMatches:
             np.array(params.recThrs),
             tuple(params.areaRngLbl),
             tuple(cells),
+            limit,
         )
 
     def of_areas(self, areas: Sequence[str]) -> "AccumulatedMatches":

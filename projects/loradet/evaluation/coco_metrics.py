@@ -12,23 +12,35 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
+from loradet.evaluation.detections_file import Detections, read_detections
+from loradet.evaluation.numbering import MAX_DETECTIONS, noted_max_detections
 from loradet.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "coco/bbox_"
-# In the order of COCOeval.stats, see https://cocodataset.org/#detection-eval
-SUMMARY = (
-    *("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l"),
-    *("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100"),
-)
+_AREAS = {"": 0, "_s": 1, "_m": 2, "_l": 3}  # suffix of a metric: place among COCOeval's area ranges
+_LEAST = 10  # the least limit of detections of an image, as Detectron2's COCOEvaluator has it
+
+
+class BoxEvaluation(COCOeval):
+    """pycocotools' evaluation, with the number of detections of a class in an image that count for AP."""
+
+    max_detections: int = MAX_DETECTIONS
+
+    def limit_index(self, limit: int) -> int:
+        """Where results at a limit of detections are along the last axis of `eval`'s arrays."""
+        return self.params.maxDets.index(limit)
 
 
 def coco_metrics(
     ground_truth: str | os.PathLike,
     predictions: str | os.PathLike,
     image_ids: Iterable[int] | None = None,
+    *,
+    max_detections: int | None = None,
 ) -> dict[str, float]:
     """Evaluate a detections file against its ground truth, by pycocotools.
 
@@ -36,45 +48,78 @@ def coco_metrics(
         ground_truth: COCO annotations (`images`, `categories`, `annotations`).
         predictions: `coco_instances_results.json` as `COCOEvaluator` writes it.
         image_ids: evaluate these images only; None means all of the ground truth.
+        max_detections: how many detections of a class in an image count, as COCOEvaluator's `max_dets_per_image`;
+            None: as is noted beside the predictions, else 100. Recalls say by their names how many they count.
 
     Returns:
         `coco/bbox_mAP`, `_50`, `_75`, `_s`, `_m`, `_l`, `coco/bbox_AR@1`, `@10`, `@100`,
         `coco/bbox_AR_s@100`, `_m`, `_l`, and for each class `coco/bbox_mAP/<class>` and `coco/bbox_AR@100/<class>`,
-        in 0..1; NaN where there is no ground truth to find, zero where nothing was detected.
+        in 0..1; NaN where there is no ground truth to find, zero where nothing was detected. With more than 100
+        detections N, `coco/bbox_AR@N`, `_s@N`, `_m@N`, `_l@N` too.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is no JSON of its kind, or predictions are of other images or categories.
+        MissingFileError: a file is missing.
+        UserError: a file is broken, or predictions are of other images or categories.
     """
-    evaluation = match_detections(ground_truth, predictions, image_ids)
+    evaluation = match_detections(ground_truth, predictions, image_ids, max_detections=max_detections)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
-        evaluation.summarize()
     truth = evaluation.cocoGt
     if not any(not annotation["iscrowd"] for annotation in truth.dataset["annotations"]):
         logger.warning("%s has no boxes: every metric is NaN.", ground_truth)
     elif not evaluation.cocoDt.dataset["annotations"]:
         logger.warning("%s has no detections: every metric of it is zero (Detectron2's log has NaN).", predictions)
 
-    metrics = {PREFIX + name: _or_nan(value) for name, value in zip(SUMMARY, evaluation.stats)}
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, class), all areas, 100 detections
-    recall = evaluation.eval["recall"][:, :, 0, -1]  # (IoU, class)
+    limit = evaluation.max_detections
+    precision = evaluation.eval["precision"][..., evaluation.limit_index(limit)]  # (IoU, recall, class, area)
+    recalls = {n: evaluation.eval["recall"][..., evaluation.limit_index(n)] for n in evaluation.params.maxDets}
+    half, three_quarters = (np.isclose(evaluation.params.iouThrs, at) for at in (0.5, 0.75))
+    metrics = {
+        "mAP": _mean_known(precision[..., 0]),
+        "mAP_50": _mean_known(precision[half][..., 0]),
+        "mAP_75": _mean_known(precision[three_quarters][..., 0]),
+    }
+    metrics |= {f"mAP{size}": _mean_known(precision[..., area]) for size, area in _AREAS.items() if size}
+    metrics |= {f"AR@{n}": _mean_known(recalls[n][..., 0]) for n in (1, 10, 100)}
+    metrics |= {f"AR{size}@100": _mean_known(recalls[100][..., area]) for size, area in _AREAS.items() if size}
+    if limit > 100:
+        metrics |= {f"AR{size}@{limit}": _mean_known(recalls[limit][..., area]) for size, area in _AREAS.items()}
     names = [truth.cats[category_id]["name"] for category_id in evaluation.params.catIds]
-    metrics |= {f"{PREFIX}mAP/{name}": _mean_known(precision[:, :, index]) for index, name in enumerate(names)}
-    metrics |= {f"{PREFIX}AR@100/{name}": _mean_known(recall[:, index]) for index, name in enumerate(names)}
-    return metrics
+    metrics |= {f"mAP/{name}": _mean_known(precision[:, :, index, 0]) for index, name in enumerate(names)}
+    metrics |= {f"AR@100/{name}": _mean_known(recalls[100][:, index, 0]) for index, name in enumerate(names)}
+    return {PREFIX + name: value for name, value in metrics.items()}
 
 
 def match_detections(
-    ground_truth: str | os.PathLike, predictions: str | os.PathLike, image_ids: Iterable[int] | None = None
-) -> COCOeval:
+    ground_truth: str | os.PathLike,
+    predictions: str | os.PathLike,
+    image_ids: Iterable[int] | None = None,
+    *,
+    max_detections: int | None = None,
+) -> BoxEvaluation:
     """pycocotools' evaluation of two files after its matching (`evaluate`) and before `accumulate`.
 
     Arguments and errors are those of `coco_metrics`.
     """
-    truth = _index(_read_truth(ground_truth))
-    detections = _read_detections(predictions, truth, ground_truth)
-    evaluation = COCOeval(truth, _index({**truth.dataset, "annotations": detections}), "bbox")
+    file = read_annotations(ground_truth)
+    found = read_detections(predictions, file)
+    limit = noted_max_detections(predictions) if max_detections is None else max_detections
+    return match_columns(file, found, image_ids, max_detections=limit)
+
+
+def match_columns(
+    file: AnnotationFile, found: Detections, image_ids: Iterable[int] | None = None, *, max_detections: int
+) -> BoxEvaluation:
+    """`match_detections` of what was read."""
+    head = {
+        "info": {},
+        "images": [{"id": number} for number in file.images.ids],
+        "categories": [{"id": category.id, "name": category.name} for category in file.categories],
+    }
+    truth = _index({**head, "annotations": _truth(file)})
+    evaluation = BoxEvaluation(truth, _index({**head, "annotations": _detections(file, found)}), "bbox")
+    evaluation.max_detections = max(max_detections, _LEAST)
+    evaluation.params.maxDets = sorted({1, 10, 100, evaluation.max_detections})
     if image_ids is not None:
         evaluation.params.imgIds = sorted(image_ids)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -103,34 +148,40 @@ def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
     return {name: math.nan if value is None and "/" in name else value for name, value in content.items()}
 
 
-def _read_truth(path: str | os.PathLike) -> dict[str, Any]:
-    content = read_json(path)
-    absent = [key for key in ("images", "categories") if key not in content]
-    if absent:
-        raise UserError(f"{path} is no COCO annotation file: it has no {' and no '.join(absent)}.")
-    # COCOeval takes the id 0 for "no match". It needs crowd and area, which hand-made files often lack.
-    annotations = [
-        {
-            **annotation,
-            "id": number,
-            "iscrowd": annotation.get("iscrowd", 0),
-            "area": annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3]),
-        }
-        for number, annotation in enumerate(content.get("annotations", []), start=1)
-    ]
-    return {**content, "annotations": annotations}
-
-
-def _read_detections(path: str | os.PathLike, truth: COCO, ground_truth: str | os.PathLike) -> list[dict[str, Any]]:
-    content = read_json(path, list, advice="A detections file is a list of boxes.")
-    for key, known in (("image_id", truth.imgs), ("category_id", truth.cats)):
-        foreign = {entry[key] for entry in content} - known.keys()
-        if foreign:
-            examples = ", ".join(str(value) for value in sorted(foreign, key=str)[:5])
-            raise UserError(f"{path} has {key} {examples}, which {ground_truth} does not have.")
+def _truth(file: AnnotationFile) -> list[dict[str, Any]]:
+    """What is to be found. Ids are given anew: COCOeval takes 0 for "no match"."""
+    boxes = file.boxes
+    rows = np.flatnonzero(boxes.known)
+    category_ids = np.array([category.id for category in file.categories], np.int64)[boxes.category[rows]]
+    columns = (boxes.image[rows], category_ids, boxes.xywh[rows], boxes.area[rows], boxes.crowd[rows].astype(np.int64))
     return [
-        {**entry, "id": number, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
-        for number, entry in enumerate(content, start=1)
+        {
+            "id": number,
+            "image_id": file.images.ids[image],
+            "category_id": category,
+            "bbox": box,
+            "area": area,
+            "iscrowd": crowd,
+        }
+        for number, (image, category, box, area, crowd) in enumerate(zip(*(c.tolist() for c in columns)), start=1)
+    ]
+
+
+def _detections(file: AnnotationFile, found: Detections) -> list[dict[str, Any]]:
+    category_ids = np.array([category.id for category in file.categories], np.int64)[found.category]
+    areas = found.xywh[:, 2] * found.xywh[:, 3]
+    columns = (found.image, category_ids, found.xywh, areas, found.scores)
+    return [
+        {
+            "id": number,
+            "image_id": file.images.ids[image],
+            "category_id": category,
+            "bbox": box,
+            "area": area,
+            "iscrowd": 0,
+            "score": score,
+        }
+        for number, (image, category, box, area, score) in enumerate(zip(*(c.tolist() for c in columns)), start=1)
     ]
 
 
@@ -146,8 +197,3 @@ def _mean_known(values: np.ndarray) -> float:
     """Mean of what is not -1."""
     known = values[values > -1]
     return float(np.mean(known)) if known.size else math.nan
-
-
-def _or_nan(value: float) -> float:
-    """COCOeval says -1 where there is nothing to find."""
-    return math.nan if value < 0 else float(value)

@@ -2,16 +2,16 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pycocotools import mask
 
-from loradet.datasets.files import read_coco
-from loradet.datasets.provenance import says_synthetic
+from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
-from loradet.files import read_json
+from loradet.evaluation.detections_file import read_detections
+from loradet.evaluation.numbering import MAX_DETECTIONS, noted_max_detections
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,15 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class DetectionRecords:
-    """A data set's images in the order of their ids, its class names by ascending category id, and its origin."""
+    """A data set's images in the order of their ids, its class names by ascending category id, and its origin.
+
+    `max_detections` of a class in an image count for average precision.
+    """
 
     images: tuple[ImageRecord, ...]
     class_names: tuple[str, ...]
     synthetic: bool = False
+    max_detections: int = MAX_DETECTIONS
 
     def count_truth(self) -> np.ndarray:
         """(K,) boxes to find of each class; crowds do not count."""
@@ -84,18 +88,22 @@ def read_records(
         image_ids: read these images only.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is broken, or the detections are of images or categories that the annotations lack.
+        MissingFileError: a file is missing.
+        UserError: a file is broken, or the detections are of images or categories that the annotations lack.
     """
-    truth, classes, content = _read_truth(ground_truth)
-    found: dict[Any, list[tuple]] = {number: [] for number in truth}
-    for entry in _checked(_read_predictions(predictions), truth, classes, str(predictions), "detection", "score"):
-        found[entry["image_id"]].append((entry["bbox"], classes[entry["category_id"]], entry["score"]))
-    wanted = set(truth) if image_ids is None else set(image_ids)
-    if unknown := wanted - set(truth):
+    truth = _Truth(read_annotations(ground_truth))
+    found = read_detections(predictions, truth.file)
+    by_image = found.by_image(len(truth.file.images))
+    wanted = set(truth.file.images.ids if image_ids is None else image_ids)
+    if unknown := wanted - truth.file.images.index.keys():
         raise UserError(f"{ground_truth} has no images with the ids {sorted(unknown, key=str)[:5]}.")
-    images = (ImageRecord.from_lists(number, truth[number], found[number]) for number in sorted(wanted))
-    return DetectionRecords(tuple(images), _names(content), says_synthetic(content))
+    images = []
+    for number in sorted(wanted):
+        rows = by_image[truth.file.images.index[number]]
+        classes = truth.classes[found.category[rows]]
+        images.append(truth.record(number, found.xywh[rows], classes, found.scores[rows]))
+    limit = noted_max_detections(predictions)
+    return DetectionRecords(tuple(images), truth.names, truth.file.synthetic, limit)
 
 
 def join_records(
@@ -109,61 +117,55 @@ def join_records(
             there has no detections.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is broken, or the detections are of images or categories that it lacks.
+        MissingFileError: no such file.
+        UserError: the file is broken, or the detections are of images or categories that it lacks.
     """
-    truth, classes, content = _read_truth(ground_truth)
-    if unknown := found.keys() - truth.keys():
+    truth = _Truth(read_annotations(ground_truth))
+    index = truth.file.images.index
+    if unknown := found.keys() - index.keys():
         raise UserError(f"{ground_truth} has no images with the ids {sorted(unknown, key=str)[:5]}.")
+    nothing = np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0)
+    place = {category.id: truth.classes[position] for position, category in enumerate(truth.file.categories)}
     images = []
-    for number in sorted(truth):
-        image = ImageRecord.from_lists(number, truth[number], [])
-        xywh, categories, scores = found.get(number, (image.found_xywh, image.found_classes, image.scores))
-        if foreign := set(categories.tolist()) - classes.keys():
+    for number in sorted(index):
+        xywh, categories, scores = found.get(number, nothing)
+        if foreign := set(categories.tolist()) - place.keys():
             raise UserError(
                 f"Image {number} has detections of the categories {sorted(foreign)[:5]}, which {ground_truth} lacks."
             )
+        classes = np.array([place[category] for category in categories.tolist()], np.int64)
+        images.append(truth.record(number, xywh.reshape(-1, 4), classes, scores))
+    return DetectionRecords(tuple(images), truth.names, truth.file.synthetic)
+
+
+class _Truth:
+    """The annotated boxes of a file, image by image.
+
+    Attributes:
+        names: of all its categories by ascending id: the classes.
+        classes: (K,) class of each category in the order of the file.
+    """
+
+    def __init__(self, file: AnnotationFile) -> None:
+        self.file = file
+        ids = np.array([category.id for category in file.categories], np.int64)
+        order = np.argsort(ids)
+        self.names = tuple(file.categories[position].name for position in order)
+        self.classes = np.argsort(order)
+        rows = np.flatnonzero(file.boxes.known)
+        rows = rows[np.argsort(file.boxes.image[rows], kind="stable")]
+        self._rows = np.split(rows, np.searchsorted(file.boxes.image[rows], np.arange(1, len(file.images))))
+
+    def record(self, image_id: Any, xywh: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> ImageRecord:
+        """An image with detections of any order."""
+        boxes, rows = self.file.boxes, self._rows[self.file.images.index[image_id]]
         order = np.argsort(-scores, kind="stable")
-        indices = np.array([classes[category] for category in categories.tolist()], np.int64)
-        images.append(
-            replace(image, found_xywh=xywh[order].reshape(-1, 4), found_classes=indices[order], scores=scores[order])
+        return ImageRecord(
+            image_id,
+            boxes.xywh[rows],
+            self.classes[boxes.category[rows]],
+            boxes.crowd[rows],
+            xywh[order],
+            classes[order],
+            scores[order],
         )
-    return DetectionRecords(tuple(images), _names(content), says_synthetic(content))
-
-
-def _read_truth(path: str | os.PathLike) -> tuple[dict[Any, list[tuple]], dict[Any, int], dict[str, Any]]:
-    """Annotated boxes by image id, class indices by category id, and the whole content of the file."""
-    content = read_coco(path)
-    classes = {category["id"]: place for place, category in enumerate(_categories(content))}
-    truth: dict[Any, list[tuple]] = {image["id"]: [] for image in content["images"]}
-    for entry in _checked(content["annotations"], truth, classes, str(path), "annotation"):
-        truth[entry["image_id"]].append((entry["bbox"], classes[entry["category_id"]], bool(entry.get("iscrowd", 0))))
-    return truth, classes, content
-
-
-def _categories(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return sorted(content["categories"], key=lambda category: category["id"])
-
-
-def _names(content: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(category["name"]) for category in _categories(content))
-
-
-def _read_predictions(path: str | os.PathLike) -> list[dict[str, Any]]:
-    content = read_json(path, list, advice="A detections file is a list of boxes.")
-    if not all(isinstance(entry, dict) for entry in content):
-        raise UserError(f"{path} is no detections file: expected a JSON list of boxes.")
-    return content
-
-
-def _checked(entries: list[dict], images: dict, classes: dict, file: str, what: str, *more: str) -> list[dict]:
-    for position, entry in enumerate(entries):
-        absent = [key for key in ("image_id", "category_id", "bbox", *more) if entry.get(key) is None]
-        if absent:
-            raise UserError(f"{file}: {what} {position} lacks {', '.join(absent)}.")
-        for key, known in (("image_id", images), ("category_id", classes)):
-            if entry[key] not in known:
-                raise UserError(f"{file}: {what} {position} has {key} {entry[key]}, which the annotation file lacks.")
-        if len(entry["bbox"]) != 4:
-            raise UserError(f"{file}: {what} {position} has bbox {entry['bbox']}; expected [x, y, width, height].")
-    return entries

@@ -6,8 +6,6 @@ import numpy as np
 
 from loradet.evaluation.detection_records import DetectionRecords, ImageRecord, box_iou
 
-MAX_DETECTIONS = 100  # of a class in an image, as in COCO's main metrics
-
 
 @dataclass(frozen=True)
 class ClassMatches:
@@ -29,16 +27,19 @@ class ClassMatches:
 
 
 def match_class(
-    records: DetectionRecords, class_index: int, iou_threshold: float = 0.5, max_detections: int = MAX_DETECTIONS
+    records: DetectionRecords, class_index: int, iou_threshold: float = 0.5, max_detections: int | None = None
 ) -> ClassMatches:
     """Match the detections of a class with its annotated boxes.
+
+    Of an image, the `max_detections` best count; None: as many as the records say.
 
     By falling score, each detection takes the free box that it overlaps most, if by the threshold at least; one
     that gets none and lies in a crowd of its class is ignored. (https://cocodataset.org/#detection-eval)
     """
+    limit = records.max_detections if max_detections is None else max_detections
     columns: list[tuple] = []
     for place, image in enumerate(records.images):
-        detections = np.flatnonzero(image.found_classes == class_index)[:max_detections]
+        detections = np.flatnonzero(image.found_classes == class_index)[:limit]
         if len(detections):
             truth, ignored = _match_image(image, detections, class_index, iou_threshold)
             columns.append((np.full(len(detections), place), detections, image.scores[detections], truth, ignored))

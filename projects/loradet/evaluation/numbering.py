@@ -8,29 +8,45 @@ import os
 from pathlib import Path
 from typing import Any
 
-from loradet.datasets.files import read_coco
+from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import MissingFileError, UserError
 from loradet.files import read_json, write_json
 
 FILE = "numbering.json"  # beside the detections
 _ADVICE = "Delete it, and name the annotations by hand."
+MAX_DETECTIONS = 100  # of a class in an image, as in COCO's main metrics
 
 PathLike = str | os.PathLike
 
 
-def record_numbering(predictions: PathLike, annotations: PathLike) -> None:
-    """Note beside a detections file which annotations it belongs to."""
-    categories = {str(number): name for number, name in _categories(read_coco(annotations)).items()}
-    write_json(
-        Path(predictions).with_name(FILE), {"annotations": str(Path(annotations).absolute()), "categories": categories}
-    )
+def record_numbering(predictions: PathLike, annotations: PathLike, max_detections: int = MAX_DETECTIONS) -> None:
+    """Note beside a detections file which annotations it belongs to, and how many detections of an image count."""
+    note = {
+        "annotations": str(Path(annotations).absolute()),
+        "categories": {str(number): name for number, name in _categories(read_annotations(annotations)).items()},
+        "max_dets_per_image": max_detections,
+    }
+    write_json(Path(predictions).with_name(FILE), note)
+
+
+def noted_max_detections(predictions: PathLike) -> int:
+    """How many detections of an image count in the metrics of a detections file: what was noted beside it, else 100.
+
+    Raises:
+        UserError: the note is broken.
+    """
+    limit = (_noted(predictions) or {}).get("max_dets_per_image", MAX_DETECTIONS)
+    if type(limit) is not int or limit < 1:
+        path = Path(predictions).with_name(FILE)
+        raise UserError(f"{path}: max_dets_per_image is {limit!r}, expected a whole number above 0.")
+    return limit
 
 
 def annotations_of(predictions: PathLike) -> Path:
     """The annotation file that was noted beside detections.
 
     Raises:
-        FileNotFoundError: none was, or it is gone.
+        MissingFileError: none was, or it is gone.
     """
     noted = _noted(predictions)
     if noted is None:
@@ -44,7 +60,7 @@ def annotations_of(predictions: PathLike) -> Path:
 
 
 def check_numbering(predictions: PathLike, annotations: PathLike) -> None:
-    """Raise ValueError where detections are numbered otherwise than an annotation file, as far as their note tells.
+    """Raise UserError where detections are numbered otherwise than an annotation file, as far as their note tells.
 
     Without a note, as beside detections of other tools, nothing is compared.
     """
@@ -52,19 +68,18 @@ def check_numbering(predictions: PathLike, annotations: PathLike) -> None:
     if noted is None or Path(noted["annotations"]) == Path(annotations).absolute():
         return
     where = f"{predictions} is numbered as {noted['annotations']}, not as {annotations}"
-    content = read_coco(annotations)
-    categories = {str(number): name for number, name in _categories(content).items()}
+    file = read_annotations(annotations)
+    categories = {str(number): name for number, name in _categories(file).items()}
     for number, name in noted["categories"].items():
         if categories.get(number) != name:
             there = repr(categories[number]) if number in categories else "nothing"
             raise UserError(f"{where}: category {number} is {name!r} here and {there} there. Give the former file.")
     if not Path(noted["annotations"]).is_file():
         return
-    images = {image["id"]: Path(image["file_name"]).name for image in content["images"]}
-    for image in read_coco(noted["annotations"])["images"]:
-        if images.get(image["id"]) != (name := Path(image["file_name"]).name):
-            there = images.get(image["id"], "missing")
-            raise UserError(f"{where}: image {image['id']} is {name} here and {there} there. Give the former file.")
+    images = _images(file)
+    for number, name in _images(read_annotations(noted["annotations"])).items():
+        if (there := images.get(number, "missing")) != name:
+            raise UserError(f"{where}: image {number} is {name} here and {there} there. Give the former file.")
 
 
 def _noted(predictions: PathLike) -> dict[str, Any] | None:
@@ -77,5 +92,10 @@ def _noted(predictions: PathLike) -> dict[str, Any] | None:
     return noted
 
 
-def _categories(content: dict[str, Any]) -> dict[int, str]:
-    return {category["id"]: category["name"] for category in content["categories"]}
+def _categories(file: AnnotationFile) -> dict[int, str]:
+    return {category.id: category.name for category in file.categories}
+
+
+def _images(file: AnnotationFile) -> dict[Any, str]:
+    """File names without folders, by image id."""
+    return {number: Path(name).name for number, name in zip(file.images.ids, file.images.file_names)}

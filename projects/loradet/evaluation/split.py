@@ -15,6 +15,8 @@ from torch import nn
 from loradet.config.initial_weights import initial_weights
 from loradet.config.splits import check_evaluation_split, evaluation_splits, split_config
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
+from loradet.evaluation.detection_limit import detection_limit
+from loradet.evaluation.ground_truth_check import check_ground_truth
 from loradet.evaluation.numbering import record_numbering
 from loradet.evaluation.split_calibration import SplitFiles, calibrate_split, calibration_metrics, calibration_node
 from loradet.evaluation.splits import build_evaluator, dataset_metadata, instantiate_loader, load_dataset
@@ -80,6 +82,10 @@ class Split:
             self._evaluators[output_dir] = build_evaluator(self.cfg, self.name, folder)
         return self._evaluators[output_dir]
 
+    def check(self) -> None:
+        """Raise UserError where the split has nothing to find, or cannot be evaluated; see `check_ground_truth`."""
+        check_ground_truth(self.metadata, max_detections=detection_limit(self.cfg))
+
     def evaluate(self, model: nn.Module, output_dir: Path) -> dict[str, Any]:
         """Run a model over the split, on all processes.
 
@@ -132,7 +138,7 @@ class Split:
             what = RunFolder.PREDICTIONS
             logger.warning("No COCO metrics of %s: its evaluator leaves no %s for a COCO file.", self.name, what)
             return {}
-        record_numbering(files.predictions, files.annotations)
+        record_numbering(files.predictions, files.annotations, detection_limit(self.cfg))
         metrics, more = coco_metrics(files.annotations, files.predictions), {"annotations": str(files.annotations)}
         if (node := calibration_node(self.cfg)) is not None:
             report, source = calibrate_split(node, files, fit if fit is not None and fit.split != self.name else None)

@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 
 from loradet.config import load_config
 from loradet.datasets import make_subset
-from loradet.datasets.boxes import is_usable
-from loradet.datasets.files import expand, read_coco
+from loradet.datasets.annotations import read_annotations
+from loradet.datasets.files import expand
+from loradet.datasets.subset import images_with_boxes
 from loradet.datasets.synthetic import generate
 from loradet.datasets.synthetic.layouts import LAYOUTS
 from loradet.datasets.synthetic.writer import default_layout
@@ -178,6 +179,4 @@ def _size(subset: Subset) -> int:
     """How many images it will have, as far as its source is there to tell."""
     if not subset.source.is_file():
         return subset.count
-    boxes = read_coco(subset.source)["annotations"]
-    filled = {b.get("image_id") for b in boxes if is_usable(b.get("bbox")) and not b.get("iscrowd")}
-    return min(subset.count, len(filled))
+    return min(subset.count, int(images_with_boxes(read_annotations(subset.source)).sum()))

@@ -1,6 +1,5 @@
 """What a trained detector's class numbers mean."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from loradet.adapters import read_adapter
-from loradet.datasets.classes import real_categories
-from loradet.datasets.files import expand, read_coco
+from loradet.datasets.annotations import read_annotations
 from loradet.datasets.provenance import says_synthetic
 from loradet.datasets.yolo_description import coco_head
 from loradet.errors import UserError
@@ -49,7 +47,7 @@ def find_classes(cfg: DictConfig, checkpoint: str | Path, num_classes: int) -> C
     Raises:
         ValueError: the names are of another number of classes, or the file does not have them.
     """
-    truth = _annotations(cfg)
+    truth, synthetic = _categories(cfg)
     wanted = [str(name) for name in (cfg.get("data") or {}).get("classes") or []]
     ids = list(range(1, num_classes + 1))
     names, source = [f"class {i}" for i in ids], "the config"
@@ -58,33 +56,31 @@ def find_classes(cfg: DictConfig, checkpoint: str | Path, num_classes: int) -> C
         names, ids, source = info["classes"], info.get("class_ids") or ids, str(checkpoint)
     elif truth is not None:
         source = str(cfg.data.get("train_json") or cfg.data.data_yaml)
-        known = {str(c["name"]): int(c["id"]) for c in sorted(_categories(truth), key=lambda c: c["id"])}
-        names = wanted or list(known)
-        if missing := [name for name in names if name not in known]:
-            raise UserError(f"data.classes has {', '.join(missing)}; {source} has {', '.join(known)}.")
-        ids = [known[name] for name in names]
+        names = wanted or list(truth)
+        if missing := [name for name in names if name not in truth]:
+            raise UserError(f"data.classes has {', '.join(missing)}; {source} has {', '.join(truth)}.")
+        ids = [truth[name] for name in names]
     elif wanted:
         names, source = wanted, "data.classes"
     if len(names) != num_classes:
         raise UserError(f"{source} names {len(names)} classes ({', '.join(names)}), the model has {num_classes}.")
-    return Classes(list(names), list(ids), truth is not None and says_synthetic(truth))
+    return Classes(list(names), list(ids), synthetic)
 
 
-def _categories(truth: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Those that are classes; a YOLO description has no heading among them."""
-    return real_categories(truth) if "annotations" in truth else truth["categories"]
-
-
-def _annotations(cfg: DictConfig) -> dict[str, Any] | None:
-    """The training annotations where they are on this machine; of YOLO data info and categories."""
+def _categories(cfg: DictConfig) -> tuple[dict[str, int] | None, bool]:
+    """Class names and ids of the training annotations, and whether they are synthetic; None where they are not here."""
     data = cfg.get("data") or {}
     try:
         file, description = data.get("train_json"), data.get("data_yaml")
     except OmegaConfBaseException:  # data.root has no value
-        return None
+        return None, False
     try:
         if file is not None:
-            return read_coco(expand(file))
-        return None if description is None else coco_head(description)
+            found = read_annotations(file)
+            return {one.name: one.id for one in found.classes}, found.synthetic
+        if description is not None:
+            head = coco_head(description)
+            return {one["name"]: one["id"] for one in head["categories"]}, says_synthetic(head)
     except FileNotFoundError:
-        return None
+        pass
+    return None, False

@@ -148,6 +148,8 @@ def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_
         output.parent.mkdir(parents=True, exist_ok=True)
     device = setup_process(cfg, folder)
     splits = [Split(cfg, name) for name in names]
+    for one in splits:
+        one.check()
     model, extras = load_trained(cfg, checkpoint, device=device, metadata=splits[0].metadata)
     fit = _temperature_source(cfg, Path(checkpoint), splits, run)
     for split in splits:

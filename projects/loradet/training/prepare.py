@@ -146,6 +146,8 @@ def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:
 def check_splits(metadata: Any, splits: Iterable[Split]) -> None:
     """Raise UserError unless every split has the classes of the training data, and these know all of them.
 
+    Each split's own ground truth, taken for detections, must be found too.
+
     Args:
         metadata: of the training data.
         splits: to evaluate on.
@@ -156,6 +158,7 @@ def check_splits(metadata: Any, splits: Iterable[Split]) -> None:
     for split in splits:
         if None not in (classes, split.classes) and split.classes != list(classes):
             raise UserError(f"The classes of train and {split.name} differ: {classes} and {split.classes}.")
+        split.check()
 
 
 def _resolve_schedule(cfg: DictConfig, loader: Any, total_batch_size: int) -> Schedule:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from loradet.config import load_config
-from loradet.datasets.files import read_coco
+from loradet.datasets.annotations import read_annotations
 from loradet.datasets.subset import choose_ids
 from loradet.errors import UserError
 from loradet.evaluation.detection_records import read_records
@@ -75,7 +75,7 @@ def analyse_files(
     if subset is not None:
         if subset < 1:
             raise UserError(f"A subset of {subset} images: expected 1 or more.")
-        ids = choose_ids((image["id"] for image in read_coco(annotations)["images"]), subset, subset_seed)
+        ids = choose_ids(read_annotations(annotations).images.ids, subset, subset_seed)
     return analyse(read_records(annotations, file, ids), output, title=title, **thresholds)
 
 

@@ -15,7 +15,9 @@ from loradet.config.splits import check_evaluation_split
 from loradet.datasets.files import fingerprint, read_coco, write_coco
 from loradet.errors import UserError
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
+from loradet.evaluation.detection_limit import detection_limit
 from loradet.evaluation.detection_records import read_records
+from loradet.evaluation.numbering import MAX_DETECTIONS, record_numbering
 from loradet.files import atomic_open, write_json
 
 from .analysis import analyse
@@ -89,6 +91,8 @@ def export_split(
     source = {"checkpoint": str(checkpoint), "split": split, "num_images": len(pictures)}
     if loaded.synthetic:
         source["data"] = "synthetic"
+    if (limit := detection_limit(cfg)) != MAX_DETECTIONS:
+        record_numbering(output / PREDICTIONS, output / GROUND_TRUTH, limit)
     write_metrics(output / METRICS, coco_metrics(output / GROUND_TRUTH, output / PREDICTIONS), **source)
     if with_analysis:
         analyse(

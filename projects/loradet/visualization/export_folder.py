@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loradet.errors import MissingFileError, UserError
+from loradet.evaluation.numbering import FILE as NUMBERING
 from loradet.files import read_json
 from loradet.run_folder import RunFolder
 
@@ -65,7 +66,7 @@ def start_folder(folder: Path, *, archive: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / UNFINISHED).touch()
     # The manifest first: from here on the folder is no finished export.
-    for name in (MANIFEST, METRICS, GROUND_TRUTH, PREDICTIONS):
+    for name in (MANIFEST, METRICS, GROUND_TRUTH, PREDICTIONS, NUMBERING):
         (folder / name).unlink(missing_ok=True)
         for half_written in folder.glob(f".{name}.*.tmp"):
             half_written.unlink()

@@ -201,7 +201,8 @@ def test_small_images_and_empty_ones_are_left_out_with_counts_by_reason(coco_fol
     assert [record["image_id"] for record in records] == [7]
     assert "left out 1 images under 16 pixels" in caplog.text
     assert "left out 1 images without boxes" in caplog.text
-    assert len(DatasetCatalog.get(name)) == 3  # evaluation sees all
+    assert [record["image_id"] for record in DatasetCatalog.get(name)] == [7, 31]  # evaluation leaves out small ones
+    assert _evaluate(name)["AP"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("classes", [None, ["dog", "cat"]])
@@ -266,7 +267,7 @@ def test_missing_files_are_named(coco_folder):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("{oops", "not valid JSON"),
+        ("{oops", "is no JSON"),
         ("[]", "holds a list"),
         ('{"images": [], "annotations": []}', "'categories' is missing"),
         ('{"images": [], "annotations": {}, "categories": []}', "'annotations' is not a list"),

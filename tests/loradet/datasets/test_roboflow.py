@@ -121,7 +121,6 @@ def test_a_heading_that_is_annotated_is_a_class(tmp_path):
         ([("car", "car")], 1),
         ([("person", "person"), ("rider", "person")], 2),
         ([("car", "things"), ("bus", "things"), ("things", "none")], 2),
-        ([(None, None), (None, None)], 2),
     ],
 )
 def test_only_a_heading_above_all_others_is_left_out(tmp_path, categories, kept):
@@ -144,7 +143,7 @@ def test_splits_that_lack_images_or_annotations_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"None of the first images of .*train/_annotations\.coco\.json is in"):
         loaded(root, "train")
     (root / "test" / "_annotations.coco.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"No annotation file at .*test/_annotations\.coco\.json"):
+    with pytest.raises(FileNotFoundError, match=r"test/_annotations\.coco\.json: there is no such file"):
         loaded(root, "test")
 
 

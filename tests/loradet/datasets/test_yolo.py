@@ -70,6 +70,21 @@ def test_boxes_polygons_and_category_ids(yolo):
     assert not json_file.is_relative_to(yolo.root)
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("[on, off, no]", ["on", "off", "no"]),
+        ("{0: yes, 1: null, 2: 007}", ["yes", "null", "007"]),
+        ("[1, 2.0, 2024-01-01]", ["1", "2.0", "2024-01-01"]),
+    ],
+)
+def test_names_are_taken_as_they_are_written(yolo, names, expected):
+    yolo.yaml(f"train: images/train\nnames: {names}\n")
+    assert yolo_class_names(yolo.path) == expected
+    yolo_dataset(yolo.path, "train", name="yolo_names_" + expected[0])
+    assert MetadataCatalog.get("yolo_names_" + expected[0]).thing_classes == expected
+
+
 @pytest.mark.parametrize("description", ["file", "folder", "dict", "list", "txt", "path", "absolute", "dotted"])
 def test_ways_to_describe_a_split(yolo, description):
     source = yolo.path
@@ -259,6 +274,10 @@ def test_a_long_list_of_faults_is_cut(yolo):
         ("train: images/train", ValueError, "names"),
         ("train: images/train\nnames: {0: a, 2: b}", ValueError, "Expected 0 to 1"),
         ("train: images/train\nnc: 2\nnames: [a]", ValueError, "nc is 2"),
+        ("train: images/train\nnames: [a, b, a]", ValueError, "names has 'a' twice"),
+        ("train: images/train\nnames: [a, [b]]", ValueError, "Expected a name for each class"),
+        ("train: images/train\nnames: [2024-13-45]", ValueError, "not valid YAML: month must be"),
+        ("path: 5\ntrain: images/train\nnames: [a]", ValueError, "path is 5"),
         ("val: images/val\nnames: [a]", ValueError, "no split 'train'; it has val"),
         ("train: images/none\nnames: [a]", FileNotFoundError, "images/none"),
         ("train: labels\nnames: [a]", ValueError, "no image"),

@@ -4,7 +4,17 @@ import json
 
 import pytest
 
-from loradet.evaluation.numbering import annotations_of, check_numbering, record_numbering
+from loradet.evaluation.bootstrap import bootstrap_metrics
+from loradet.evaluation.coco_accumulate import AccumulatedMatches
+from loradet.evaluation.coco_metrics import coco_metrics, match_detections
+from loradet.evaluation.detection_records import read_records
+from loradet.evaluation.error_breakdown import break_down_errors
+from loradet.evaluation.numbering import (
+    annotations_of,
+    check_numbering,
+    noted_max_detections,
+    record_numbering,
+)
 
 
 def annotations(path, names=("ship", "car"), files=("a.png", "b.png"), folder=""):
@@ -75,3 +85,65 @@ def test_a_broken_note_is_named(detections, tmp_path):
     detections.with_name("numbering.json").write_text("{")
     with pytest.raises(ValueError, match=r"numbering\.json is cut short"):
         check_numbering(detections, tmp_path / "own.json")
+
+
+@pytest.mark.parametrize("note", ["[]", "{}", '{"annotations": 5, "categories": {}}'])
+def test_a_note_of_other_content_is_named(detections, note):
+    detections.with_name("numbering.json").write_text(note)
+    with pytest.raises(ValueError, match=r"numbering\.json is no note of annotations"):
+        annotations_of(detections)
+
+
+@pytest.fixture
+def dense(tmp_path):
+    """An image of 150 boxes, and a detection of each."""
+    boxes = [[x, y, 3, 3] for x in range(0, 60, 4) for y in range(0, 40, 4)]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}],
+        "categories": [{"id": 1, "name": "ship"}],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 1, "bbox": box, "area": 9, "iscrowd": 0}
+            for n, box in enumerate(boxes, start=1)
+        ],
+    }
+    path, found = tmp_path / "dense.json", tmp_path / "found.json"
+    path.write_text(json.dumps(content))
+    found.write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9} for box in boxes]))
+    return path, found
+
+
+@pytest.mark.parametrize(("limit", "recall"), [(300, 1.0), (100, 2 / 3), (50, 1 / 3)])
+def test_one_limit_of_detections_for_every_number(dense, limit, recall):
+    path, found = dense
+    assert noted_max_detections(found) == 100  # without a note
+    record_numbering(found, path, limit)
+    assert noted_max_detections(found) == limit
+    metrics = coco_metrics(path, found)
+    average = pytest.approx((int(100 * recall) + 1) / 101)
+    assert metrics["coco/bbox_mAP"] == metrics["coco/bbox_mAP/ship"] == average
+    assert metrics["coco/bbox_AR@100"] == pytest.approx(2 / 3)  # as its name says
+    assert metrics["coco/bbox_AR@10"] == pytest.approx(1 / 15)
+    assert ("coco/bbox_AR@300" in metrics) == (limit == 300)
+    matches = AccumulatedMatches.from_evaluation(match_detections(path, found))
+    intervals = bootstrap_metrics(matches, {1: "ship"}, resamples=3)
+    assert intervals["mAP"].value == average
+    assert intervals[f"AR@{limit}"].value == pytest.approx(recall)
+    errors = break_down_errors(read_records(path, found))
+    assert errors.average_precision == average
+    assert errors.counts["missed"] == round(150 * (1 - recall))
+
+
+@pytest.mark.parametrize("limit", [0, "many", None, 1.5])
+def test_a_broken_limit_in_a_note_is_named(dense, limit):
+    path, found = dense
+    record_numbering(found, path)
+    note = json.loads(found.with_name("numbering.json").read_text())
+    found.with_name("numbering.json").write_text(json.dumps({**note, "max_dets_per_image": limit}))
+    with pytest.raises(ValueError, match=r"numbering\.json: max_dets_per_image is"):
+        coco_metrics(path, found)
+
+
+def test_a_limit_under_ten_acts_like_ten(dense):
+    """As in Detectron2 0.6 (main of 2026-06-06), whose limits pycocotools sorts."""
+    path, found = dense
+    assert coco_metrics(path, found, max_detections=3) == coco_metrics(path, found, max_detections=10)

@@ -1,0 +1,11 @@
+"""The one reader of COCO instances files: what has one meaning is converted, the rest is refused by entry and key.
+
+`read_annotations` gives typed columns, for training, evaluation and every analysis; `read_content` the whole content
+as it is written, for tools that write it again. Both take a value for what `values` says that it means.
+"""
+
+from .content import read_content
+from .reader import read_annotations
+from .table import AnnotationFile, Boxes, Category, Images
+
+__all__ = ["AnnotationFile", "Boxes", "Category", "Images", "read_annotations", "read_content"]

@@ -1,0 +1,162 @@
+"""From the bytes of a JSON file to its content, whatever encoding they are in."""
+
+import codecs
+import contextlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loradet.errors import MissingFileError, UserError
+from loradet.files import parse_json
+
+LISTS = ("images", "annotations", "categories")
+
+
+class ImageEntry(msgspec.Struct, gc=False):
+    """What is read of an entry of `images`; None where it is absent."""
+
+    id: Any = None
+    file_name: Any = None
+    width: Any = None
+    height: Any = None
+
+
+class AnnotationEntry(msgspec.Struct, gc=False):
+    """What is read of an entry of `annotations`; None where it is absent."""
+
+    id: Any = None
+    image_id: Any = None
+    category_id: Any = None
+    bbox: Any = None
+    area: Any = None
+    iscrowd: Any = None
+    ignore: Any = None
+
+
+class CategoryEntry(msgspec.Struct):
+    """What is read of an entry of `categories`; None where it is absent."""
+
+    id: Any = None
+    name: Any = None
+    supercategory: Any = None
+
+
+class Entries(msgspec.Struct):
+    """What is read of a file."""
+
+    images: list[ImageEntry]
+    annotations: list[AnnotationEntry]
+    categories: list[CategoryEntry]
+    info: Any = None
+
+
+_ENTRIES, _ANYTHING = msgspec.json.Decoder(Entries), msgspec.json.Decoder()
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of an annotation file.
+
+    Raises:
+        MissingFileError: there is none.
+        UserError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError) as error:
+        raise MissingFileError(
+            f"{path}: there is no such file. Expected a COCO instances JSON (images, annotations, categories)."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def decode_entries(data: bytes, path: Path) -> tuple[Entries, bool]:
+    """The entries of a file, and whether any JSON reader takes it: UTF-8 without a byte order mark, no NaN.
+
+    Raises:
+        UserError: not JSON, or not COCO instances; names the file and what is missing.
+    """
+    try:
+        # The decoder does not look into what it skips; pycocotools, which may read the file too, does.
+        if data.isascii() or data.decode("utf-8") is not None:
+            return _ENTRIES.decode(data), True
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    content = decode_content(data, path)
+    return msgspec.convert(content, Entries), False
+
+
+def decode_content(data: bytes, path: Path) -> dict[str, Any]:
+    """The whole content of a file; `images`, `annotations` and `categories` are lists of objects.
+
+    Raises:
+        UserError: as `decode_entries`.
+    """
+    content = decode_json(data, path, dict, "Expected a COCO instances file.")
+    for key in LISTS:
+        entries = content.get(key)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            state = "missing" if key not in content else "not a list of objects"
+            raise UserError(
+                f"{path}: '{key}' is {state}; a COCO instances file has images, annotations and categories."
+            )
+    return content
+
+
+def read_content(path: str | os.PathLike) -> dict[str, Any]:
+    """The whole content of a COCO instances file as it is written; `path` is taken as it is.
+
+    Raises:
+        MissingFileError, UserError: as `read_bytes` and `decode_content`.
+    """
+    path = Path(path)
+    return decode_content(read_bytes(path), path)
+
+
+def is_strict_json(data: bytes) -> bool:
+    """Whether bytes are JSON by the letter, as any reader takes it."""
+    try:
+        _ANYTHING.decode(data)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return True
+
+
+def encoding_fault(data: bytes) -> str | None:
+    """Why other tools cannot read the bytes of a file that `decode_content` reads, in words; None where they can."""
+    if data.startswith(codecs.BOM_UTF8):
+        return "it begins with a byte order mark"
+    encoding = json.detect_encoding(data)
+    return None if encoding.startswith("utf-8") else f"it is in {encoding.upper()}, not in UTF-8"
+
+
+def decode_json(data: bytes, path: Path, kind: type, expected: str) -> Any:
+    """A JSON object or list, also with what is common and no JSON: NaN, Infinity, byte order marks, UTF-16.
+
+    Args:
+        kind: dict or list.
+        expected: what the file should be, a sentence for the error.
+
+    Raises:
+        UserError: not JSON, or of another kind.
+    """
+    with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+        value = _ANYTHING.decode(data)
+        if isinstance(value, kind):
+            return value
+    return parse_json(data, str(path), kind, advice=expected)
+
+
+def without_nan(value: Any) -> Any:
+    """The same content with null for numbers that are not finite, and "?" for halves of surrogate pairs."""
+    if isinstance(value, dict):
+        return {without_nan(key): without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_nan(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value

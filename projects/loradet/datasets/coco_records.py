@@ -1,0 +1,73 @@
+"""Detectron2's dataset dicts, made of an annotation file's columns."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.structures import BoxMode
+
+from loradet.datasets.annotations import AnnotationFile
+
+
+def class_positions(file: AnnotationFile, classes: Sequence[str]) -> np.ndarray:
+    """(K + 1,) contiguous id of each category of a file, -1 of one that is no class; last, -1 for an unknown one."""
+    place = {name: number for number, name in enumerate(classes)}
+    real = {category.id for category in file.classes}
+    found = [place.get(category.name, -1) if category.id in real else -1 for category in file.categories]
+    return np.array([*found, -1], np.int64)
+
+
+def is_large(file: AnnotationFile, min_size: int) -> np.ndarray:
+    """(N,) bool: images whose shorter edge has `min_size` pixels at least."""
+    return np.minimum(file.images.widths, file.images.heights) >= min_size
+
+
+def left_out_boxes(file: AnnotationFile, classes: Sequence[str]) -> dict[str, int]:
+    """How many annotations are left out, by reason, each counted once."""
+    boxes = file.boxes
+    wanted = class_positions(file, classes)[boxes.category] >= 0
+    rest = np.ones(len(boxes), bool)
+    counts: Counter[str] = Counter()
+    for reason, fine in (
+        ("of images that the file lacks", boxes.image >= 0),
+        ("of categories that the file lacks", boxes.category >= 0),
+        ("of classes that were not asked for", wanted),
+        ("without a box that has an area", boxes.usable),
+    ):
+        counts[reason] = int((rest & ~fine).sum())
+        rest &= fine
+    return dict(+counts)
+
+
+def make_records(
+    file: AnnotationFile, image_root: Path, classes: Sequence[str], chosen: np.ndarray
+) -> list[dict[str, Any]]:
+    """The records of chosen images (N,), in the order of the file."""
+    boxes, images = file.boxes, file.images
+    labels = class_positions(file, classes)[boxes.category]
+    rows = np.flatnonzero(boxes.known & (labels >= 0) & np.append(chosen, False)[boxes.image])
+    rows = rows[np.argsort(boxes.image[rows], kind="stable")]
+    ends = np.searchsorted(boxes.image[rows], np.arange(len(images)), side="right").tolist()
+    columns = zip(boxes.xywh[rows].tolist(), labels[rows].tolist(), boxes.crowd[rows].astype(np.int64).tolist())
+    mode = BoxMode.XYWH_ABS
+    annotations = [
+        {"bbox": box, "bbox_mode": mode, "category_id": label, "iscrowd": crowd} for box, label, crowd in columns
+    ]
+    sizes = zip(images.heights.tolist(), images.widths.tolist())
+    records, start = [], 0
+    for position, (height, width) in enumerate(sizes):
+        if chosen[position]:
+            records.append(
+                {
+                    "file_name": os.path.join(image_root, images.file_names[position]),  # noqa: PTH118 (a str, as Detectron2 has it)
+                    "height": height,
+                    "width": width,
+                    "image_id": images.ids[position],
+                    "annotations": annotations[start : ends[position]],
+                }
+            )
+        start = ends[position]
+    return records
