@@ -75,7 +75,11 @@ def ask(study: Path, *words: str, status: int = 0) -> str:
         patch.object(sys, "argv", argv),
         patch.dict("os.environ", ENVIRONMENT),
     ):
-        code = tool.main()
+        try:
+            code = tool.main()
+        except SystemExit as stop:  # an error's line, which the interpreter would print
+            err.write(f"{stop.code}\n")
+            code = 1
     assert code == status, out.getvalue() + err.getvalue()
     return err.getvalue() or out.getvalue()
 
