@@ -131,7 +131,7 @@ def test_no_ground_truth_is_nan(tmp_path, caplog, crowd):
 )  # a category id that is the contiguous one, say
 def test_detections_of_other_data_are_refused(tmp_path, field, value):
     detection = {"image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 0.9, field: value}
-    with pytest.raises(ValueError, match=rf"dt\.json has {field} {value}.*gt\.json"):
+    with pytest.raises(ValueError, match=rf"dt\.json: detection 0 has {field} {value}.*gt\.json"):
         evaluate(tmp_path, truth({1: []}, ["a"]), [detection])
 
 

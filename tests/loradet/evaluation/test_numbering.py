@@ -90,7 +90,7 @@ def test_a_broken_note_is_named(detections, tmp_path):
 @pytest.mark.parametrize("note", ["[]", "{}", '{"annotations": 5, "categories": {}}'])
 def test_a_note_of_other_content_is_named(detections, note):
     detections.with_name("numbering.json").write_text(note)
-    with pytest.raises(ValueError, match=r"numbering\.json is no note of annotations"):
+    with pytest.raises(ValueError, match=r"numbering\.json (holds a list|lacks the annotation file).* Delete it"):
         annotations_of(detections)
 
 

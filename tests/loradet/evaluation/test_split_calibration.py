@@ -88,7 +88,7 @@ def test_the_truth_of_an_image_never_scales_its_own_scores(tmp_path):
 
 
 def config(evaluator):
-    splits = {split: {"dataset": {"name": f"split_{split}"}} for split in ("val", "test")}
+    splits = {split: {"dataset": {"name": f"calibrated_{split}"}} for split in ("val", "test")}
     return OmegaConf.create({"dataloader": {**splits, "evaluator": evaluator}}, flags={"allow_objects": True})
 
 
@@ -100,12 +100,12 @@ def both(**options):
 @pytest.fixture
 def registered(tmp_path):
     for split in ("val", "test"):
-        DatasetCatalog.register(f"split_{split}", list)
-        MetadataCatalog.get(f"split_{split}").set(json_file=str(files(tmp_path, split, 3).annotations))
+        DatasetCatalog.register(f"calibrated_{split}", list)
+        MetadataCatalog.get(f"calibrated_{split}").set(json_file=str(files(tmp_path, split, 3).annotations))
     yield
     for split in ("val", "test"):
-        DatasetCatalog.remove(f"split_{split}")
-        MetadataCatalog.remove(f"split_{split}")
+        DatasetCatalog.remove(f"calibrated_{split}")
+        MetadataCatalog.remove(f"calibrated_{split}")
 
 
 @pytest.mark.usefixtures("registered")
@@ -115,7 +115,7 @@ def test_every_evaluator_of_several_gets_the_splits_data_and_folder(tmp_path):
     evaluators = [one for inner in outer._evaluators for one in inner._evaluators]
     assert [type(one) for one in evaluators] == [COCOEvaluator, CalibrationEvaluator] * 2
     assert {one._output_dir for one in evaluators} == {str(tmp_path / "out")}
-    assert {one._metadata.name for one in evaluators} == {"split_test"}
+    assert {one._metadata.name for one in evaluators} == {"calibrated_test"}
     assert OmegaConf.is_missing(cfg.dataloader.evaluator.evaluators[0].evaluators[0], "dataset_name")
 
 
