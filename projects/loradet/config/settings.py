@@ -25,7 +25,9 @@ def _positive(default: Any) -> Any:
 
 
 def _one_of(default: Any, *values: str) -> Any:
-    words = f"one of {', '.join(values)}" if len(values) > 2 else " or ".join(f'"{value}"' for value in values)
+    *first, last = (f'"{value}"' for value in values)
+    # A key that has no value by itself goes on with "or null".
+    words = ", ".join([*first, last]) if default is None else f"{', '.join(first)} or {last}"
     return _ranged(default, words, lambda value: value in values)
 
 

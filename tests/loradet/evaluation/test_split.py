@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.data import DatasetCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 from detectron2.structures import Boxes, Instances
 
@@ -24,9 +23,7 @@ def cfg(tmp_path_factory):
     root = generate(tmp_path_factory.mktemp("data"), size=64, counts={"train": 2, "val": 4, "test": 3})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORADET_CACHE", str(root / "cache"))
-        yield load_config(CONFIG, [f"data.root={root}", "data.name=split", "train.eval_splits=[test,val]"])
-    for name in [name for name in DatasetCatalog.list() if name.startswith("split_")]:
-        DatasetCatalog.remove(name)
+        yield load_config(CONFIG, [f"data.root={root}", "data.name=read_once", "train.eval_splits=[test,val]"])
 
 
 class Oracle(torch.nn.Module):
@@ -93,7 +90,7 @@ def test_splits_do_not_mix_and_folders_neither(cfg, tmp_path):
 
 
 def test_several_evaluators_start_anew_each_time(cfg, tmp_path):
-    cfg = load_config(CONFIG, [f"data.root={cfg.data.root}", "data.name=split"])
+    cfg = load_config(CONFIG, [f"data.root={cfg.data.root}", "data.name=read_once"])
     cfg.dataloader.evaluator = L(DatasetEvaluators)(evaluators=[L(COCOEvaluator)(dataset_name="???", tasks=("bbox",))])
     split = Split(cfg, "val")
     found = [split.evaluate(Oracle(records).eval(), tmp_path) for records in (split.records, _emptied(split.records))]
