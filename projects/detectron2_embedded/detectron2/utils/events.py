@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,6 +57,7 @@ class EventStorage:
         self._prefix = ""
         self._images: list[tuple[str, Any, int]] = []
         self._histograms: list[dict[str, Any]] = []
+        self._late: list[tuple[str, Callable[[], None]]] = []
 
     def __enter__(self) -> "EventStorage":
         _open_storages.append(self)
@@ -122,6 +123,19 @@ class EventStorage:
         for name, value in kwargs.items():
             self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
 
+    def _put_later(self, put: Callable[[], None]) -> None:
+        """Note numbers that are still being worked out: `put` adds them, and is called before anything is read."""
+        self._late.append((self._prefix, put))
+
+    def _catch_up(self) -> None:
+        outer = self._prefix
+        try:
+            while self._late:
+                self._prefix, put = self._late.pop(0)
+                put()
+        finally:
+            self._prefix = outer
+
     def put_image(self, img_name: str, img_tensor: Any) -> None:
         """Add an RGB image (3, H, W), uint8 in [0, 255] or float in [0, 1], tensor or array."""
         self._images.append((img_name, img_tensor, self._iter))
@@ -152,21 +166,24 @@ class EventStorage:
         Raises:
             KeyError: no such scalar was put.
         """
+        self._catch_up()
         if name not in self._histories:
             raise KeyError(f"No scalar {name!r} was put; there are: {', '.join(sorted(self._histories)) or 'none'}.")
         return self._histories[name]
 
     def histories(self) -> dict[str, HistoryBuffer]:
         """All values of all scalars, by name."""
+        self._catch_up()
         return self._histories
 
     def latest(self) -> dict[str, tuple[float, int]]:
         """Latest value and its iteration, by name."""
+        self._catch_up()
         return self._latest
 
     def count_samples(self, name: str, window_size: int = 20) -> int:
         """How many values a scalar has in the `window_size` iterations up to its latest one."""
-        values = self._histories[name].values()
+        values = self.history(name).values()
         first_iter = values[-1][1] - window_size
         count = 0
         for _, iteration in reversed(values):
@@ -179,7 +196,7 @@ class EventStorage:
         """Like `latest`, with the median over `window_size` iterations where the hint asks for smoothing."""
         return {
             name: (self._smoothed(name, window_size) if self._smoothing_hints[name] else value, iteration)
-            for name, (value, iteration) in self._latest.items()
+            for name, (value, iteration) in self.latest().items()
         }
 
     def _smoothed(self, name: str, window_size: int) -> float:
@@ -187,6 +204,7 @@ class EventStorage:
 
     def smoothing_hints(self) -> dict[str, bool]:
         """The `smoothing_hint` of every scalar."""
+        self._catch_up()
         return self._smoothing_hints
 
     def clear_images(self) -> None:
