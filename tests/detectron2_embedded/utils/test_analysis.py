@@ -6,6 +6,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.analysis import (
     FlopCountAnalysis,
     activation_count_operators,
+    find_unused_parameters,
     flop_count_operators,
     parameter_count,
     parameter_count_table,
@@ -76,3 +77,40 @@ def test_parameter_count() -> None:
     assert counts[""] == sum(p.numel() for p in model.parameters())
     assert counts["head"] == 36
     assert "head.weight" in parameter_count_table(model)
+
+
+def test_activations_of_more_operators() -> None:
+    model = Detector().eval()
+    batch = [{"image": torch.zeros(3, 4, 5), "height": 4, "width": 5}]
+
+    def of_its_output(_inputs: list, outputs: list) -> int:
+        return outputs[0].type().sizes()[1]
+
+    counted = activation_count_operators(model, batch, supported_ops={"aten::mean": of_its_output})
+    assert counted["mean"] == pytest.approx(8 / 1e6)
+    assert counted["conv"] == pytest.approx(8 * 20 / 1e6)
+    with pytest.raises(TypeError):
+        activation_count_operators(model, batch, nonsense=1)
+
+
+class Partly(nn.Module):
+    def __init__(self, as_dict: bool):
+        super().__init__()
+        self.used = nn.Linear(2, 1)
+        self.unused = nn.Linear(2, 1)
+        self.as_dict = as_dict
+
+    def forward(self, x: torch.Tensor, factor: float = 1.0) -> dict[str, torch.Tensor] | torch.Tensor:
+        loss = self.used(x).sum() * factor
+        return {"loss": loss, "other": loss * 2} if self.as_dict else loss
+
+
+@pytest.mark.parametrize("as_dict", [True, False])
+@pytest.mark.parametrize("inputs", [torch.ones(1, 2), (torch.ones(1, 2), 3.0)])
+def test_unused_parameters(as_dict: bool, inputs: torch.Tensor | tuple) -> None:
+    model = Partly(as_dict)
+    model.unused.weight.grad = torch.ones(1, 2)
+    assert find_unused_parameters(model, inputs) == ["unused.weight", "unused.bias"]
+    assert all(parameter.grad is None for parameter in model.parameters())
+    with pytest.raises(AssertionError):
+        find_unused_parameters(model.eval(), inputs)
