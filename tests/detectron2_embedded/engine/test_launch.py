@@ -14,6 +14,8 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from detectron2_embedded import is_embedded
+
 TIMEOUT = timedelta(seconds=60)
 
 
@@ -38,17 +40,17 @@ def test_one_process_stays_here() -> None:
 
 
 def test_auto_is_for_one_machine() -> None:
-    with pytest.raises(ValueError, match="tcp://"):
+    with pytest.raises(AssertionError):
         launch(print, 1, num_machines=2, dist_url="auto")
 
 
-def _train(folder: str) -> None:
+def _train(folder: str, runs: dict[str, int | None], options: dict[str, object]) -> None:
     rank = comm.get_rank()
-    for name, bad_rank in (("good", None), ("bad", 1)):
+    for name, bad_rank in runs.items():
         data = batches(rank, 4)
         if rank == bad_rank:
             data[2] = data[2] * float("nan")
-        model = create_ddp_model(Loss(), broadcast_buffers=False)
+        model = create_ddp_model(Loss(), broadcast_buffers=False, **options)
         report = {"wrapped": isinstance(model, DistributedDataParallel), "error": None}
         trainer = SimpleTrainer(model, data, torch.optim.SGD(model.parameters(), lr=0.1))
         try:
@@ -64,10 +66,15 @@ def _train(folder: str) -> None:
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
     folder = tmp_path_factory.mktemp("two_processes")
-    launch(_train, 2, dist_url="auto", args=(str(folder),), timeout=TIMEOUT)
-    return {
-        name: [json.loads((folder / f"{name}{rank}.json").read_text()) for rank in range(2)] for name in ("good", "bad")
-    }
+    runs: dict[str, int | None] = {"good": None}
+    options: dict[str, object] = {}
+    if is_embedded():
+        runs["bad"] = 1
+    else:
+        # Detectron2 0.6 takes a GPU for granted, and stops rank 0 alone where a loss is NaN.
+        options["device_ids"] = None
+    launch(_train, 2, dist_url="auto", args=(str(folder), runs, options), timeout=TIMEOUT)
+    return {name: [json.loads((folder / f"{name}{rank}.json").read_text()) for rank in range(2)] for name in runs}
 
 
 def test_two_processes_train_as_one_with_the_mean_gradient(reports: dict[str, list[dict]]) -> None:
@@ -88,6 +95,7 @@ def test_two_processes_train_as_one_with_the_mean_gradient(reports: dict[str, li
     torch.testing.assert_close(torch.tensor(first["weight"]), model.fc.weight.detach(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.subset
 def test_nan_on_one_process_stops_both(reports: dict[str, list[dict]]) -> None:
     for report in reports["bad"]:
         assert "iteration 2" in report["error"]

@@ -98,7 +98,15 @@ def test_after_train_runs_when_a_step_fails(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.ERROR), pytest.raises(OSError, match="disk full"):
         trainer.train(0, 5)
     assert events[-1] == ("after_train", 2, 2)
-    assert "iteration 2" in caplog.text
+    assert "disk full" in caplog.text
+
+
+@pytest.mark.subset
+def test_a_failing_step_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    trainer = make(Linear(bad=(2,)))
+    with caplog.at_level(logging.ERROR), pytest.raises(FloatingPointError, match=r"iteration 2 .*loss_x.*nan"):
+        trainer.train(0, 5)
+    assert "stopped by an error in iteration 2" in caplog.text
 
 
 def test_hooks_do_not_keep_the_trainer() -> None:
@@ -109,12 +117,12 @@ def test_hooks_do_not_keep_the_trainer() -> None:
     del trainer
     with pytest.raises(ReferenceError):
         hook.trainer.iter  # noqa: B018
-    with pytest.raises(TypeError, match="HookBase"):
+    with pytest.raises(AssertionError):
         TrainerBase().register_hooks([object()])
 
 
 def test_run_step_must_be_defined() -> None:
-    with pytest.raises(NotImplementedError, match="run_step"):
+    with pytest.raises(NotImplementedError):
         TrainerBase().train(0, 1)
 
 
@@ -158,7 +166,7 @@ def test_nan_stops_before_the_step() -> None:
             weights.append(model.fc.weight.detach().clone())
 
     trainer.register_hooks([Keep()])
-    with pytest.raises(FloatingPointError, match=r"iteration 2 .*loss_x.*nan"):
+    with pytest.raises(FloatingPointError, match="infinite or NaN"):
         trainer.train(0, 5)
     assert len(weights) == 2
     assert torch.equal(model.fc.weight, weights[-1])
@@ -167,7 +175,7 @@ def test_nan_stops_before_the_step() -> None:
 def test_eval_mode_is_an_error() -> None:
     trainer = make()
     trainer.model.eval()
-    with pytest.raises(RuntimeError, match="eval mode"):
+    with pytest.raises(AssertionError, match="eval mode"):
         trainer.train(0, 1)
 
 
@@ -199,6 +207,7 @@ def test_states(caplog: pytest.LogCaptureFixture) -> None:
     assert "Counting" in caplog.text
 
 
+@pytest.mark.subset  # Detectron2's runs on CUDA only
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_amp(precision: torch.dtype) -> None:
     seen = []
@@ -215,16 +224,19 @@ def test_amp(precision: torch.dtype) -> None:
     assert trainer.model.fc.weight.dtype == torch.float32
     assert not torch.equal(trainer.model.fc.weight, before)
     assert trainer.grad_scaler.is_enabled() == (precision is torch.float16)
-    assert "grad_scaler" in trainer.storage.latest()
+    assert "[metric]grad_scaler" in trainer.storage.latest()
     state = trainer.state_dict()
     assert set(state) == {"iteration", "optimizer", "grad_scaler"}
     other = make(Linear(), AMPTrainer, precision=precision)
     other.load_state_dict(state)
     assert other.grad_scaler.get_scale() == trainer.grad_scaler.get_scale()
+    # A scaler of Detectron2, which is always active, goes on from it.
+    torch.amp.GradScaler("cpu").load_state_dict(state["grad_scaler"])
 
 
+@pytest.mark.subset
 def test_scaler_starts_anew_where_the_checkpoint_has_none(caplog: pytest.LogCaptureFixture) -> None:
-    state = make(Linear(), AMPTrainer, precision=torch.bfloat16).state_dict()
+    state = {**make(Linear(), AMPTrainer, precision=torch.bfloat16).state_dict(), "grad_scaler": {}}
     with caplog.at_level(logging.WARNING):
         make(Linear(), AMPTrainer, precision=torch.float16).load_state_dict(state)
     assert "anew" in caplog.text
@@ -233,15 +245,11 @@ def test_scaler_starts_anew_where_the_checkpoint_has_none(caplog: pytest.LogCapt
 def test_write_metrics_by_hand() -> None:
     with EventStorage(4) as storage:
         SimpleTrainer.write_metrics({"a": torch.tensor(1.0), "b": torch.tensor(2.0)}, 0.5, 4, prefix="x_")
+    # Detectron2 0.6, main of 2026-06-06: the prefix is that of the sum alone.
     assert storage.latest() == {
         "rank_data_time": (0.5, 4),
         "data_time": (0.5, 4),
         "x_total_loss": (3.0, 4),
-        "x_a": (1.0, 4),
-        "x_b": (2.0, 4),
+        "a": (1.0, 4),
+        "b": (2.0, 4),
     }
-
-
-def test_async_metrics_are_refused() -> None:
-    with pytest.raises(NotImplementedError, match="async_write_metrics"):
-        make(async_write_metrics=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from detectron2.solver import LRMultiplier, WarmupParamScheduler
+from detectron2.solver import LRMultiplier, LRScheduler, WarmupCosineLR, WarmupMultiStepLR, WarmupParamScheduler
 from fvcore.common.param_scheduler import (
     ConstantParamScheduler,
     CosineParamScheduler,
@@ -122,3 +122,48 @@ def test_state_moves_to_another_scheduler() -> None:
         optimizer.step()
         s.step()
     assert rates_of(first) == rates_of(second) == pytest.approx([0.05, 0.1])
+
+
+def rates_over(scheduler_class: type, steps: int, **arguments: Any) -> list[float]:
+    optimizer = sgd([1.0])
+    scheduler = scheduler_class(optimizer, **arguments)
+    rates = []
+    for _ in range(steps):
+        rates += rates_of(optimizer)
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def test_older_multistep() -> None:
+    found = rates_over(WarmupMultiStepLR, 7, milestones=[3, 5], warmup_factor=0.2, warmup_iters=4)
+    assert found == pytest.approx([0.2, 0.4, 0.6, 0.08, 0.1, 0.01, 0.01])
+    found = rates_over(
+        WarmupMultiStepLR, 5, milestones=[3], gamma=0.5, warmup_factor=0.2, warmup_iters=2, warmup_method="constant"
+    )
+    assert found == pytest.approx([0.2, 0.2, 1.0, 0.5, 0.5])
+
+
+def test_older_cosine() -> None:
+    found = rates_over(WarmupCosineLR, 5, max_iters=4, warmup_factor=0.5, warmup_iters=2)
+    cosine = [(1 + math.cos(math.pi * i / 4)) / 2 for i in range(5)]
+    assert found == pytest.approx([0.5 * cosine[0], 0.75 * cosine[1], *cosine[2:]])
+
+
+def test_older_schedules_refuse() -> None:
+    with pytest.raises(ValueError):
+        WarmupMultiStepLR(sgd([1.0]), milestones=[5, 3])
+    with pytest.raises(ValueError):
+        WarmupCosineLR(sgd([1.0]), max_iters=5, warmup_method="cubic")
+
+
+def test_older_schedules_go_on() -> None:
+    optimizer = sgd([1.0])
+    scheduler = WarmupMultiStepLR(optimizer, [3], warmup_iters=2)
+    assert isinstance(scheduler, LRScheduler)
+    for _ in range(4):
+        optimizer.step()
+        scheduler.step()
+    other = WarmupMultiStepLR(sgd([1.0]), [3], warmup_iters=2)
+    other.load_state_dict(scheduler.state_dict())
+    assert other.get_last_lr() == scheduler.get_last_lr() == pytest.approx([0.1])

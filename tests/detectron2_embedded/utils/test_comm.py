@@ -89,6 +89,7 @@ def _count_threads(rank: int, port: int, folder: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted as Linux shows them")
+@pytest.mark.subset  # Detectron2 0.6 keeps them
 def test_no_group_outlives_its_destruction(tmp_path: Path) -> None:
     """Threads of a group that is still held at the interpreter's exit abort the process, now and then."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)

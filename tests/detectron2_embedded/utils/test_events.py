@@ -131,7 +131,7 @@ def test_smoothing_is_the_median_of_the_last_iterations(steps: list[tuple[int, f
 def test_json_writer_appends(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     for start in (0, 5):
-        writer = JSONWriter(path)
+        writer = JSONWriter(str(path))
         with EventStorage(start) as storage:
             storage.put_scalar("loss", start)
             writer.write()
@@ -168,10 +168,27 @@ def test_tensorboard_events_read_back(tmp_path: Path) -> None:
     assert histogram.histogram_value.sum == 45
 
 
-def test_no_tensorboard_file_before_the_first_write(tmp_path: Path) -> None:
+def test_no_tensorboard_file_before_there_is_something_to_write(tmp_path: Path) -> None:
     writer = TensorboardXWriter(str(tmp_path))
+    with EventStorage() as storage:
+        writer.write()
+        assert not list(tmp_path.iterdir())
+        storage.put_scalar("loss", 1.0)
+        writer.write()
+        assert len(list(tmp_path.iterdir())) == 1
     writer.close()
-    assert not list(tmp_path.iterdir())
+    other = TensorboardXWriter(str(tmp_path / "other"))
+    other.close()
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_image_alone_is_written(tmp_path: Path) -> None:
+    writer = TensorboardXWriter(str(tmp_path))
+    with EventStorage() as storage:
+        storage.put_image("picture", np.zeros((3, 4, 5), dtype=np.uint8))
+        writer.write()
+    writer.close()
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_metric_printer(caplog: pytest.LogCaptureFixture) -> None:
@@ -193,6 +210,39 @@ def test_metric_printer(caplog: pytest.LogCaptureFixture) -> None:
         assert not caplog.text
 
 
+def printed(caplog: pytest.LogCaptureFixture, printer: CommonMetricPrinter) -> str:
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="detectron2"):
+        printer.write()
+    return caplog.messages[-1]
+
+
+def test_metric_printer_shows_what_is_marked_as_metric(caplog: pytest.LogCaptureFixture) -> None:
+    # Detectron2 0.6, main of 2026-06-06: medians over the window, behind the losses.
+    with EventStorage() as storage:
+        for i, value in enumerate([9.0, 1.0, 2.0, 6.0]):
+            storage.iter = i
+            storage.put_scalar("[metric]grad_norm", value)
+            storage.put_scalar("stage1/[metric]x", 1.0, smoothing_hint=False)
+            storage.put_scalar("accuracy", 0.5)
+            storage.put_scalar("total_loss", 3.0)
+        line = printed(caplog, CommonMetricPrinter(window_size=3))
+    assert "total_loss: 3  [metric]grad_norm: 2  stage1/[metric]x: 1" in line
+    assert "accuracy" not in line
+
+
+def test_metric_printer_averages(caplog: pytest.LogCaptureFixture) -> None:
+    # Detectron2 0.6, main of 2026-06-06: seconds an iteration over all of them, waiting for data over the window.
+    with EventStorage() as storage:
+        for i, seconds in enumerate([7.0, 1.0, 2.0, 6.0]):
+            storage.iter = i
+            storage.put_scalars(time=seconds, data_time=seconds)
+        line = printed(caplog, CommonMetricPrinter(window_size=2))
+    for part in ("time: 4.0000", "last_time: 6.0000", "data_time: 4.0000", "last_data_time: 6.0000", "lr: N/A"):
+        assert part in line
+    assert "eta" not in line
+
+
 def test_writer_must_say_how() -> None:
-    with pytest.raises(NotImplementedError, match="write"):
+    with pytest.raises(NotImplementedError):
         EventWriter().write()

@@ -117,28 +117,101 @@ def test_labels_show_names_scores_and_crowds(image: np.ndarray, monkeypatch: pyt
     predictions = Instances((120, 160))
     predictions.pred_boxes = Boxes(torch.tensor([[10.0, 10, 20, 20], [90, 60, 150, 110]]))
     predictions.scores = torch.tensor([0.9, 0.4])
-    predictions.pred_classes = torch.tensor([0, 7])
+    predictions.pred_classes = torch.tensor([0, 1])
     Visualizer(image, METADATA).draw_instance_predictions(predictions)
     annotation = {"bbox": [0, 0, 9, 9], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 1, "iscrowd": 1}
     Visualizer(image, METADATA).draw_dataset_dict({"annotations": [annotation]})
-    assert texts == ["7 40%", "ship 90%", "tank |crowd"]
+    assert texts == ["tank 40%", "ship 90%", "tank|crowd"]
+
+
+@pytest.mark.subset  # an IndexError in Detectron2 0.6
+def test_a_class_without_a_name_shows_its_number(image: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(Visualizer, "draw_text", lambda _, text, *__, **___: texts.append(text))
+    predictions = Instances((120, 160))
+    predictions.pred_boxes = Boxes(torch.tensor([[10.0, 10, 20, 20]]))
+    predictions.pred_classes = torch.tensor([7])
+    Visualizer(image, METADATA).draw_instance_predictions(predictions)
+    assert texts == ["7"]
 
 
 def test_save(image: np.ndarray, tmp_path: Path) -> None:
     output = Visualizer(image).draw_box((10, 10, 50, 50))
     output.save(str(tmp_path / "a.png"))
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), output.get_image())
-    with pytest.raises(ValueError, match="nothing"):
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png").convert("RGB")), output.get_image())
+    with pytest.raises(ValueError):
         output.save(str(tmp_path / "a.nothing"))
 
 
 def test_gray_mode() -> None:
-    colorful = np.zeros((10, 10, 3), dtype=np.uint8)
+    colorful = np.zeros((60, 60, 3), dtype=np.uint8)
     colorful[..., 0] = 90
-    painted = Visualizer(colorful, instance_mode=ColorMode.IMAGE_BW).get_output().get_image()
+    predictions = Instances((60, 60))
+    predictions.pred_boxes = Boxes(torch.zeros(0, 4))
+    visualizer = Visualizer(colorful, instance_mode=ColorMode.IMAGE_BW)
+    assert (visualizer.get_output().get_image() == colorful).all()
+    painted = visualizer.draw_instance_predictions(predictions).get_image()
     assert (painted == 30).all()
 
 
+def test_reset_image(image: np.ndarray) -> None:
+    output = VisImage(image, scale=2.0)
+    output.reset_image(np.full_like(image, 7))
+    assert output.get_image().shape == (240, 320, 3)
+    assert (output.get_image() == 7).all()
+
+
+def text_pixels(image: np.ndarray, **options: float) -> tuple[int, int]:
+    """Height and width of a text on white."""
+    painted = Visualizer(np.full_like(image, 255), **options).draw_text("ship", (80, 20)).get_image()
+    ys, xs = (painted != 255).any(axis=2).nonzero()
+    return int(np.ptp(ys)), int(np.ptp(xs))
+
+
+def test_font_size_scale(image: np.ndarray) -> None:
+    height, width = text_pixels(image)
+    tall, wide = text_pixels(image, font_size_scale=2.0)
+    assert 1.6 * height < tall < 2.4 * height
+    assert 1.6 * width < wide < 2.4 * width
+
+
+def test_draw_circle(image: np.ndarray) -> None:
+    painted = changed(Visualizer(image).draw_circle((80, 60), "r", radius=20))
+    ys, xs = painted.nonzero()
+    for found, expected in zip((xs.min(), xs.max(), ys.min(), ys.max()), (60, 100, 40, 80)):
+        assert abs(found - expected) <= 2
+    assert painted[60, 80] and painted[60, 97]
+    assert abs(painted.sum() - np.pi * 20**2) < 200
+    assert not painted[43, 63]
+
+
+def test_draw_line(image: np.ndarray) -> None:
+    painted = Visualizer(image).draw_line([20, 100, 100], [30, 30, 90], (0.0, 1.0, 0.0)).get_image()
+    assert painted[30, 60, 1] > 200 and painted[60, 100, 1] > 200
+    assert not painted[80:, :90].any()
+    thin = changed(Visualizer(image).draw_line([20, 100], [30, 30], "g", linewidth=1))[:, 60].sum()
+    thick = changed(Visualizer(image).draw_line([20, 100], [30, 30], "g", linewidth=9))[:, 60].sum()
+    assert 1 <= thin < 4 < thick
+    styles = {
+        style: changed(Visualizer(image).draw_line([0, 159], [30, 30], "g", style))[30].sum()
+        for style in ("-", "--", ":", "-.")
+    }
+    assert all(0.2 * styles["-"] < styles[style] < 0.95 * styles["-"] for style in ("--", ":", "-."))
+
+
+def test_draw_polygon(image: np.ndarray) -> None:
+    square = np.array([[40, 30], [100, 30], [100, 90], [40, 90]])
+    painted = Visualizer(image).draw_polygon(square, (1.0, 0.0, 0.0), edge_color=(0.0, 0.0, 1.0)).get_image()
+    assert 100 < painted[60, 70, 0] < 150
+    assert painted[60, 70, 2] == 0
+    assert painted[60, 39:42, 2].max() > 100
+    assert not painted[:25].any() and not painted[:, 110:].any()
+    dark = Visualizer(image).draw_polygon(square, (1.0, 0.0, 0.0), alpha=1.0).get_image()
+    assert dark[60, 70, 0] == 255
+    assert dark[60, 39:42, 0].min() < 255
+
+
+@pytest.mark.subset
 def test_what_is_missing_says_so(image: np.ndarray) -> None:
     visualizer = Visualizer(image)
     with pytest.raises(NotImplementedError, match="installed"):
@@ -151,3 +224,9 @@ def test_what_is_missing_says_so(image: np.ndarray) -> None:
         visualizer.overlay_instances(boxes=[[0, 0, 1, 1]], labels=["a", "b"])
     with pytest.raises(ValueError, match=r"\(H, W, 3\)"):
         Visualizer(image[..., 0])
+    with pytest.raises(ValueError, match="'x'"):
+        visualizer.draw_box((0, 0, 1, 1), line_style="x")
+    with pytest.raises(ValueError, match="2 x for 1 y"):
+        visualizer.draw_line([0, 1], [0], "r")
+    with pytest.raises(ValueError, match=r"\(2, 2\)"):
+        visualizer.draw_polygon([[0, 0], [1, 1]], "r")

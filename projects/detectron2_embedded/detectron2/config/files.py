@@ -73,8 +73,10 @@ def _import(
 
 def _resolve(importer: str, name: str, level: int, statement: str) -> str:
     """Path of the file that `from <level dots><name> import ...` means inside the file `importer`."""
+    # A file may lie where only PathManager reads, as `scheme://folder/file.py`.
+    scheme, separator, place = importer.rpartition("://")
     parts = [os.pardir] * (level - 1) + name.split(".")
-    target = os.path.normpath(Path(importer).parent.joinpath(*parts))
+    target = f"{scheme}{separator}{os.path.normpath(Path(place).parent.joinpath(*parts))}"
     path = f"{target}.py"
     if PathManager.isfile(path):
         return path

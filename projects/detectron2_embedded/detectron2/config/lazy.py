@@ -1,6 +1,7 @@
 """`LazyCall` describes a call instead of making it; `LazyConfig` reads, changes and writes configs."""
 
 import dataclasses
+import itertools
 import logging
 import os
 import sys
@@ -10,7 +11,8 @@ from typing import Any
 
 import yaml
 from detectron2.config.files import run_config_file, to_config
-from detectron2.config.serialize import dump_yaml, load_yaml, pickle_config, python_lines
+from detectron2.config.python_text import python_text
+from detectron2.config.serialize import dump_yaml, load_yaml, pickle_config
 from detectron2.utils.file_io import PathManager, replace_file
 from detectron2.utils.registry import _convert_target_to_string
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -77,19 +79,24 @@ class LazyConfig:
         else:
             raise ValueError(f"Config file {path}: a .py, .yaml or .yml file is expected.")
         if keys is None:
-            exported = _configs(content) if extension == ".py" else content
-            return OmegaConf.create(exported, flags={"allow_objects": True})
+            return content if OmegaConf.is_config(content) else _configs(content)
         if isinstance(keys, str):
             return to_config(_pick(content, keys, path))
         return tuple(to_config(_pick(content, key, path)) for key in keys)
 
     @staticmethod
     def load_rel(filename: str | os.PathLike, keys: str | tuple[str, ...] | None = None) -> Any:
-        """Like `load`, with `filename` relative to the file that holds this call."""
+        """Like `load`, with `filename` relative to the file that holds this call.
+
+        Raises:
+            AssertionError: the call is in no file.
+        """
         caller = sys._getframe(1).f_code.co_filename
-        if caller.startswith("<"):
-            raise ValueError(f"LazyConfig.load_rel({filename!r}) was not called from a file; use LazyConfig.load.")
-        return LazyConfig.load(Path(caller).parent / filename, keys)
+        assert not caller.startswith("<"), (
+            f"LazyConfig.load_rel({filename!r}) was not called from a file; use LazyConfig.load."
+        )
+        # No Path: what PathManager reads may be a URL.
+        return LazyConfig.load(os.path.join(os.path.dirname(caller), filename), keys)  # noqa: PTH118, PTH120
 
     @staticmethod
     def save(cfg: DictConfig, filename: str | os.PathLike) -> None:
@@ -147,44 +154,53 @@ class LazyConfig:
     def to_py(cfg: DictConfig, prefix: str = "cfg.") -> str:
         """The config as Python-like text for people to read: one assignment for each call or value.
 
+        Interpolations are resolved, names sorted, and lines laid out as the formatter black does it.
+
         Args:
             cfg: a loaded config.
             prefix: put before every name.
+
+        Raises:
+            omegaconf.errors.InterpolationResolutionError: an interpolation leads to nothing.
         """
-        return "\n".join(python_lines(cfg, prefix)) + "\n"
+        return python_text(OmegaConf.to_container(cfg, resolve=True), prefix)
 
 
-def _configs(content: Mapping[str, Any]) -> dict[str, Any]:
+def _configs(content: Mapping[str, Any]) -> DictConfig:
     """Those names of a config file that are configs: not its modules, functions, numbers and plain lists."""
-    return {
-        name: to_config(value)
+    found = {
+        name: value
         for name, value in content.items()
         if isinstance(value, DictConfig | ListConfig | dict) and not name.startswith("_")
     }
+    return DictConfig({name: to_config(value) for name, value in found.items()}, flags={"allow_objects": True})
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
+def _read_yaml(path: str) -> DictConfig | ListConfig:
     with PathManager.open(path) as file:
         try:
             content = load_yaml(file)
         except yaml.YAMLError as error:
             raise ValueError(f"Config file {path} is broken: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"Config file {path}: a mapping is expected at the top, found {type(content).__name__}.")
-    return content
+    if not isinstance(content, dict | list):
+        kind = "nothing" if content is None else type(content).__name__
+        raise ValueError(f"Config file {path}: a mapping or a list is expected at the top, found {kind}.")
+    return OmegaConf.create(content, flags={"allow_objects": True})
 
 
-def _pick(content: Mapping[str, Any], key: str, path: str) -> Any:
-    if key not in content:
-        names = sorted(name for name in content if not name.startswith("_"))
+def _pick(content: Mapping[str, Any] | ListConfig, key: str, path: str) -> Any:
+    if isinstance(content, ListConfig):
+        raise KeyError(f"Config file {path} is a list, so it has no {key!r}.")
+    if key not in content.keys():  # noqa: SIM118 ("in" of omegaconf passes over ???)
+        names = sorted(str(name) for name in content if not str(name).startswith("_"))
         raise KeyError(f"Config file {path} has no {key!r}; it has: {', '.join(names) or 'nothing'}.")
     return content[key]
 
 
 def _update(cfg: DictConfig, key: str, value: Any) -> None:
-    parts = key.split(".")
-    for end in range(1, len(parts)):
-        prefix = ".".join(parts[:end])
+    """Set a value, with configs made on the way to it; what has no keys does not become a config."""
+    *parents, _ = key.split(".")
+    for prefix in itertools.accumulate(parents, "{}.{}".format):
         parent = OmegaConf.select(cfg, prefix, default=None)
         if parent is None:
             break

@@ -1,33 +1,74 @@
-"""Configs as text: YAML that loads back, and Python-like lines for people."""
+"""Configs as YAML that loads back."""
 
 import copy
-from collections.abc import Iterator
+import dataclasses
+import enum
+import pathlib
 from typing import IO, Any
 
 import yaml
 from detectron2.utils.registry import _convert_target_to_string, locate
-from omegaconf import DictConfig, ListConfig, OmegaConf
-
-LINE_LENGTH = 100
+from omegaconf import DictConfig, OmegaConf, SCMode
 
 
 class _Loader(yaml.SafeLoader):
-    """Data, tuples and names of importable objects; nothing is called while loading."""
+    """Data, tuples, names of importable objects, members of enums, paths, and dataclasses with their fields.
+
+    Nothing else is called while loading: a file that asks for more is refused.
+    """
 
 
 def _construct_tuple(loader: _Loader, node: yaml.Node) -> tuple:
     return tuple(loader.construct_sequence(node, deep=True))
 
 
-def _construct_name(_loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+def _locate(name: str, node: yaml.Node) -> Any:
     try:
-        return locate(suffix)
+        return locate(name)
     except ImportError as error:
+        raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
+
+
+def _construct_name(_loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    return _locate(suffix, node)
+
+
+def _construct_dataclass(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    """An instance with the fields of the file; neither `__init__` nor `__post_init__` runs."""
+    cls = _locate(suffix, node)
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise yaml.constructor.ConstructorError(None, None, f"{suffix} is no dataclass", node.start_mark)
+    given = loader.construct_mapping(node, deep=True)
+    values = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+    values.update(given)
+    names = {f.name for f in dataclasses.fields(cls)}
+    if values.keys() != names:
+        wrong = ", ".join(sorted(map(str, values.keys() ^ names)))
+        raise yaml.constructor.ConstructorError(
+            None, None, f"fields of {suffix} that are unknown or missing: {wrong}", node.start_mark
+        )
+    instance = object.__new__(cls)
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+    return instance
+
+
+def _construct_member_or_path(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    cls = _locate(suffix, node)
+    if not (isinstance(cls, type) and issubclass(cls, enum.Enum | pathlib.PurePath)):
+        raise yaml.constructor.ConstructorError(
+            None, None, f"{suffix} would have to be called, which is not done for a config", node.start_mark
+        )
+    try:
+        return cls(*loader.construct_sequence(node, deep=True))
+    except ValueError as error:
         raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
 
 
 _Loader.add_constructor("tag:yaml.org,2002:python/tuple", _construct_tuple)
 _Loader.add_multi_constructor("tag:yaml.org,2002:python/name:", _construct_name)
+_Loader.add_multi_constructor("tag:yaml.org,2002:python/object:", _construct_dataclass)
+_Loader.add_multi_constructor("tag:yaml.org,2002:python/object/apply:", _construct_member_or_path)
 
 
 def load_yaml(text: str | IO[str]) -> Any:
@@ -45,7 +86,8 @@ def dump_yaml(cfg: DictConfig) -> tuple[str, bool]:
     Raises:
         yaml.YAMLError, TypeError, ValueError: some value has no form in YAML.
     """
-    container = OmegaConf.to_container(cfg, resolve=False)
+    # Dataclasses stay what they are, so that a loaded config is built as the saved one was.
+    container = OmegaConf.to_container(cfg, resolve=False, structured_config_mode=SCMode.INSTANTIATE)
     problems: list[str] = []
     text = yaml.dump(_with_named_targets(container, problems), default_flow_style=None, allow_unicode=True, width=9999)
     if problems:
@@ -85,49 +127,3 @@ def pickle_config(cfg: DictConfig, file: IO[bytes]) -> None:
     import cloudpickle
 
     cloudpickle.dump(copy.deepcopy(cfg), file)
-
-
-def python_lines(cfg: DictConfig, prefix: str) -> Iterator[str]:
-    """One assignment for each call, list or value of a config."""
-    for key in cfg:
-        node = cfg._get_node(key)
-        value = _raw(cfg, key)
-        if isinstance(value, dict) and value and "_target_" not in value:
-            yield from python_lines(node, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key} = {_expression(value, 0, len(prefix) + len(str(key)) + 3)}"
-
-
-def _raw(parent: DictConfig | ListConfig, key: Any) -> Any:
-    """A child as plain containers, interpolations as their text."""
-    node = parent._get_node(key)
-    if OmegaConf.is_config(node) and not node._is_none() and not node._is_interpolation():
-        return OmegaConf.to_container(node, resolve=False)
-    return node._value()
-
-
-def _expression(value: Any, indent: int, column: int) -> str:
-    """Python text of a value; a call or container that does not fit the line gets a line for each part."""
-    if isinstance(value, dict) and "_target_" in value:
-        target = value["_target_"]
-        head = target if isinstance(target, str) else _name(target)
-        parts = [(f"{k}=", v) for k, v in value.items() if k != "_target_"]
-        opening, closing = f"{head}(", ")"
-    elif isinstance(value, dict):
-        parts = [(f"{k!r}: ", v) for k, v in value.items()]
-        opening, closing = "{", "}"
-    elif isinstance(value, list):
-        parts = [("", v) for v in value]
-        opening, closing = "[", "]"
-    else:
-        return _name(value) if callable(value) and hasattr(value, "__qualname__") else repr(value)
-    flat = opening + ", ".join(head + _expression(v, 0, -(10**6)) for head, v in parts) + closing
-    if column + len(flat) <= LINE_LENGTH or not parts:
-        return flat
-    pad = " " * (indent + 4)
-    body = "".join(f"{pad}{head}{_expression(v, indent + 4, len(pad) + len(head))},\n" for head, v in parts)
-    return f"{opening}\n{body}{' ' * indent}{closing}"
-
-
-def _name(target: Any) -> str:
-    return _convert_target_to_string(target)

@@ -15,6 +15,9 @@ from detectron2.engine.hooks import (
     LRScheduler,
     PeriodicCheckpointer,
     PeriodicWriter,
+    PreciseBN,
+    TorchMemoryStats,
+    TorchProfiler,
 )
 from detectron2.engine.launch import DEFAULT_TIMEOUT, launch
 from detectron2.engine.train_loop import AMPTrainer, HookBase, SimpleTrainer, TrainerBase
@@ -30,7 +33,10 @@ __all__ = [
     "LRScheduler",
     "PeriodicCheckpointer",
     "PeriodicWriter",
+    "PreciseBN",
     "SimpleTrainer",
+    "TorchMemoryStats",
+    "TorchProfiler",
     "TrainerBase",
     "create_ddp_model",
     "default_argument_parser",
@@ -39,14 +45,4 @@ __all__ = [
     "launch",
 ]
 
-__getattr__ = missing_names(
-    __name__,
-    [
-        "AutogradProfiler",
-        "DefaultPredictor",
-        "DefaultTrainer",
-        "PreciseBN",
-        "TorchMemoryStats",
-        "TorchProfiler",
-    ],
-)
+__getattr__ = missing_names(__name__, ["AutogradProfiler", "DefaultPredictor", "DefaultTrainer"])

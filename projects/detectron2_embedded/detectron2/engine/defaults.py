@@ -16,10 +16,13 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["create_ddp_model", "default_argument_parser", "default_setup", "default_writers"]
+
+_PRECISIONS = ("", "highest", "high", "medium")
 
 _EXAMPLES = """
 Examples:
@@ -64,26 +67,29 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
 
 
 def default_setup(cfg: DictConfig, args: argparse.Namespace) -> None:
-    """Begin a run: make `cfg.train.output_dir`, log there, note environment and config (`config.yaml`), seed.
+    """Begin a run: make its output folder, log there, note environment and config (`config.yaml`), seed.
 
     Args:
-        cfg: a lazy config; of `train`, `output_dir` is needed, `seed` (default -1: random, else this plus the
-            rank is used) and `cudnn_benchmark` may be there.
+        cfg: a lazy config. Of it may be there: `train.output_dir` or `output_dir` (without one nothing is
+            written), `train.seed` (default -1: random, else this plus the rank is used),
+            `train.cudnn_benchmark`, and `train.float32_precision`, a word of
+            `torch.set_float32_matmul_precision`, which holds for convolutions on a GPU too.
         args: parsed arguments; `config_file` and `eval_only` are used if there are any.
 
     Raises:
         TypeError: `cfg` is of another kind.
-        ValueError: the config has no `train.output_dir`.
+        ValueError: an unknown `train.float32_precision`.
     """
     if not isinstance(cfg, DictConfig):
         raise TypeError(
             f"default_setup takes a lazy config, not {type(cfg).__name__}; an installed Detectron2 takes "
             "yacs configs too."
         )
-    output_dir = OmegaConf.select(cfg, "train.output_dir")
-    if not output_dir:
-        raise ValueError("The config has no train.output_dir, the folder where the run's files go.")
-    if comm.is_main_process():
+    precision = OmegaConf.select(cfg, "train.float32_precision") or ""
+    if precision not in _PRECISIONS:
+        raise ValueError(f"train.float32_precision={precision!r}: expected {', '.join(map(repr, _PRECISIONS))}.")
+    output_dir = OmegaConf.select(cfg, "output_dir") or OmegaConf.select(cfg, "train.output_dir")
+    if output_dir and comm.is_main_process():
         PathManager.mkdirs(output_dir)
     comm.synchronize()
     rank = comm.get_rank()
@@ -93,9 +99,9 @@ def default_setup(cfg: DictConfig, args: argparse.Namespace) -> None:
     logger.info("Environment info:\n%s", collect_env_info())
     logger.info("Command line arguments: %s", args)
     _log_config_file(logger, getattr(args, "config_file", ""))
-    if comm.is_main_process():
+    if output_dir and comm.is_main_process():
         path = Path(output_dir, "config.yaml")
-        logger.info("Running with full config:\n%s", LazyConfig.to_py(cfg))
+        _log_config(logger, cfg)
         LazyConfig.save(cfg, path)
         logger.info("Full config saved to %s", path)
     seed = OmegaConf.select(cfg, "train.seed", default=-1)
@@ -103,12 +109,26 @@ def default_setup(cfg: DictConfig, args: argparse.Namespace) -> None:
     # Choosing kernels by trial pays off over many batches of like sizes, not in an evaluation.
     if not getattr(args, "eval_only", False):
         torch.backends.cudnn.benchmark = bool(OmegaConf.select(cfg, "train.cudnn_benchmark", default=False))
+    if precision and torch.cuda.is_available():
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = precision != "highest"
+        logger.info("Precision of float32 products and convolutions: %s", precision)
 
 
 def _log_config_file(logger: logging.Logger, path: str | None) -> None:
     if path:
         with PathManager.open(path) as file:
             logger.info("Contents of args.config_file=%s:\n%s", path, file.read())
+
+
+def _log_config(logger: logging.Logger, cfg: DictConfig) -> None:
+    try:
+        text = LazyConfig.to_py(cfg)
+    except OmegaConfBaseException as error:
+        # Nothing may ever read that value, so it is no reason to stop.
+        logger.warning("The config has a value that does not resolve: %s", error)
+    else:
+        logger.info("Running with full config:\n%s", text)
 
 
 def default_writers(output_dir: str, max_iter: int | None = None) -> list[EventWriter]:

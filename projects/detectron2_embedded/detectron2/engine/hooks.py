@@ -13,6 +13,7 @@ import torch
 from detectron2._subset import missing_names
 from detectron2.checkpoint import PeriodicCheckpointer as _PeriodicCheckpointer
 from detectron2.checkpoint.safe_load import load_torch_file
+from detectron2.engine.measuring_hooks import PreciseBN, TorchMemoryStats, TorchProfiler
 from detectron2.engine.train_loop import HookBase
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
@@ -29,6 +30,9 @@ __all__ = [
     "LRScheduler",
     "PeriodicCheckpointer",
     "PeriodicWriter",
+    "PreciseBN",
+    "TorchMemoryStats",
+    "TorchProfiler",
 ]
 
 logger = logging.getLogger(__name__)
@@ -134,8 +138,7 @@ class PeriodicWriter(HookBase):
 
     def __init__(self, writers: Sequence[EventWriter], period: int = 20):
         for writer in writers:
-            if not isinstance(writer, EventWriter):
-                raise TypeError(f"A writer is an EventWriter, but this one is {type(writer).__name__}.")
+            assert isinstance(writer, EventWriter), f"A writer is an EventWriter, not {type(writer).__name__}."
         self._writers = writers
         self._period = period
 
@@ -186,8 +189,7 @@ class BestCheckpointer(HookBase):
         mode: str = "max",
         file_prefix: str = "model_best",
     ):
-        if mode not in ("max", "min"):
-            raise ValueError(f'mode={mode!r}: expected "max" or "min".')
+        assert mode in ("max", "min"), f'mode={mode!r}: expected "max" or "min".'
         self._period = eval_period
         self._checkpointer = checkpointer
         self._metric = val_metric
@@ -276,8 +278,9 @@ class EvalHook(HookBase):
     def _do_eval(self) -> None:
         results = self._func()
         if results:
-            if not isinstance(results, Mapping):
-                raise TypeError(f"An evaluation function returns a dict of numbers, not {type(results).__name__}.")
+            assert isinstance(results, Mapping), (
+                f"An evaluation function returns a dict of numbers, not {type(results).__name__}."
+            )
             for name, value in _flatten(results):
                 self.trainer.storage.put_scalar(name, value, smoothing_hint=False)
         # Some processes may be slower: the others should not wait inside the next step's gradients.
@@ -360,4 +363,4 @@ class LRScheduler(HookBase):
             self.scheduler.load_state_dict(state_dict)
 
 
-__getattr__ = missing_names(__name__, ["AutogradProfiler", "PreciseBN", "TorchMemoryStats", "TorchProfiler"])
+__getattr__ = missing_names(__name__, ["AutogradProfiler"])

@@ -43,7 +43,7 @@ def launch(
         timeout: of the collective operations.
 
     Raises:
-        ValueError: "auto" with several machines.
+        AssertionError: "auto" with several machines.
         torch.multiprocessing.ProcessRaisedException: a process failed; its traceback is in the message.
     """
     world_size = num_machines * num_gpus_per_machine
@@ -52,8 +52,9 @@ def launch(
         return
     store = None
     if dist_url in (None, "auto"):
-        if num_machines != 1:
-            raise ValueError(f"dist_url={dist_url!r} works on one machine; for {num_machines} give tcp://HOST:PORT.")
+        assert num_machines == 1, (
+            f"dist_url={dist_url!r} works on one machine; for {num_machines} give tcp://HOST:PORT."
+        )
         # The port is bound here for as long as the processes live, so that two runs cannot pick the same one.
         store = dist.TCPStore(_LOCALHOST, 0, is_master=True, wait_for_workers=False, timeout=timeout)
         dist_url = f"store://{store.port}"

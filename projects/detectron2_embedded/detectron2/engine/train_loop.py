@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from detectron2.engine.async_metrics import MetricsThread
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
 from torch import nn
@@ -62,8 +64,7 @@ class TrainerBase:
         for hook in hooks:
             if hook is None:
                 continue
-            if not isinstance(hook, HookBase):
-                raise TypeError(f"A hook is a HookBase, but this one is {type(hook).__name__}.")
+            assert isinstance(hook, HookBase), f"A hook is a HookBase, but this one is {type(hook).__name__}."
             # A hook must not keep its trainer, and with it model and data, alive.
             hook.trainer = weakref.proxy(self)
             self._hooks.append(hook)
@@ -81,11 +82,12 @@ class TrainerBase:
         with EventStorage(start_iter) as self.storage:
             try:
                 self.before_train()
-                while self.iter < max_iter:
+                for iteration in range(start_iter, max_iter):
+                    self.iter = iteration
                     self.before_step()
                     self.run_step()
                     self.after_step()
-                    self.iter += 1
+                self.iter = max(start_iter, max_iter)
             except Exception:
                 logger.exception("Training stopped by an error in iteration %d", self.iter)
                 raise
@@ -148,7 +150,8 @@ class TrainerBase:
 class SimpleTrainer(TrainerBase):
     """One loss, one optimizer, one data loader: an iteration is a forward pass, a backward pass and a step.
 
-    A loss that is not finite stops all processes in the same iteration, before the optimizer's step.
+    A loss that is not finite stops all processes in the same iteration, before the optimizer's step (with
+    `async_write_metrics` before the next one, or at the end of the last iteration).
 
     Args:
         model: takes a batch, returns a loss or a dict of losses (scalars), whose sum is minimized.
@@ -156,7 +159,8 @@ class SimpleTrainer(TrainerBase):
         optimizer: of the model's parameters.
         gather_metric_period: collect losses from all processes every so many iterations.
         zero_grad_before_forward: clear gradients before the forward pass instead of after it.
-        async_write_metrics: must be False.
+        async_write_metrics: fetch the losses from the device, and from the other processes, in a thread, so
+            that an iteration does not wait for it. The numbers are the same.
     """
 
     def __init__(
@@ -169,16 +173,14 @@ class SimpleTrainer(TrainerBase):
         async_write_metrics: bool = False,
     ):
         super().__init__()
-        if async_write_metrics:
-            raise NotImplementedError(
-                "async_write_metrics=True is not in the embedded Detectron2; an installed one has it."
-            )
         model.train()
         self.model = model
         self.data_loader = data_loader
         self.optimizer = optimizer
         self.gather_metric_period = gather_metric_period
         self.zero_grad_before_forward = zero_grad_before_forward
+        self.async_write_metrics = async_write_metrics
+        self._metrics_thread = MetricsThread()
         self._iterator: Iterator | None = None
 
     @property
@@ -208,8 +210,9 @@ class SimpleTrainer(TrainerBase):
         self.optimizer.step()
 
     def _next_batch(self) -> tuple[Any, float]:
-        if not self.model.training:
-            raise RuntimeError(f"{type(self).__name__}: the model is in eval mode; a hook should call model.train().")
+        assert self.model.training, (
+            f"{type(self).__name__}: the model is in eval mode; a hook should call model.train()."
+        )
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         return data, time.perf_counter() - start
@@ -228,8 +231,29 @@ class SimpleTrainer(TrainerBase):
         iter: int | None = None,
     ) -> None:
         iteration = self.iter if iter is None else iter
-        if (iteration + 1) % self.gather_metric_period == 0:
+        if (iteration + 1) % self.gather_metric_period != 0:
+            return
+        if not self.async_write_metrics:
             self.write_metrics(loss_dict, data_time, iteration, prefix)
+            return
+        group = self._metrics_thread.group()
+        self._metrics_thread.start(
+            get_event_storage(), lambda: _gather_metrics(loss_dict, data_time, iteration, prefix, group)
+        )
+
+    def after_step(self) -> None:
+        """Call the hooks; the last iteration ends with its losses known."""
+        if self.iter + 1 == self.max_iter:
+            self._metrics_thread.wait()
+        super().after_step()
+
+    def after_train(self) -> None:
+        """Call the hooks."""
+        error = self._metrics_thread.close()
+        if error is not None:
+            # Training stopped by another error, which is on its way.
+            logger.error("The losses of the last iteration could not be written.", exc_info=error)
+        super().after_train()
 
     @staticmethod
     def write_metrics(
@@ -244,32 +268,12 @@ class SimpleTrainer(TrainerBase):
             loss_dict: scalars; the same keys on all processes.
             data_time: seconds this process waited for its batch; the longest wait is kept.
             cur_iter: iteration.
-            prefix: put before the names of the losses.
+            prefix: put before the name `total_loss`.
 
         Raises:
             FloatingPointError: the sum is not finite; on every process.
         """
-        own = {name: value.detach().float().cpu().item() for name, value in loss_dict.items()}
-        # To all, not to rank 0 alone: a bad loss then stops every process, and none is left waiting.
-        gathered = comm.all_gather((own, data_time))
-        means = {name: sum(losses[name] for losses, _ in gathered) / len(gathered) for name in own}
-        total = sum(means.values())
-        if not math.isfinite(total):
-            bad = "; ".join(
-                f"process {rank}: {losses}"
-                for rank, (losses, _) in enumerate(gathered)
-                if not math.isfinite(sum(losses.values()))
-            )
-            raise FloatingPointError(f"Loss became infinite or NaN in iteration {cur_iter} ({bad}).")
-        if not comm.is_main_process():
-            return
-        storage = get_event_storage()
-        storage.put_scalar("rank_data_time", data_time, cur_iter=cur_iter)
-        storage.put_scalar("data_time", max(wait for _, wait in gathered), cur_iter=cur_iter)
-        storage.put_scalar(f"{prefix}total_loss", total, cur_iter=cur_iter)
-        if len(means) > 1:
-            for name, value in means.items():
-                storage.put_scalar(prefix + name, value, cur_iter=cur_iter)
+        _gather_metrics(loss_dict, data_time, cur_iter, prefix)(get_event_storage())
 
     def state_dict(self) -> dict[str, Any]:
         """The base class's, and the optimizer's."""
@@ -281,15 +285,47 @@ class SimpleTrainer(TrainerBase):
         self.optimizer.load_state_dict(state_dict["optimizer"])
 
 
+def _gather_metrics(
+    loss_dict: Mapping[str, torch.Tensor],
+    data_time: float,
+    cur_iter: int,
+    prefix: str,
+    group: dist.ProcessGroup | None = None,
+) -> Callable[[EventStorage], None]:
+    """Fetch the numbers of all processes; what comes back puts them into a storage."""
+    own = {name: value.detach().float().cpu().item() for name, value in loss_dict.items()}
+    # To all, not to rank 0 alone: a bad loss then stops every process, and none is left waiting.
+    gathered = comm.all_gather((own, data_time), group)
+    means = {name: sum(losses[name] for losses, _ in gathered) / len(gathered) for name in own}
+    total = sum(means.values())
+    if not math.isfinite(total):
+        bad = "; ".join(
+            f"process {rank}: {losses}"
+            for rank, (losses, _) in enumerate(gathered)
+            if not math.isfinite(sum(losses.values()))
+        )
+        raise FloatingPointError(f"Loss became infinite or NaN in iteration {cur_iter} ({bad}).")
+    numbers = {"rank_data_time": data_time}
+    if comm.is_main_process():
+        numbers |= {"data_time": max(wait for _, wait in gathered), f"{prefix}total_loss": total}
+        if len(means) > 1:
+            numbers |= means
+
+    def put(storage: EventStorage) -> None:
+        storage.put_scalars(cur_iter=cur_iter, **numbers)
+
+    return put
+
+
 class AMPTrainer(SimpleTrainer):
     """SimpleTrainer in mixed precision.
 
     Args:
-        model, data_loader, optimizer, gather_metric_period, zero_grad_before_forward: as in SimpleTrainer.
+        model, data_loader, optimizer, gather_metric_period, zero_grad_before_forward, async_write_metrics: as
+            in SimpleTrainer.
         grad_scaler: default: a GradScaler, which is active for float16 only, the type that needs one.
         precision: type of the forward pass under autocast.
-        log_grad_scaler: put its scale into the event storage.
-        async_write_metrics: must be False.
+        log_grad_scaler: put its scale as `[metric]grad_scaler` into the event storage.
     """
 
     def __init__(
@@ -308,8 +344,7 @@ class AMPTrainer(SimpleTrainer):
             several_devices = model.device_ids and len(model.device_ids) > 1
         else:
             several_devices = isinstance(model, DataParallel)
-        if several_devices:
-            raise ValueError("AMPTrainer takes a model on one device; use a process for each GPU.")
+        assert not several_devices, "AMPTrainer takes a model on one device; use a process for each GPU."
         super().__init__(
             model, data_loader, optimizer, gather_metric_period, zero_grad_before_forward, async_write_metrics
         )
@@ -331,15 +366,19 @@ class AMPTrainer(SimpleTrainer):
             self.optimizer.zero_grad()
         self.grad_scaler.scale(losses).backward()
         if self.log_grad_scaler:
-            self.storage.put_scalar("grad_scaler", self.grad_scaler.get_scale())
+            self.storage.put_scalar("[metric]grad_scaler", self.grad_scaler.get_scale())
         self.after_backward()
         self._write_metrics(loss_dict, data_time)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """The base class's, and the scaler's."""
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+        """The base class's, and the scaler's: of one that does nothing, the state that a working one begins with.
+
+        An installed Detectron2 scales bfloat16 too, and could not go on from an empty state.
+        """
+        scaler_state = self.grad_scaler.state_dict() or torch.amp.GradScaler("cpu").state_dict()
+        return {**super().state_dict(), "grad_scaler": scaler_state}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Counterpart of `state_dict`."""

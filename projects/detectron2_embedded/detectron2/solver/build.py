@@ -1,12 +1,13 @@
 """Parameter groups: which parameter gets which learning rate and weight decay."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from detectron2._subset import missing_names
 from torch import nn
 
-__all__ = ["get_default_optimizer_params"]
+__all__ = ["get_default_optimizer_params", "reduce_param_groups"]
 
 _NORMS = (
     nn.BatchNorm1d,
@@ -44,7 +45,8 @@ def get_default_optimizer_params(
         weight_decay_norm: of the parameters of torch's normalization layers.
         bias_lr_factor: factor on `base_lr` for parameters named `bias`.
         weight_decay_bias: of parameters named `bias`.
-        lr_factor_func: gets a parameter's full name, gives a factor on `base_lr`.
+        lr_factor_func: gets a parameter's full name (`block.0.weight`; that of one which the model itself
+            holds begins with a dot: `.pos_embed`), gives a factor on `base_lr`.
         overrides: last part of a parameter's name -> group options for it, such as {"pos_embed":
             {"weight_decay": 0}}.
 
@@ -71,7 +73,7 @@ def get_default_optimizer_params(
     if lr_factor_func is not None and base_lr is None:
         raise ValueError("lr_factor_func needs base_lr, the learning rate that its factors apply to.")
 
-    groups: dict[tuple, dict[str, Any]] = {}
+    groups: list[dict[str, Any]] = []
     seen = set()
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -82,10 +84,41 @@ def get_default_optimizer_params(
             if weight_decay_norm is not None and isinstance(module, _NORMS):
                 options["weight_decay"] = weight_decay_norm
             if lr_factor_func is not None:
-                options["lr"] = base_lr * lr_factor_func(f"{prefix}.{name}" if prefix else name)
-            options.update(by_name.get(name, {}))
-            group = groups.setdefault(tuple(sorted(options.items())), {"params": [], **options})
-            group["params"].append(parameter)
+                options["lr"] = base_lr * lr_factor_func(f"{prefix}.{name}")
+            groups.append({"params": [parameter], **options, **by_name.get(name, {})})
+    return reduce_param_groups(groups)
+
+
+def reduce_param_groups(params: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As few groups as there are different options, since optimizers take a group's tensors in one go.
+
+    A parameter that several groups hold gets the options of all of them; of two values the later one counts.
+    Groups are merged if they have the same options in the same order.
+
+    Args:
+        params: groups as a torch optimizer takes them: `params`, perhaps `param_names`, and options.
+
+    Returns:
+        New groups, in the order in which the given ones have their first parameter.
+
+    Raises:
+        AssertionError: a group has no `params`.
+    """
+    options: dict[torch.Tensor, dict[str, Any]] = {}
+    names: dict[torch.Tensor, str] = {}
+    for given in params:
+        assert "params" in given, f"A parameter group has a key 'params', but this one only: {', '.join(given)}."
+        rest = {key: value for key, value in given.items() if key not in ("params", "param_names")}
+        members = list(given["params"])
+        for parameter in members:
+            options.setdefault(parameter, {}).update(rest)
+        names.update(zip(members, given.get("param_names", ())))
+    groups: dict[tuple, dict[str, Any]] = {}
+    for parameter, own in options.items():
+        group = groups.setdefault(tuple(own.items()), {**own, "params": []})
+        group["params"].append(parameter)
+        if parameter in names:
+            group.setdefault("param_names", []).append(names[parameter])
     return list(groups.values())
 
 
@@ -102,4 +135,6 @@ def _bias_options(
     return options
 
 
-__getattr__ = missing_names(__name__, ["build_lr_scheduler", "build_optimizer", "maybe_add_gradient_clipping"])
+__getattr__ = missing_names(
+    __name__, ["GradientClipType", "build_lr_scheduler", "build_optimizer", "maybe_add_gradient_clipping"]
+)

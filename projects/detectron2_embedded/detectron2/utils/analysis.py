@@ -1,6 +1,7 @@
 """Parameters and floating point operations of a detector, counted by fvcore."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 __all__ = [
     "FlopCountAnalysis",
     "activation_count_operators",
+    "find_unused_parameters",
     "flop_count_operators",
     "parameter_count",
     "parameter_count_table",
@@ -55,12 +57,44 @@ def flop_count_operators(model: nn.Module, inputs: list) -> defaultdict[str, flo
     return counts
 
 
-def activation_count_operators(model: nn.Module, inputs: list) -> defaultdict[str, float]:
+def activation_count_operators(model: nn.Module, inputs: list, **kwargs: Any) -> defaultdict[str, float]:
     """Millions of output values of convolutions and matrix products in inference, by kind of operator.
 
-    Arguments as for `flop_count_operators`.
+    Args:
+        model, inputs: as for `flop_count_operators`.
+        supported_ops: of fvcore's `activation_count`: more operators to count, with how to count each.
+
+    Raises:
+        TypeError: another keyword.
     """
-    return _by_operator(_ActivationAnalysis, model, inputs, 1e6)
+    handles = kwargs.pop("supported_ops", None) or {}
+    if kwargs:
+        raise TypeError(f"activation_count_operators takes supported_ops, not {', '.join(kwargs)}.")
+
+    def analysis(*arguments: Any) -> _ActivationAnalysis:
+        return _ActivationAnalysis(*arguments).set_op_handle(**handles)
+
+    return _by_operator(analysis, model, inputs, 1e6)
+
+
+def find_unused_parameters(model: nn.Module, inputs: Any) -> list[str]:
+    """Names of the parameters that the losses do not depend on; gradients that there were are gone afterwards.
+
+    Args:
+        model: in training mode, returns a loss or a dict of losses.
+        inputs: the argument of its `forward`, or a tuple of all of them.
+
+    Raises:
+        AssertionError: the model is in eval mode.
+    """
+    assert model.training, "find_unused_parameters takes a model in training mode: call model.train()."
+    model.zero_grad(set_to_none=True)
+    losses = model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    total = sum(losses.values()) if isinstance(losses, dict) else losses
+    total.backward()
+    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    model.zero_grad(set_to_none=True)
+    return unused
 
 
 class _ActivationAnalysis(_ActivationCountAnalysis):
@@ -69,7 +103,7 @@ class _ActivationAnalysis(_ActivationCountAnalysis):
         super().__init__(adapter, adapter.tensors)
 
 
-def _by_operator(analysis: type, model: nn.Module, inputs: list, unit: float) -> defaultdict[str, float]:
+def _by_operator(analysis: Callable, model: nn.Module, inputs: list, unit: float) -> defaultdict[str, float]:
     was_training = model.training
     model.eval()
     try:

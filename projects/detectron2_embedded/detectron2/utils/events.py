@@ -6,8 +6,9 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -55,8 +56,9 @@ class EventStorage:
         self._smoothing_hints: dict[str, bool] = {}
         self._latest: dict[str, tuple[float, int]] = {}
         self._prefix = ""
-        self._images: list[tuple[str, Any, int]] = []
+        self._vis_data: list[tuple[str, Any, int]] = []
         self._histograms: list[dict[str, Any]] = []
+        self._late: list[tuple[str, Callable[[], None]]] = []
 
     def __enter__(self) -> "EventStorage":
         _open_storages.append(self)
@@ -122,9 +124,22 @@ class EventStorage:
         for name, value in kwargs.items():
             self.put_scalar(name, value, smoothing_hint=smoothing_hint, cur_iter=cur_iter)
 
+    def _put_later(self, put: Callable[[], None]) -> None:
+        """Note numbers that are still being worked out: `put` adds them, and is called before anything is read."""
+        self._late.append((self._prefix, put))
+
+    def _catch_up(self) -> None:
+        outer = self._prefix
+        try:
+            while self._late:
+                self._prefix, put = self._late.pop(0)
+                put()
+        finally:
+            self._prefix = outer
+
     def put_image(self, img_name: str, img_tensor: Any) -> None:
         """Add an RGB image (3, H, W), uint8 in [0, 255] or float in [0, 1], tensor or array."""
-        self._images.append((img_name, img_tensor, self._iter))
+        self._vis_data.append((img_name, img_tensor, self._iter))
 
     def put_histogram(self, hist_name: str, hist_tensor: torch.Tensor, bins: int = 1000) -> None:
         """Add the histogram of a tensor's values, of any shape."""
@@ -152,21 +167,24 @@ class EventStorage:
         Raises:
             KeyError: no such scalar was put.
         """
+        self._catch_up()
         if name not in self._histories:
             raise KeyError(f"No scalar {name!r} was put; there are: {', '.join(sorted(self._histories)) or 'none'}.")
         return self._histories[name]
 
     def histories(self) -> dict[str, HistoryBuffer]:
         """All values of all scalars, by name."""
+        self._catch_up()
         return self._histories
 
     def latest(self) -> dict[str, tuple[float, int]]:
         """Latest value and its iteration, by name."""
+        self._catch_up()
         return self._latest
 
     def count_samples(self, name: str, window_size: int = 20) -> int:
         """How many values a scalar has in the `window_size` iterations up to its latest one."""
-        values = self._histories[name].values()
+        values = self.history(name).values()
         first_iter = values[-1][1] - window_size
         count = 0
         for _, iteration in reversed(values):
@@ -179,7 +197,7 @@ class EventStorage:
         """Like `latest`, with the median over `window_size` iterations where the hint asks for smoothing."""
         return {
             name: (self._smoothed(name, window_size) if self._smoothing_hints[name] else value, iteration)
-            for name, (value, iteration) in self._latest.items()
+            for name, (value, iteration) in self.latest().items()
         }
 
     def _smoothed(self, name: str, window_size: int) -> float:
@@ -187,11 +205,12 @@ class EventStorage:
 
     def smoothing_hints(self) -> dict[str, bool]:
         """The `smoothing_hint` of every scalar."""
+        self._catch_up()
         return self._smoothing_hints
 
     def clear_images(self) -> None:
         """Forget the images; the writer that wrote them calls it."""
-        self._images = []
+        self._vis_data = []
 
     def clear_histograms(self) -> None:
         """Forget the histograms; the writer that wrote them calls it."""
@@ -245,7 +264,7 @@ class TensorboardXWriter(EventWriter):
     """Writes scalars, images and histograms as TensorBoard events.
 
     Args:
-        log_dir: folder of the event file, which is made at the first write.
+        log_dir: folder of the event file, which is made when there is something to write.
         window_size: iterations of the median.
         kwargs: further arguments of `torch.utils.tensorboard.SummaryWriter`.
     """
@@ -254,44 +273,46 @@ class TensorboardXWriter(EventWriter):
         self._arguments = {"log_dir": os.fspath(log_dir), **kwargs}
         self._window_size = window_size
         self._last_write = -1
-        self._writer = None
 
-    def _summary_writer(self) -> Any:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
+    @cached_property
+    def _writer(self) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(**self._arguments)
-        return self._writer
+        return SummaryWriter(**self._arguments)
 
     def write(self) -> None:
         """Write what is new since the last call."""
-        storage, writer = get_event_storage(), self._summary_writer()
+        storage = get_event_storage()
         newest = self._last_write
         for name, (value, iteration) in storage.latest_with_smoothing_hint(self._window_size).items():
             if iteration > self._last_write:
-                writer.add_scalar(name, value, iteration)
+                self._writer.add_scalar(name, value, iteration)
                 newest = max(newest, iteration)
         self._last_write = newest
-        for name, image, iteration in storage._images:
-            writer.add_image(name, image, iteration)
+        for name, image, iteration in storage._vis_data:
+            self._writer.add_image(name, image, iteration)
         storage.clear_images()
         for histogram in storage._histograms:
-            writer.add_histogram_raw(**histogram)
+            self._writer.add_histogram_raw(**histogram)
         storage.clear_histograms()
 
     def close(self) -> None:
-        """Flush and close the event file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Flush and close the event file, if there is one."""
+        writer = vars(self).pop("_writer", None)
+        if writer is not None:
+            writer.close()
 
 
 class CommonMetricPrinter(EventWriter):
     """Logs a line of progress: time left, losses, seconds an iteration, learning rate, peak GPU memory.
 
+    Losses are the scalars with `loss` in their names; others are shown if `[metric]` is in their names, as in
+    `storage.put_scalar("[metric]grad_norm", ...)`.
+
     Args:
         max_iter: last iteration + 1; without it no time left is shown.
-        window_size: iterations of the median.
+        window_size: iterations of the losses' and metrics' median, and of the mean of `data_time`; `time` is the
+            mean over all iterations.
     """
 
     def __init__(self, max_iter: int | None = None, window_size: int = 20):
@@ -311,15 +332,17 @@ class CommonMetricPrinter(EventWriter):
         if eta:
             fields.insert(0, f"eta: {eta}")
         latest = storage.latest()
-        for name in latest:
-            if "loss" in name:
-                fields.append(f"{name}: {storage._smoothed(name, self._window_size):.4g}")
-        for name in ("time", "data_time"):
-            if name in latest:
-                seconds = storage.history(name).avg(storage.count_samples(name, self._window_size))
-                fields.append(f"{name}: {seconds:.4f}  last_{name}: {latest[name][0]:.4f}")
-        if "lr" in latest:
-            fields.append(f"lr: {latest['lr'][0]:.5g}")
+        losses = [name for name in latest if "loss" in name]
+        metrics = [name for name in latest if "[metric]" in name and "loss" not in name]
+        for name in losses + metrics:
+            fields.append(f"{name}: {storage._smoothed(name, self._window_size):.4g}")
+        if "time" in latest:
+            fields.append(f"time: {storage.history('time').global_avg():.4f}  last_time: {latest['time'][0]:.4f}")
+        if "data_time" in latest:
+            seconds = storage.history("data_time").avg(storage.count_samples("data_time", self._window_size))
+            fields.append(f"data_time: {seconds:.4f}  last_data_time: {latest['data_time'][0]:.4f}")
+        rate = f"{latest['lr'][0]:.5g}" if "lr" in latest else "N/A"
+        fields.append(f"lr: {rate}")
         if torch.cuda.is_available():
             fields.append(f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M")
         self.logger.info(" %s", "  ".join(fields))

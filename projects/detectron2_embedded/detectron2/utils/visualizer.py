@@ -1,33 +1,19 @@
 """Paints boxes and labels on an image."""
 
-import colorsys
 import enum
-import itertools
 import math
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from detectron2._subset import missing_names
 from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from detectron2.utils.painting import Color, brightened, font, palette, pieces, rgb255, wave
+from PIL import Image, ImageDraw
 
 __all__ = ["ColorMode", "VisImage", "Visualizer"]
-
-Color = str | Sequence[float]
-
-_LETTERS = {
-    "b": (0.0, 0.0, 1.0),
-    "c": (0.0, 0.75, 0.75),
-    "g": (0.0, 0.5, 0.0),
-    "k": (0.0, 0.0, 0.0),
-    "m": (0.75, 0.0, 0.75),
-    "r": (1.0, 0.0, 0.0),
-    "w": (1.0, 1.0, 1.0),
-    "y": (0.75, 0.75, 0.0),
-}
 
 
 @enum.unique
@@ -41,7 +27,7 @@ class ColorMode(enum.Enum):
     """One colour for each class: `metadata.thing_colors` if there are any."""
 
     IMAGE_BW = 2
-    """As IMAGE, on a gray image."""
+    """As IMAGE, on an image that predictions make gray."""
 
 
 class VisImage:
@@ -55,13 +41,14 @@ class VisImage:
     def __init__(self, img: np.ndarray, scale: float = 1.0):
         self.img = img
         self.scale = scale
-        height, width = img.shape[:2]
-        self.width, self.height = width, height
+        self.height, self.width = img.shape[:2]
+        self.reset_image(img)
+
+    def reset_image(self, img: np.ndarray) -> None:
+        """Begin anew with an image of the same size, (H, W, 3) RGB in [0, 255]; what was painted is gone."""
         canvas = Image.fromarray(np.clip(img, 0, 255).astype(np.uint8))
-        if scale != 1.0:
-            size = max(round(width * scale), 1), max(round(height * scale), 1)
-            canvas = canvas.resize(size, Image.Resampling.BILINEAR)
-        self.canvas = canvas
+        size = max(round(self.width * self.scale), 1), max(round(self.height * self.scale), 1)
+        self.canvas = canvas if canvas.size == size else canvas.resize(size, Image.Resampling.BILINEAR)
 
     def get_image(self) -> np.ndarray:
         """The painted image, (H * scale, W * scale, 3) uint8 RGB."""
@@ -84,6 +71,7 @@ class Visualizer:
         metadata: of the data set; `thing_classes` gives labels, `thing_colors` ([0, 255]) colours.
         scale: enlargement of the painted image.
         instance_mode: how colours are chosen.
+        font_size_scale: enlargement of texts, and of lines with them.
     """
 
     def __init__(
@@ -92,16 +80,16 @@ class Visualizer:
         metadata: Any = None,
         scale: float = 1.0,
         instance_mode: ColorMode = ColorMode.IMAGE,
+        font_size_scale: float = 1.0,
     ):
         image = np.asarray(img_rgb)
         if image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"An RGB image (H, W, 3) is expected, found an array of shape {image.shape}.")
-        if instance_mode is ColorMode.IMAGE_BW:
-            image = np.repeat(image.astype(np.float32).mean(axis=2, keepdims=True), 3, axis=2)
         self.metadata = metadata
         self.output = VisImage(image, scale)
         self._instance_mode = instance_mode
-        self._default_font_size = max(math.sqrt(self.output.height * self.output.width) // 60, 11 / scale)
+        size = max(math.sqrt(self.output.height * self.output.width) // 60, 11 / scale)
+        self._default_font_size = size * font_size_scale
 
     def draw_instance_predictions(self, predictions: Any, jittering: bool = True) -> VisImage:
         """Paint what a detector returns.
@@ -114,11 +102,17 @@ class Visualizer:
             NotImplementedError: there are masks or keypoints.
         """
         _refuse(predictions, ["pred_masks", "pred_keypoints"], "predictions")
+        alpha = 0.5
+        if self._instance_mode is ColorMode.IMAGE_BW:
+            gray = self.output.img.astype(np.float32).mean(axis=2, keepdims=True)
+            self.output.reset_image(np.repeat(gray, 3, axis=2))
+            alpha = 0.3
         boxes = predictions.pred_boxes if predictions.has("pred_boxes") else None
         classes = predictions.pred_classes.tolist() if predictions.has("pred_classes") else None
         scores = predictions.scores.tolist() if predictions.has("scores") else None
         colors = self._class_colors(classes, jittering)
-        return self.overlay_instances(boxes=boxes, labels=self._labels(classes, scores, None), assigned_colors=colors)
+        labels = self._labels(classes, scores, None)
+        return self.overlay_instances(boxes=boxes, labels=labels, assigned_colors=colors, alpha=alpha)
 
     def draw_dataset_dict(self, dic: dict[str, Any]) -> VisImage:
         """Paint the boxes of a data set's dict, crowds marked in their labels.
@@ -173,7 +167,7 @@ class Visualizer:
             if items is not None and len(items) != len(corners):
                 raise ValueError(f"{len(items)} {name} for {len(corners)} boxes.")
         if assigned_colors is None:
-            assigned_colors = [_palette(i) for i in range(len(corners))]
+            assigned_colors = [palette(i) for i in range(len(corners))]
         areas = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
         for i in np.argsort(-areas, kind="stable"):
             self.draw_box(corners[i], alpha=alpha, edge_color=assigned_colors[i])
@@ -190,17 +184,74 @@ class Visualizer:
             box_coord: XYXY pixels of the image given.
             alpha: opacity.
             edge_color: RGB in [0, 1], a letter as matplotlib has them, or a name or "#rrggbb".
-            line_style: "-", or "--" for dashes.
+            line_style: "-", "--", ":" or "-.".
         """
-        x0, y0, x1, y1 = (float(v) * self.output.scale for v in box_coord)
-        width = max(round(self._default_font_size * self.output.scale / 5), 1)
-        corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
+        x0, y0, x1, y1 = box_coord
+        self._draw_lines([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], edge_color, alpha, line_style)
+        return self.output
+
+    def draw_line(
+        self,
+        x_data: Sequence[float],
+        y_data: Sequence[float],
+        color: Color,
+        linestyle: str = "-",
+        linewidth: float | None = None,
+    ) -> VisImage:
+        """Paint a line through points.
+
+        Args:
+            x_data, y_data: of the points, in pixels of the image given.
+            color: as for `draw_box`.
+            linestyle: as for `draw_box`.
+            linewidth: in pixels of the image given, 1 or more; default: as of boxes.
+
+        Raises:
+            ValueError: not as many x as y, or an unknown style.
+        """
+        if len(x_data) != len(y_data):
+            raise ValueError(f"{len(x_data)} x for {len(y_data)} y.")
+        width = None if linewidth is None else max(linewidth, 1.0)
+        self._draw_lines(list(zip(x_data, y_data)), color, 1.0, linestyle, width)
+        return self.output
+
+    def draw_circle(self, circle_coord: Sequence[float], color: Color, radius: float = 3) -> VisImage:
+        """Paint a filled circle.
+
+        Args:
+            circle_coord: (x, y) of its centre, in pixels of the image given.
+            color: as for `draw_box`.
+            radius: in pixels of the image given.
+        """
+        (x, y), r = self._scaled(circle_coord), radius * self.output.scale
         layer, draw = self._layer()
-        color = (*_rgb255(edge_color), round(255 * alpha))
-        for start, end in itertools.pairwise(corners):
-            pieces = [(start, end)] if line_style == "-" else _dashes(start, end, 4 * width)
-            for piece in pieces:
-                draw.line(piece, fill=color, width=width)
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=(*rgb255(color), 255))
+        self._merge(layer)
+        return self.output
+
+    def draw_polygon(self, segment: Any, color: Color, edge_color: Color | None = None, alpha: float = 0.5) -> VisImage:
+        """Paint a filled polygon.
+
+        Args:
+            segment: (N, 2), its corners as (x, y) in pixels of the image given.
+            color: as for `draw_box`.
+            edge_color: default: `color`, darker where `alpha` is over 0.8.
+            alpha: opacity of the inside.
+
+        Raises:
+            ValueError: another shape, or fewer than 3 corners.
+        """
+        corners = np.asarray(segment, dtype=np.float64)
+        if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
+            raise ValueError(f"A polygon is (N, 2) with N of 3 or more, not {corners.shape}.")
+        edge = rgb255(color if edge_color is None else edge_color)
+        if edge_color is None and alpha > 0.8:
+            edge = tuple(round(0.4 * v) for v in edge)
+        layer, draw = self._layer()
+        points = [self._scaled(corner) for corner in corners]
+        draw.polygon(points, fill=(*rgb255(color), round(255 * alpha)))
+        width = max(round(self._default_font_size * self.output.scale / 15), 1)
+        draw.line([*points, points[0]], fill=(*edge, 255), width=width)
         self._merge(layer)
         return self.output
 
@@ -230,13 +281,13 @@ class Visualizer:
         if rotation:
             raise NotImplementedError("Rotated text is not in the embedded Detectron2; an installed one has it.")
         scale = self.output.scale
-        font = _font((font_size or self._default_font_size) * scale)
+        face = font((font_size or self._default_font_size) * scale)
         place = float(position[0]) * scale, float(position[1]) * scale
         anchor = anchors[horizontal_alignment] + "a"
         layer, draw = self._layer()
-        left, top, right, bottom = draw.textbbox(place, text, font=font, anchor=anchor)
+        left, top, right, bottom = draw.textbbox(place, text, font=face, anchor=anchor)
         draw.rectangle((left - 2, top - 1, right + 2, bottom + 1), fill=(0, 0, 0, 190))
-        draw.text(place, text, font=font, anchor=anchor, fill=(*_brightened(_rgb255(color)), 255))
+        draw.text(place, text, font=face, anchor=anchor, fill=(*brightened(rgb255(color)), 255))
         self._merge(layer)
         return self.output
 
@@ -250,6 +301,19 @@ class Visualizer:
         flat = y1 - y0 < 2 * self._default_font_size
         y = y1 if flat and y1 + 1.5 * self._default_font_size < self.output.height else y0
         self.draw_text(text, (max(x0, 0), max(y, 0)), color=color, horizontal_alignment="left")
+
+    def _draw_lines(
+        self, points: Sequence[Sequence[float]], color: Color, alpha: float, style: str, width: float | None = None
+    ) -> None:
+        width = self._default_font_size / 5 if width is None else width
+        pixels = max(round(width * self.output.scale), 1)
+        layer, draw = self._layer()
+        for piece in pieces([self._scaled(point) for point in points], style, pixels):
+            draw.line(piece, fill=(*rgb255(color), round(255 * alpha)), width=pixels)
+        self._merge(layer)
+
+    def _scaled(self, point: Sequence[float]) -> tuple[float, float]:
+        return float(point[0]) * self.output.scale, float(point[1]) * self.output.scale
 
     def _layer(self) -> tuple[Image.Image, ImageDraw.ImageDraw]:
         layer = Image.new("RGBA", self.output.canvas.size)
@@ -270,9 +334,10 @@ class Visualizer:
             columns.append([names[c] if names and 0 <= c < len(names) else str(c) for c in classes])
         if scores is not None:
             columns.append([f"{score * 100:.0f}%" for score in scores])
-        if crowds is not None:
-            columns.append(["|crowd" if crowd else "" for crowd in crowds])
-        return [" ".join(part for part in row if part) for row in zip(*columns)] if columns else None
+        labels = [" ".join(row) for row in zip(*columns)] if columns else None
+        if labels is not None and crowds is not None:
+            labels = [label + ("|crowd" if crowd else "") for label, crowd in zip(labels, crowds)]
+        return labels
 
     def _class_colors(self, classes: list[int] | None, jittering: bool) -> list[Color] | None:
         if self._instance_mode is not ColorMode.SEGMENTATION or classes is None:
@@ -280,8 +345,8 @@ class Visualizer:
         known = self._metadata("thing_colors")
         colors: list[Color] = []
         for i, c in enumerate(classes):
-            base = np.asarray(known[c], dtype=np.float64) / 255 if known and c < len(known) else _palette(c)
-            shift = np.array([_wave(3 * i + k) for k in range(3)]) * (0.1 if jittering else 0.0)
+            base = np.asarray(known[c], dtype=np.float64) / 255 if known and c < len(known) else palette(c)
+            shift = np.array([wave(3 * i + k) for k in range(3)]) * (0.1 if jittering else 0.0)
             colors.append(tuple(np.clip(np.asarray(base) + shift, 0, 1)))
         return colors
 
@@ -304,47 +369,4 @@ def _to_array(boxes: Any) -> np.ndarray:
     return np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
 
 
-def _palette(index: int) -> tuple[float, float, float]:
-    """Bright colours; the golden ratio spreads the hues of neighbours."""
-    return colorsys.hsv_to_rgb((0.33 + index * 0.618034) % 1.0, 0.75, 1.0 if index % 2 == 0 else 0.85)
-
-
-def _wave(index: int) -> float:
-    return math.sin(12.9898 * (index + 1))
-
-
-def _rgb255(color: Color) -> tuple[int, int, int]:
-    if isinstance(color, str):
-        if color in _LETTERS:
-            color = _LETTERS[color]
-        else:
-            return ImageColor.getrgb(color)[:3]
-    return tuple(round(255 * min(max(float(v), 0.0), 1.0)) for v in list(color)[:3])
-
-
-def _brightened(color: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The colour, made bright enough to be read on a dark ground."""
-    factor = max(max(color) / 255, 0.01)
-    if factor >= 0.8:
-        return color
-    return tuple(min(round(51 + v / factor * 0.8), 255) for v in color)
-
-
-def _dashes(start: tuple[float, float], end: tuple[float, float], length: float) -> list:
-    total = math.dist(start, end)
-    count = max(int(total // length), 1)
-
-    def point(t: float) -> tuple[float, float]:
-        return start[0] + (end[0] - start[0]) * t, start[1] + (end[1] - start[1]) * t
-
-    return [(point(i / count), point(min((i + 0.6) / count, 1.0))) for i in range(count)]
-
-
-def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans as matplotlib brings it, for its many scripts; else Pillow's own font."""
-    spec = find_spec("matplotlib")
-    if spec is not None and spec.origin:
-        path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-        if path.is_file():
-            return ImageFont.truetype(str(path), max(size, 4))
-    return ImageFont.load_default(max(size, 4))
+__getattr__ = missing_names(__name__, ["GenericMask"])
