@@ -41,7 +41,7 @@ MODULES = [
 
 NAMES = [
     "data.detection_utils.get_fed_loss_cls_weights",
-    "modeling.box_regression.Box2BoxTransformLinear",
+    "modeling.box_regression.Box2BoxTransformRotated",
     "modeling.proposal_generator.rpn.build_rpn_head",
     "modeling.roi_heads.roi_heads.select_foreground_proposals",
 ]
