@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.10,<3.14",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
-    package_data={"loradet": ["assets/*"]},
+    package_data={"loradet": ["assets/*"], "detectron2_embedded.detectron2.model_zoo": ["configs/**/*.py"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

@@ -22,7 +22,7 @@ from loradet.evaluation.split import Split
 from loradet.evaluation.split_calibration import SplitFiles
 from loradet.model import load_trained
 from loradet.run_folder import RunFolder
-from loradet.training.distributed import EXIT_ERROR, EXIT_INTERRUPTED, run_distributed
+from loradet.training.distributed import EXIT_ERROR, EXIT_INTERRUPTED, run_distributed, starts_processes
 from loradet.training.run import train
 from loradet.training.setup import setup_process
 
@@ -32,14 +32,16 @@ logger = logging.getLogger(__name__)
 def run_command(arguments: argparse.Namespace) -> int:
     """Train or evaluate on as many processes as asked for; returns the exit status of this process."""
     try:
-        load_config(arguments.config_file, arguments.overrides)
+        cfg = load_config(arguments.config_file, arguments.overrides)
+        # A started process reads the file itself. This one does not read it twice: it may register data sets.
+        own = () if starts_processes(arguments.num_gpus, arguments.num_machines) else (cfg,)
         run_distributed(
             _process,
             num_gpus=arguments.num_gpus,
             num_machines=arguments.num_machines,
             machine_rank=arguments.machine_rank,
             dist_url=arguments.dist_url,
-            args=(arguments,),
+            args=(arguments, *own),
         )
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -50,10 +52,15 @@ def run_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _process(arguments: argparse.Namespace) -> None:
-    """One process of the run; leaves by SystemExit where the exit status is not 0."""
+def _process(arguments: argparse.Namespace, cfg: DictConfig | None = None) -> None:
+    """One process of the run; leaves by SystemExit where the exit status is not 0.
+
+    Args:
+        cfg: the config that `arguments` name, where it has been loaded.
+    """
     try:
-        cfg = load_config(arguments.config_file, arguments.overrides)
+        if cfg is None:
+            cfg = load_config(arguments.config_file, arguments.overrides)
         if arguments.eval_only:
             evaluate(cfg, _checkpoint_to_evaluate(cfg, arguments), arguments.split, arguments.output_json)
             return

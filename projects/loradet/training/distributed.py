@@ -22,6 +22,15 @@ EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
 
+def starts_processes(num_gpus: int, num_machines: int) -> bool:
+    """Whether `run_distributed` starts processes of its own: several are asked for, and torchrun has started none."""
+    return not _under_torchrun() and num_gpus * num_machines > 1
+
+
+def _under_torchrun() -> bool:
+    return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
 def run_distributed(
     main: Callable[..., None],
     *,
@@ -43,14 +52,14 @@ def run_distributed(
         ValueError: several machines without a common `dist_url`, or more processes than GPUs.
         SystemExit: a process that was started here ended with an exit status other than 0.
     """
-    if "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ:
+    if _under_torchrun():
         _join_torchrun()
         try:
             main(*args)
         finally:
             torch.distributed.destroy_process_group()
         return
-    if num_gpus * num_machines <= 1:
+    if not starts_processes(num_gpus, num_machines):
         main(*args)
         return
     if dist_url == "auto" and num_machines > 1:

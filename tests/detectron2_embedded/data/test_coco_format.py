@@ -116,6 +116,10 @@ def test_registering_reads_nothing_yet(register, tmp_path):
     register_coco_instances("format_test", {"note": "x"}, str(tmp_path / "absent.json"), "images")
     metadata = MetadataCatalog.get("format_test")
     assert (metadata.evaluator_type, metadata.note, metadata.image_root) == ("coco", "x", "images")
+    # A config that registers is read more than once.
+    register_coco_instances("format_test", {"note": "x"}, str(tmp_path / "absent.json"), "images")
+    with pytest.raises(AssertionError, match="json_file"):
+        register_coco_instances("format_test", {"note": "x"}, str(tmp_path / "other.json"), "images")
     with pytest.raises(FileNotFoundError, match=r"absent\.json"):
         DatasetCatalog.get("format_test")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, ResNet
-from detectron2.modeling.backbone import BasicBlock, BasicStem, BottleneckBlock
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock
 from torch import nn
 
 
@@ -34,12 +34,17 @@ def test_resnet_returns_its_last_stage_by_default_or_the_classifier():
 
 
 def test_resnet_refuses_unknown_outputs_and_depths():
-    with pytest.raises(AssertionError, match="stem, res2, res3; got"):
+    with pytest.raises(AssertionError, match="stem, res2, res3"):
         small_resnet(out_features=["res4"])
+    with pytest.raises(AssertionError, match=r"\(N, C, H, W\)"):
+        small_resnet()(torch.randn(3, 32, 32))
+
+
+# Detectron2 0.6 (main of 2026-06-06) has a KeyError of the number alone.
+@pytest.mark.subset
+def test_an_unknown_depth_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match=r"depth 42.*18, 34, 50"):
         ResNet.make_default_stages(42)
-    with pytest.raises(AssertionError, match="takes a batch"):
-        small_resnet()(torch.randn(3, 32, 32))
 
 
 def test_make_stage_gives_each_block_its_own_arguments():
@@ -56,9 +61,9 @@ def test_make_stage_gives_each_block_its_own_arguments():
     assert [block.conv2.dilation[0] for block in blocks] == [1, 2, 4]
     assert [block.in_channels for block in blocks] == [8, 16, 16]
     assert nn.Sequential(*blocks)(torch.randn(2, 8, 8, 8)).shape == (2, 16, 4, 4)
-    with pytest.raises(AssertionError, match="2 values"):
+    with pytest.raises(AssertionError, match="stride_per_block"):
         ResNet.make_stage(BasicBlock, 3, in_channels=8, out_channels=8, stride_per_block=[1, 1])
-    with pytest.raises(AssertionError, match="not both"):
+    with pytest.raises(AssertionError, match="stride_per_block"):
         ResNet.make_stage(BasicBlock, 1, in_channels=8, out_channels=8, stride=1, stride_per_block=[1])
 
 
@@ -68,6 +73,8 @@ def test_stride_of_a_bottleneck_sits_where_asked():
         assert (block.conv1.stride[0], block.conv2.stride[0]) == strides
 
 
+# Detectron2 0.6 (main of 2026-06-06) fails in the first forward pass.
+@pytest.mark.subset
 def test_a_block_of_stride_two_needs_a_projection():
     with pytest.raises(AssertionError, match="stride 2 needs other channels"):
         BasicBlock(8, 8, stride=2)
@@ -87,6 +94,8 @@ def test_a_frozen_stage_does_not_move_in_training():
     assert all((p.grad is None) == n.startswith(("stem", "res2")) for n, p in model.named_parameters())
 
 
+# Detectron2 0.6 (main of 2026-06-06) goes on with the convolutions that it was built with.
+@pytest.mark.subset
 def test_fpn_uses_a_convolution_that_was_replaced():
     fpn = FPN(small_resnet(out_features=["res2", "res3"]), ["res2", "res3"], 4, top_block=LastLevelMaxPool())
     fpn.top_block.in_feature = "p3"
@@ -99,6 +108,7 @@ def test_fpn_uses_a_convolution_that_was_replaced():
     assert list(after) == ["p2", "p3", "p4"] == list(fpn.output_shape())
 
 
+@pytest.mark.subset
 def test_fpn_refuses_unknown_features():
     with pytest.raises(AssertionError, match=r"res2, res3.*got \['res7'\]"):
         FPN(small_resnet(out_features=["res2", "res3"]), ["res7"], 4)
@@ -123,6 +133,7 @@ def test_backbones_are_found_by_name(monkeypatch):
         Backbone()
 
 
+@pytest.mark.subset
 @pytest.mark.parametrize("name", ["MViT", "build_backbone", "PanopticFPN", "ROI_MASK_HEAD_REGISTRY"])
 def test_missing_parts_say_where_to_get_them(name):
     with pytest.raises(ImportError, match=f"{name}.*installed Detectron2"):

@@ -37,13 +37,19 @@ def brute_force(boxes, scores, score_thresh, nms_thresh, topk):
     return found if topk < 0 else found[:topk]
 
 
+# Detectron2 0.6 (main of 2026-06-06) counts rows without those that are not finite.
+NAN_ROWS = pytest.param(3, id="a row of NaN", marks=pytest.mark.subset)
+
+
 @pytest.mark.parametrize("per_class", [1, CLASSES])
 @pytest.mark.parametrize("topk", [-1, 5, 0])
-def test_inference_equals_the_loop(per_class, topk):
+@pytest.mark.parametrize("bad_row", [pytest.param(None, id="finite"), NAN_ROWS])
+def test_inference_equals_the_loop(per_class, topk, bad_row):
     torch.manual_seed(0)
     boxes = some_boxes(25, per_class).flatten(1)
     scores = torch.rand(25, CLASSES + 1)
-    boxes[3, 1] = math.nan
+    if bad_row is not None:
+        boxes[bad_row, 1] = math.nan
     (found,), (rows,) = fast_rcnn_inference([boxes], [scores], [SIZE], 0.3, 0.4, topk)
     expected = brute_force(boxes, scores, 0.3, 0.4, topk)
     assert len(found) == len(expected) and (topk == 0 or len(found) > 0)
@@ -111,7 +117,15 @@ def test_losses_equal_the_loop(agnostic, sigmoid):
 
 
 @pytest.mark.parametrize("sigmoid", [False, True])
-@pytest.mark.parametrize("case", ["background alone", "no boxes", "no images"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "background alone",
+        # Here Detectron2 0.6 (main of 2026-06-06) gives a constant, or an IndexError.
+        pytest.param("no boxes", marks=pytest.mark.subset),
+        pytest.param("no images", marks=pytest.mark.subset),
+    ],
+)
 def test_losses_without_objects_stay_connected(case, sigmoid):
     predictor = build_predictor(use_sigmoid_ce=sigmoid)
     proposals = {
@@ -126,7 +140,8 @@ def test_losses_without_objects_stay_connected(case, sigmoid):
     assert (losses["loss_cls"] > 0) == (rows > 0)
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in predictor.parameters())
-    assert predictor.predict_boxes((None, None), []) == predictor.predict_boxes_for_gt_classes((None, None), []) == ()
+    assert not predictor.predict_boxes((None, None), [])
+    assert not predictor.predict_boxes_for_gt_classes((None, None), [])
 
 
 def test_federated_loss_leaves_classes_out():
@@ -142,9 +157,9 @@ def test_federated_loss_leaves_classes_out():
     assert everything.tolist() == [0, 1, 2]
     drawn = [predictor.get_fed_loss_classes(torch.tensor([CLASSES]), 2, CLASSES, weights)[1].item() for _ in range(60)]
     assert set(drawn) == {0, 2} and drawn.count(2) > drawn.count(0)
-    with pytest.raises(AssertionError, match="use_sigmoid_ce=True"):
+    with pytest.raises(AssertionError, match=r"sigmoid"):
         build_predictor(**{**options, "use_sigmoid_ce": False})
-    with pytest.raises(AssertionError, match="3 weights for 4 classes"):
+    with pytest.raises(AssertionError):
         build_predictor(**options, num_classes=4)
 
 
@@ -207,5 +222,5 @@ def test_a_box_head_of_convolutions_and_linear_layers():
     assert convs.output_shape == ShapeSpec(channels=8, height=3, width=2) and convs.conv1.bias is not None
     assert build_predictor(input_shape=convs.output_shape).cls_score.in_features == 48
     assert build_predictor(input_shape=12)(torch.randn(2, 12))[1].shape == (2, 4 * CLASSES)
-    with pytest.raises(AssertionError, match="needs a convolution"):
+    with pytest.raises(AssertionError):
         FastRCNNConvFCHead(shape, conv_dims=[], fc_dims=[])

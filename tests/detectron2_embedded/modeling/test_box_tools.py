@@ -6,7 +6,11 @@ import pytest
 import torch
 from detectron2.modeling import detector_postprocess
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
-from detectron2.modeling.box_regression import Box2BoxTransform, _dense_box_regression_loss
+from detectron2.modeling.box_regression import (
+    Box2BoxTransform,
+    Box2BoxTransformLinear,
+    _dense_box_regression_loss,
+)
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, Instances
 from hypothesis import given, settings
@@ -46,10 +50,15 @@ def test_anchors_take_the_lists_of_a_config():
 
 
 def test_anchor_arguments_that_do_not_fit():
-    with pytest.raises(AssertionError, match="sizes are given for 2 maps, strides for 3"):
+    with pytest.raises(AssertionError, match=r"sizes.*2.*3"):
         DefaultAnchorGenerator(sizes=[[1], [2]], aspect_ratios=[1.0], strides=[1, 2, 4])
-    with pytest.raises(AssertionError, match=r"got 1\.0"):
+    with pytest.raises(AssertionError, match=r"1\.0"):
         DefaultAnchorGenerator(sizes=[1], aspect_ratios=[1.0], strides=[1], offset=1.0)
+
+
+# Detectron2 0.6 (main of 2026-06-06) gives anchors of the first maps alone.
+@pytest.mark.subset
+def test_anchors_for_another_number_of_maps():
     with pytest.raises(AssertionError, match="1 maps, got 2"):
         DefaultAnchorGenerator(sizes=[1], aspect_ratios=[1.0], strides=[1])([torch.zeros(1, 1, 1, 1)] * 2)
 
@@ -104,6 +113,34 @@ def test_no_boxes_and_half_precision():
     assert transform.apply_deltas(torch.zeros(2, 4).half(), random_boxes(2)).dtype == torch.float32
 
 
+@pytest.mark.parametrize("normalize_by_size", [True, False])
+def test_linear_deltas_lead_from_a_square_inside_to_the_target(normalize_by_size):
+    target = random_boxes(20)
+    center = (target[:, :2] + target[:, 2:]) / 2 + 0.4
+    source = torch.cat((center - 4, center + 4), dim=1)
+    transform = Box2BoxTransformLinear(normalize_by_size)
+    deltas = transform.get_deltas(source, target)
+    assert (deltas > 0).all()
+    torch.testing.assert_close(transform.apply_deltas(deltas, source), target, rtol=1e-4, atol=1e-4)
+    unit = 8 if normalize_by_size else 1
+    torch.testing.assert_close(deltas[:, 0] * unit, center[:, 0] - target[:, 0])
+    # A side on the other side of the centre is put onto it.
+    boxes = transform.apply_deltas(torch.tensor([[-1.0, -1, 2, 2]]), torch.tensor([[0.0, 0, 8, 8]]))
+    assert boxes.tolist() == [[4, 4, 4 + 2 * unit, 4 + 2 * unit]]
+    assert transform.apply_deltas(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0, 4)
+    with pytest.raises(AssertionError):
+        transform.get_deltas(Boxes(source), target)
+
+
+# Detectron2 0.6 (main of 2026-06-06) takes several boxes for each source only without normalisation.
+@pytest.mark.subset
+def test_linear_deltas_of_several_boxes_are_decoded_each_by_itself():
+    source, transform = random_boxes(5), Box2BoxTransformLinear()
+    first, second = torch.rand(5, 4), torch.rand(5, 4)
+    expected = torch.cat((transform.apply_deltas(first, source), transform.apply_deltas(second, source)), dim=1)
+    torch.testing.assert_close(transform.apply_deltas(torch.cat((first, second), dim=1), source), expected)
+
+
 def iou_terms(a: list[float], b: list[float]) -> tuple[float, float, float, float]:
     """IoU of two boxes, area of the box around both, union, and centre distance over diagonal, squared."""
     inter = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
@@ -114,8 +151,8 @@ def iou_terms(a: list[float], b: list[float]) -> tuple[float, float, float, floa
 
 
 @pytest.mark.parametrize("loss_type", ["smooth_l1", "giou", "diou"])
-def test_dense_box_loss_equals_the_loop_over_foreground(loss_type):
-    transform = Box2BoxTransform((1.0, 1.0, 1.0, 1.0))
+@pytest.mark.parametrize("transform", [Box2BoxTransform((1.0, 1.0, 1.0, 1.0)), Box2BoxTransformLinear()])
+def test_dense_box_loss_equals_the_loop_over_foreground(loss_type, transform):
     anchors = [Boxes(random_boxes(5)), Boxes(random_boxes(3, seed=1))]
     deltas = [0.2 * torch.randn(2, 5, 4), 0.2 * torch.randn(2, 3, 4)]
     truth = [random_boxes(8, seed=2), random_boxes(8, seed=3)]
@@ -138,6 +175,8 @@ def test_dense_box_loss_equals_the_loop_over_foreground(loss_type):
     assert float(loss) == pytest.approx(expected, rel=1e-4)
 
 
+# Detectron2 0.6 (main of 2026-06-06) speaks of bad boxes, or trains on.
+@pytest.mark.subset
 @pytest.mark.parametrize("loss_type", ["giou", "diou", "ciou"])
 def test_a_loss_on_boxes_that_are_not_finite_says_that_training_has_diverged(loss_type):
     anchors, truth = torch.tensor([[0.0, 0.0, 8.0, 8.0]]), [torch.tensor([[0.0, 0.0, 9.0, 9.0]])]
@@ -163,7 +202,7 @@ def test_dense_box_loss_without_foreground_is_zero_and_connected(loss_type):
 
 
 def test_unknown_box_loss():
-    with pytest.raises(ValueError, match=r"'l2'.*smooth_l1"):
+    with pytest.raises(ValueError, match="'l2'"):
         _dense_box_regression_loss(
             [torch.zeros(1, 4)],
             Box2BoxTransform((1.0, 1.0, 1.0, 1.0)),
@@ -174,6 +213,8 @@ def test_unknown_box_loss():
         )
 
 
+# Detectron2 0.6 (main of 2026-06-06) rescales the boxes that it is given.
+@pytest.mark.subset
 def test_postprocess_leaves_its_input_alone():
     boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 5, 9]])
     given_instances = Instances((20, 20), pred_boxes=Boxes(boxes.clone()), scores=torch.tensor([0.9, 0.8]))
@@ -183,6 +224,7 @@ def test_postprocess_leaves_its_input_alone():
     assert result.scores.tolist() == pytest.approx([0.9])
 
 
+@pytest.mark.subset
 def test_postprocess_without_boxes_or_with_masks():
     with pytest.raises(AssertionError, match="pred_boxes"):
         detector_postprocess(Instances((20, 20), scores=torch.ones(1)), 20, 20)

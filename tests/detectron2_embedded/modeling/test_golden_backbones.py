@@ -107,8 +107,9 @@ def test_simple_feature_pyramid(golden_d2: Path):
 
 
 def test_simple_feature_pyramid_errors(golden_d2: Path):
-    meta, _ = load(golden_d2 / "simple_feature_pyramid.npz")
+    meta, arrays = load(golden_d2 / "simple_feature_pyramid.npz")
     spec = meta["cases"]["vitdet"]
+    feature = {spec["in_feature"]: arrays[f"feature/{spec['in_feature']}"]}
     changes = {
         "scale factor 3": {"scale_factors": [3.0]},
         "scale factor 4 with norm '' (forward)": {"norm": ""},
@@ -117,7 +118,7 @@ def test_simple_feature_pyramid_errors(golden_d2: Path):
     assert set(changes) == set(meta["errors"])
     for name, change in changes.items():
         with pytest.raises(getattr(builtins, meta["errors"][name][0])):
-            build_pyramid({**spec, **change})
+            build_pyramid({**spec, **change})(feature)
 
 
 def build_resnet(

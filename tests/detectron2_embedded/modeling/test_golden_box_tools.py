@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.modeling import detector_postprocess
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
-from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformLinear
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, Instances
 from golden_files import close, load
@@ -21,8 +21,8 @@ def test_anchors(golden_d2: Path):
         assert generator.num_anchors == generator.num_cell_anchors == spec["num_anchors"]
         assert generator.box_dim == spec["box_dim"]
         anchors = generator([torch.zeros(1, 1, *grid) for grid in spec["grid_sizes"]])
-        for level, boxes in enumerate(anchors):
-            close(generator.cell_anchors[level], arrays[f"{case}/cell_anchors/{level}"])
+        for level, (cell, boxes) in enumerate(zip(generator.cell_anchors, anchors, strict=True)):
+            close(cell, arrays[f"{case}/cell_anchors/{level}"])
             close(boxes.tensor, arrays[f"{case}/anchors/{level}"])
 
 
@@ -43,6 +43,17 @@ def test_box_deltas(golden_d2: Path):
     flat[0, 2] = flat[0, 0]
     with pytest.raises(AssertionError):
         Box2BoxTransform((1, 1, 1, 1)).get_deltas(flat, dst)
+
+
+def test_linear_box_deltas(golden_d2: Path):
+    meta, arrays = load(golden_d2 / "box2box_linear.npz")
+    src, dst = arrays["src"], arrays["dst"]
+    for case, normalize_by_size in meta["cases"].items():
+        transform = Box2BoxTransformLinear(normalize_by_size)
+        close(transform.get_deltas(src, dst), arrays[f"{case}/get_deltas"])
+        close(transform.apply_deltas(arrays["deltas"], src), arrays[f"{case}/apply"])
+        if not normalize_by_size:
+            close(transform.apply_deltas(arrays["deltas3"], src), arrays[f"{case}/apply3"])
 
 
 def test_matcher(golden_d2: Path):
@@ -77,9 +88,9 @@ def test_postprocess(golden_d2: Path):
     boxes, scores = arrays["boxes"], arrays["scores"]
     for i, (height, width) in enumerate(meta["output_sizes"]):
         detections = Instances(
-            tuple(meta["image_size"]), pred_boxes=Boxes(boxes), scores=scores, pred_classes=arrays["classes"]
+            tuple(meta["image_size"]), pred_boxes=Boxes(boxes.clone()), scores=scores, pred_classes=arrays["classes"]
         )
-        proposals = Instances(tuple(meta["image_size"]), proposal_boxes=Boxes(boxes), objectness_logits=scores)
+        proposals = Instances(tuple(meta["image_size"]), proposal_boxes=Boxes(boxes.clone()), objectness_logits=scores)
         for kind, instances in (("out", detections), ("proposals", proposals)):
             result = detector_postprocess(instances, height, width)
             assert result.image_size == (height, width)

@@ -43,6 +43,8 @@ def test_roi_align_equals_the_loop(aligned):
                 torch.testing.assert_close(produced[r, :, i, j], sum(samples) / len(samples), rtol=1e-4, atol=1e-5)
 
 
+# Detectron2 0.6 (main of 2026-06-06) hands half precision to torchvision's kernel, which has none on the CPU.
+@pytest.mark.subset
 def test_roi_align_keeps_coordinates_in_half_precision():
     """With bfloat16 boxes, 1001 and 1003 would both be 1000 or 1004."""
     ramp = torch.arange(1200.0)[None, None, None].expand(1, 1, 8, 1200) / 1200
@@ -107,6 +109,8 @@ def test_every_map_stays_in_the_graph_without_a_box():
     assert all(map_.grad is not None and not map_.grad.any() for map_ in maps)
 
 
+# Detectron2 0.6 (main of 2026-06-06) hands such boxes to torchvision, which reads past the end of its memory.
+@pytest.mark.subset
 @pytest.mark.parametrize("pooler_type", ["ROIAlignV2", "ROIAlign", "ROIPool"])
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 @pytest.mark.parametrize("num_maps", [1, 3])
@@ -138,6 +142,7 @@ def test_roi_pool_takes_the_maximum():
     assert module(maps, [Boxes([[0, 0, 12, 12]])]).item() == maps[0][0, 0, :4, :4].max().item()
 
 
+@pytest.mark.subset
 def test_bad_input():
     with pytest.raises(AssertionError, match="3 maps, got 2"):
         pooler()(pyramid()[:2], [Boxes([]), Boxes([])])

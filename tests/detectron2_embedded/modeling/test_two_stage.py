@@ -22,6 +22,10 @@ from two_stage_models import CLASSES, build, build_roi_heads, build_rpn, item, l
 
 BOX = [4.0, 4, 30, 30]
 BOTH = pytest.mark.parametrize("stages", [1, 3], ids=["faster", "cascade"])
+# A cascade of Detectron2 0.6 (main of 2026-06-06) stops at boxes that are not finite, in evaluation too.
+BOTH_OR_FASTER = pytest.mark.parametrize(
+    "stages", [pytest.param(1, id="faster"), pytest.param(3, id="cascade", marks=pytest.mark.subset)]
+)
 
 
 def random_maps() -> list[torch.Tensor]:
@@ -130,8 +134,14 @@ def test_proposals_may_come_with_the_input():
         expected, given = model([inputs]), alone.eval()([inputs | {"proposals": proposals}])
     torch.testing.assert_close(given[0]["instances"].scores, expected[0]["instances"].scores)
     assert set(losses_of(alone, [inputs | {"proposals": proposals}])) == {"loss_cls", "loss_box_reg"}
+
+
+@pytest.mark.subset
+def test_proposals_that_are_missing_are_said():
+    model = build()
+    model.proposal_generator = None
     with pytest.raises(ValueError, match=r"without proposal generator needs `proposals`.*only image, instances"):
-        alone.eval()([inputs])
+        model.eval()([item([BOX])])
 
 
 def test_given_boxes_pass_through():
@@ -139,7 +149,7 @@ def test_given_boxes_pass_through():
     given = Instances((48, 64), pred_boxes=Boxes([BOX]), pred_classes=torch.tensor([1]))
     (result,) = model.inference([item([])], detected_instances=[given])
     assert result["instances"].pred_boxes.tensor.tolist() == [BOX]
-    with pytest.raises(AssertionError, match="pred_boxes and pred_classes"):
+    with pytest.raises(AssertionError):
         model.inference([item([])], detected_instances=[Instances((48, 64), pred_boxes=Boxes([BOX]))])
 
 
@@ -164,7 +174,7 @@ def test_stages_of_a_cascade_share_the_gradient_of_the_features():
     scores, _ = heads._run_stage(features, proposals, 0)
     weight = heads.box_head[0].fc1.weight
     shared, own = torch.autograd.grad(scores.sum(), [features[0], weight])
-    heads.num_stages = 1
+    heads.num_cascade_stages = 1
     scores, _ = heads._run_stage(features, proposals, 0)
     whole, own_again = torch.autograd.grad(scores.sum(), [features[0], weight])
     assert whole.any()
@@ -202,6 +212,8 @@ def spoil(heads: StandardROIHeads, where: str, stage: int = 0) -> None:
     torch.nn.init.constant_(layer.bias, value)
 
 
+# Detectron2 0.6 (main of 2026-06-06) stops at the boxes of the stage before, or trains on.
+@pytest.mark.subset
 @pytest.mark.parametrize("where", ["NaN deltas", "huge deltas", "infinite features"])
 @pytest.mark.parametrize("stage", [0, 2])
 @pytest.mark.parametrize("loss_type", ["smooth_l1", "giou"])
@@ -212,7 +224,7 @@ def test_a_cascade_that_diverges_says_so(where, stage, loss_type):
         losses_of(model, [item([BOX]), item([])])
 
 
-@BOTH
+@BOTH_OR_FASTER
 @pytest.mark.parametrize("where", ["NaN deltas", "huge deltas", "infinite features", "NaN logits"])
 def test_inference_without_a_finite_number_ends_without_detections(stages, where):
     model = build(stages)
@@ -223,7 +235,7 @@ def test_inference_without_a_finite_number_ends_without_detections(stages, where
         assert len(result["instances"]) == 0 and result["instances"].has("pred_classes")
 
 
-@BOTH
+@BOTH_OR_FASTER
 @pytest.mark.parametrize("value", [math.nan, math.inf, 3.4e38])
 def test_rows_that_are_not_finite_leave_the_others_as_they_are(stages, value):
     torch.manual_seed(0)
@@ -325,6 +337,7 @@ def test_registries():
     assert ROI_HEADS_REGISTRY.get("CascadeROIHeads") is CascadeROIHeads
 
 
+@pytest.mark.subset
 def test_bad_input():
     model = build()
     with pytest.raises(ValueError, match=r"instances.*image.*DatasetMapper"):
@@ -349,6 +362,7 @@ def test_bad_input():
         build_rpn(head=type(build_rpn().rpn_head)(in_channels=8, num_anchors=1, conv_dims=[0]))
 
 
+@pytest.mark.subset
 @pytest.mark.parametrize("name", ["Res5ROIHeads", "MaskRCNNConvUpsampleHead", "build_roi_heads"])
 def test_missing_heads_say_where_to_get_them(name):
     with pytest.raises(ImportError, match=f"{name}.*installed Detectron2"):

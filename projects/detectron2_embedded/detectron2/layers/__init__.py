@@ -1,8 +1,15 @@
 """Layers that detectors are built from."""
 
 from detectron2._subset import missing_names
-from detectron2.layers.batch_norm import CycleBatchNormList, FrozenBatchNorm2d, LayerNorm, get_norm
-from detectron2.layers.blocks import CNNBlockBase
+from detectron2.layers.aspp import ASPP
+from detectron2.layers.batch_norm import (
+    CycleBatchNormList,
+    FrozenBatchNorm2d,
+    LayerNorm,
+    NaiveSyncBatchNorm,
+    get_norm,
+)
+from detectron2.layers.blocks import CNNBlockBase, DepthwiseSeparableConv2d
 from detectron2.layers.losses import ciou_loss, diou_loss
 from detectron2.layers.nms import batched_nms, nms
 from detectron2.layers.roi_align import ROIAlign, roi_align
@@ -22,14 +29,17 @@ from detectron2.layers.wrappers import (
 )
 
 __all__ = [
+    "ASPP",
     "BatchNorm2d",
     "CNNBlockBase",
     "Conv2d",
     "ConvTranspose2d",
     "CycleBatchNormList",
+    "DepthwiseSeparableConv2d",
     "FrozenBatchNorm2d",
     "LayerNorm",
     "Linear",
+    "NaiveSyncBatchNorm",
     "ROIAlign",
     "ShapeSpec",
     "batched_nms",
@@ -50,17 +60,13 @@ __all__ = [
 __getattr__ = missing_names(
     __name__,
     [
-        "ASPP",
         "DeformConv",
-        "DepthwiseSeparableConv2d",
         "ModulatedDeformConv",
-        "NaiveSyncBatchNorm",
         "ROIAlignRotated",
         "batched_nms_rotated",
         "nms_rotated",
         "paste_masks_in_image",
         # Modules
-        "aspp",
         "deform_conv",
         "mask_ops",
         "roi_align_rotated",

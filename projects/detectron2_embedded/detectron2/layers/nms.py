@@ -1,6 +1,7 @@
 """Non-maximum suppression."""
 
 import torch
+from detectron2._subset import missing_names
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import nms
 
@@ -21,3 +22,6 @@ def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, i
     """
     assert boxes.shape[-1] == 4, f"Boxes have 4 coordinates each, got shape {tuple(boxes.shape)}."
     return box_ops.batched_nms(boxes.float(), scores.float(), idxs, iou_threshold)
+
+
+__getattr__ = missing_names(__name__, ["batched_nms_rotated", "nms_rotated"])

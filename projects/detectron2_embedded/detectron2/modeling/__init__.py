@@ -14,7 +14,7 @@ from detectron2.modeling.backbone import (
     get_vit_lr_decay_rate,
     make_stage,
 )
-from detectron2.modeling.meta_arch import META_ARCH_REGISTRY, GeneralizedRCNN, ProposalNetwork, RetinaNet
+from detectron2.modeling.meta_arch import FCOS, META_ARCH_REGISTRY, GeneralizedRCNN, ProposalNetwork, RetinaNet
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, RPN_HEAD_REGISTRY
 from detectron2.modeling.roi_heads import (
@@ -28,6 +28,7 @@ from detectron2.modeling.roi_heads import (
 __all__ = [
     "ANCHOR_GENERATOR_REGISTRY",
     "BACKBONE_REGISTRY",
+    "FCOS",
     "FPN",
     "META_ARCH_REGISTRY",
     "PROPOSAL_GENERATOR_REGISTRY",
@@ -60,7 +61,6 @@ __getattr__ = missing_names(
         "BaseKeypointRCNNHead",
         "BaseMaskRCNNHead",
         # Other detectors and segmentation
-        "FCOS",
         "PanopticFPN",
         "SEM_SEG_HEADS_REGISTRY",
         "SemanticSegmentor",

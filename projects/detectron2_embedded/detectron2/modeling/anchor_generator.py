@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2._subset import missing_names
 from detectron2.structures import Boxes
 from detectron2.utils.registry import Registry
 from torch import nn
@@ -106,3 +107,6 @@ class DefaultAnchorGenerator(nn.Module):
         y, x = torch.meshgrid(y, x, indexing="ij")
         centers = torch.stack((x, y, x, y), dim=2)
         return Boxes((centers[:, :, None] + cell).reshape(-1, 4))
+
+
+__getattr__ = missing_names(__name__, ["RotatedAnchorGenerator", "build_anchor_generator"])

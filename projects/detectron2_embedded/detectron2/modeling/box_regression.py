@@ -52,6 +52,50 @@ class Box2BoxTransform:
         return torch.cat((new_center - half, new_center + half), dim=-1).flatten(1)
 
 
+class Box2BoxTransformLinear:
+    """FCOS's deltas: distances from a box's centre to the left, top, right and bottom side of the target.
+
+    https://arxiv.org/abs/1904.01355. The centre lies inside the target where all four are positive.
+    """
+
+    def __init__(self, normalize_by_size: bool = True) -> None:
+        """
+        Args:
+            normalize_by_size: distances are in units of the box's width and height, else in pixels.
+        """
+        self.normalize_by_size = normalize_by_size
+
+    def get_deltas(self, src_boxes: torch.Tensor, target_boxes: torch.Tensor) -> torch.Tensor:
+        """Deltas (N, 4) that lead from `src_boxes` (N, 4) to `target_boxes` (N, 4).
+
+        Raises:
+            AssertionError: boxes that are no tensors.
+        """
+        for boxes in (src_boxes, target_boxes):
+            assert isinstance(boxes, torch.Tensor), f"Boxes are tensors (N, 4), got {type(boxes).__name__}."
+        center = (src_boxes[:, :2] + src_boxes[:, 2:]) / 2
+        deltas = torch.cat((center - target_boxes[:, :2], target_boxes[:, 2:] - center), dim=1)
+        return deltas / self._unit(src_boxes) if self.normalize_by_size else deltas
+
+    def apply_deltas(self, deltas: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """Boxes (N, k * 4) that `deltas` (N, k * 4) make of `boxes` (N, 4): k for each.
+
+        A negative distance counts as 0, so that no box is inverted. The result has the dtype of `deltas`, float32 at
+        least: half precision is off by whole pixels in a large image.
+        """
+        deltas = deltas.to(torch.promote_types(deltas.dtype, torch.float32))
+        boxes = boxes.to(deltas.dtype)
+        center = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None]
+        distances = deltas.unflatten(1, (deltas.shape[1] // 4, 4)).relu()
+        if self.normalize_by_size:
+            distances = distances * self._unit(boxes)[:, None]
+        return torch.cat((center - distances[..., :2], center + distances[..., 2:]), dim=-1).flatten(1)
+
+    @staticmethod
+    def _unit(boxes: torch.Tensor) -> torch.Tensor:
+        return (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+
+
 def _center_and_size(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     size = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + size / 2, size
@@ -59,7 +103,7 @@ def _center_and_size(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _dense_box_regression_loss(
     anchors: list[Boxes | torch.Tensor],
-    box2box_transform: Box2BoxTransform,
+    box2box_transform: Box2BoxTransform | Box2BoxTransformLinear,
     pred_anchor_deltas: list[torch.Tensor],
     gt_boxes: list[torch.Tensor],
     fg_mask: torch.Tensor,
@@ -102,4 +146,4 @@ def _dense_box_regression_loss(
     raise ValueError(f"Unknown box_reg_loss_type {box_reg_loss_type!r}; it is one of {known}.")
 
 
-__getattr__ = missing_names(__name__, ["Box2BoxTransformLinear", "Box2BoxTransformRotated"])
+__getattr__ = missing_names(__name__, ["Box2BoxTransformRotated"])

@@ -51,6 +51,15 @@ class Matcher:
         for threshold, label in zip(self.thresholds[1:-1], self.labels[1:]):
             labels.masked_fill_(quality >= threshold, label)
         if self.allow_low_quality_matches:
-            best_of_ground_truth = match_quality_matrix.amax(dim=1, keepdim=True)
-            labels.masked_fill_((match_quality_matrix == best_of_ground_truth).any(dim=0), 1)
+            self.set_low_quality_matches_(labels, match_quality_matrix)
         return matches, labels
+
+    def set_low_quality_matches_(self, match_labels: torch.Tensor, match_quality_matrix: torch.Tensor) -> None:
+        """Label as positive, in place, the predictions that are the best for some ground truth.
+
+        Args:
+            match_labels: (N,).
+            match_quality_matrix: (M, N).
+        """
+        best_of_ground_truth = match_quality_matrix.amax(dim=1, keepdim=True)
+        match_labels.masked_fill_((match_quality_matrix == best_of_ground_truth).any(dim=0), 1)

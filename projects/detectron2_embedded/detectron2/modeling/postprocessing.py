@@ -1,6 +1,6 @@
 """From the size that the model saw to the size that the user asked for."""
 
-from detectron2._subset import ADVICE
+from detectron2._subset import ADVICE, missing_names
 from detectron2.structures import Instances
 
 
@@ -35,3 +35,6 @@ def detector_postprocess(
     boxes.clip(resized.image_size)
     resized.set(field, boxes)
     return resized[boxes.nonempty()]
+
+
+__getattr__ = missing_names(__name__, ["sem_seg_postprocess"])

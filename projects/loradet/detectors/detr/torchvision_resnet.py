@@ -63,9 +63,7 @@ class TorchvisionResNet(Backbone):
         self._out_feature_channels = {name: widths[name] for name in self._out_features}
         if norm == "FrozenBN":
             FrozenBatchNorm2d.convert_frozen_batchnorm(self.body)
-            for module in self.body.modules():
-                if isinstance(module, FrozenBatchNorm2d):
-                    module.num_batches_tracked = None  # which Detectron2 keeps, and published DETRs do not have
+            _drop_counters(self.body)
         if weights is not None:
             _load(self.body, weights, known, depth)
 
@@ -78,6 +76,13 @@ class TorchvisionResNet(Backbone):
             if name in wanted:
                 outputs[wanted[name]] = x
         return outputs
+
+
+def _drop_counters(body: nn.Module) -> None:
+    """Frozen norms keep the counter of the norm that they were made from; published files have none."""
+    for module in body.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.num_batches_tracked = None
 
 
 def _load(body: nn.Module, weights: str | os.PathLike, known: set[str], depth: int) -> None:

@@ -154,7 +154,8 @@ def _usable_segmentation(segmentation: dict[str, Any] | list[list[float]]) -> An
 
 
 def register_coco_instances(name: str, metadata: dict[str, Any], json_file: str, image_root: str) -> None:
-    """Register a data set in COCO's format; it is read on first use.
+    """Register a data set in COCO's format; it is read on first use. The same again, as by a config that is read
+    twice, changes nothing.
 
     Args:
         name: such as "ships_train".
@@ -163,10 +164,11 @@ def register_coco_instances(name: str, metadata: dict[str, Any], json_file: str,
         image_root: folder of the images.
 
     Raises:
-        AssertionError: the name is taken.
+        AssertionError: the name is taken by other files.
     """
     json_file, image_root = os.fspath(json_file), os.fspath(image_root)
-    DatasetCatalog.register(name, lambda: load_coco_json(json_file, image_root, name))
+    if name not in DatasetCatalog:
+        DatasetCatalog.register(name, lambda: load_coco_json(json_file, image_root, name))
     MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata)
 
 

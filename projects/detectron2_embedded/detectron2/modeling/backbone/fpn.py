@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+from detectron2._subset import missing_names
 from detectron2.layers import Conv2d, get_norm
 from detectron2.modeling.backbone.backbone import Backbone
 from fvcore.nn.weight_init import c2_xavier_fill
@@ -163,3 +164,6 @@ class LastLevelP6P7(nn.Module):
         """(N, in_channels, H, W) to maps of half and a quarter of the size, each with out_channels."""
         p6 = self.p6(c5)
         return [p6, self.p7(F.relu(p6))]
+
+
+__getattr__ = missing_names(__name__, ["build_resnet_fpn_backbone", "build_retinanet_resnet_fpn_backbone"])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from detectron2._subset import missing_names
 from detectron2.layers import CNNBlockBase, Conv2d, get_norm
 from detectron2.modeling.backbone.backbone import Backbone
 from fvcore.nn.weight_init import c2_msra_fill
@@ -24,7 +25,7 @@ BLOCKS_PER_STAGE = {
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: Norm, **kwargs: Any) -> Conv2d:
     """A convolution without bias, padded to keep the size at stride 1, with its norm."""
-    conv = Conv2d(
+    return Conv2d(
         in_channels,
         out_channels,
         kernel_size=kernel_size,
@@ -33,8 +34,13 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: Norm, **k
         norm=get_norm(norm, out_channels),
         **kwargs,
     )
-    c2_msra_fill(conv)
-    return conv
+
+
+def _fill(*convs: Conv2d | None) -> None:
+    """First weights; made last and in this order, they are those of Detectron2 under the same seed."""
+    for conv in convs:
+        if conv is not None:
+            c2_msra_fill(conv)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm) -> Conv2d | None:
@@ -53,6 +59,7 @@ class BasicBlock(CNNBlockBase):
         self.shortcut = _shortcut(in_channels, out_channels, stride, norm)
         self.conv1 = _conv(in_channels, out_channels, 3, norm, stride=stride)
         self.conv2 = _conv(out_channels, out_channels, 3, norm)
+        _fill(self.conv1, self.conv2, self.shortcut)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
@@ -90,6 +97,7 @@ class BottleneckBlock(CNNBlockBase):
         self.conv1 = _conv(in_channels, width, 1, norm, stride=first_stride)
         self.conv2 = _conv(width, width, 3, norm, stride=middle_stride, groups=num_groups, dilation=dilation)
         self.conv3 = _conv(width, out_channels, 1, norm)
+        _fill(self.conv1, self.conv2, self.conv3, self.shortcut)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
@@ -105,6 +113,7 @@ class BasicStem(CNNBlockBase):
     def __init__(self, in_channels: int = 3, out_channels: int = 64, norm: Norm = "BN") -> None:
         super().__init__(in_channels, out_channels, 4)
         self.conv1 = _conv(in_channels, out_channels, 7, norm, stride=2)
+        _fill(self.conv1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H / 4, W / 4)."""
@@ -261,3 +270,6 @@ class ResNet(Backbone):
 
 
 make_stage = ResNet.make_stage
+
+
+__getattr__ = missing_names(__name__, ["DeformBottleneckBlock", "build_resnet_backbone"])

@@ -230,7 +230,6 @@ class ViT(Backbone):
         if use_abs_pos:
             num_positions = (pretrain_img_size // patch_size) ** 2 + int(pretrain_use_cls_token)
             self.pos_embed = nn.Parameter(torch.zeros(1, num_positions, embed_dim))
-            nn.init.trunc_normal_(self.pos_embed, std=0.02)
         drop_path = torch.linspace(0, drop_path_rate, depth).tolist()
         side = img_size // patch_size
         self.blocks = nn.ModuleList(
@@ -250,6 +249,9 @@ class ViT(Backbone):
             )
             for i in range(depth)
         )
+        # In this order, first weights are those of Detectron2 under the same seed.
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.layers import cat
+from detectron2.layers import batched_nms, cat
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.meta_arch.image_detector import ImageDetector
 from detectron2.modeling.postprocessing import detector_postprocess
@@ -85,6 +85,29 @@ class DenseDetector(ImageDetector, metaclass=ABCMeta):
         self, images: ImageList, features: list[torch.Tensor], predictions: list[list[torch.Tensor]]
     ) -> list[Instances]:
         """Detections of each image, in the coordinates of the input image."""
+
+    def inference_single_image(
+        self,
+        anchors: list[Boxes],
+        box_cls: list[torch.Tensor],
+        box_delta: list[torch.Tensor],
+        image_size: tuple[int, int],
+    ) -> Instances:
+        """Detections of one image, by the detector's `box2box_transform` and its `test_*` settings.
+
+        Args:
+            anchors: per level (R_l, 4).
+            box_cls: scores per level (R_l, K).
+            box_delta: per level (R_l, 4).
+            image_size: (height, width) of the input image.
+        """
+        candidates = self._decode_multi_level_predictions(
+            anchors, box_cls, box_delta, self.test_score_thresh, self.test_topk_candidates, image_size
+        )
+        keep = batched_nms(
+            candidates.pred_boxes.tensor, candidates.scores, candidates.pred_classes, self.test_nms_thresh
+        )
+        return candidates[keep[: self.max_detections_per_image]]
 
     def _transpose_dense_predictions(
         self, predictions: list[list[torch.Tensor]], dims_per_anchor: list[int]

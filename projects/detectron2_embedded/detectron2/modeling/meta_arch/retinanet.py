@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from detectron2._subset import ADVICE
-from detectron2.layers import CycleBatchNormList, ShapeSpec, batched_nms, cat, get_norm
+from detectron2.layers import CycleBatchNormList, ShapeSpec, cat, get_norm
 from detectron2.layers.losses import sigmoid_focal_loss
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.box_regression import Box2BoxTransform, _dense_box_regression_loss
@@ -107,13 +107,13 @@ class RetinaNet(DenseDetector):
 
     @torch.no_grad()
     def label_anchors(
-        self, anchors: list[Boxes], instances: list[Instances]
+        self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """What each anchor should predict.
 
         Args:
             anchors: per level, R in all.
-            instances: `gt_boxes` and `gt_classes` of each image.
+            gt_instances: `gt_boxes` and `gt_classes` of each image.
 
         Returns:
             Per image, labels (R,): the class in [0, K), K for background, -1 for ignored; and matched boxes
@@ -121,7 +121,7 @@ class RetinaNet(DenseDetector):
         """
         all_anchors = Boxes.cat(anchors)
         gt_labels, gt_boxes = [], []
-        for truth in instances:
+        for truth in gt_instances:
             matches, match_labels = self.anchor_matcher(pairwise_iou(truth.gt_boxes, all_anchors))
             if len(truth) > 0:
                 labels = truth.gt_classes[matches]
@@ -193,29 +193,6 @@ class RetinaNet(DenseDetector):
             self.inference_single_image(anchors, [x[i].float().sigmoid() for x in logits], [x[i] for x in deltas], size)
             for i, size in enumerate(images.image_sizes)
         ]
-
-    def inference_single_image(
-        self,
-        anchors: list[Boxes],
-        box_cls: list[torch.Tensor],
-        box_delta: list[torch.Tensor],
-        image_size: tuple[int, int],
-    ) -> Instances:
-        """Detections of one image.
-
-        Args:
-            anchors: per level (R_l, 4).
-            box_cls: scores per level (R_l, K).
-            box_delta: per level (R_l, 4).
-            image_size: (height, width) of the input image.
-        """
-        candidates = self._decode_multi_level_predictions(
-            anchors, box_cls, box_delta, self.test_score_thresh, self.test_topk_candidates, image_size
-        )
-        keep = batched_nms(
-            candidates.pred_boxes.tensor, candidates.scores, candidates.pred_classes, self.test_nms_thresh
-        )
-        return candidates[keep[: self.max_detections_per_image]]
 
 
 class RetinaNetHead(nn.Module):

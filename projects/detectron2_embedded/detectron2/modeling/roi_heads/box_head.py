@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from detectron2._subset import missing_names
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.utils.registry import Registry
 from fvcore.nn.weight_init import c2_msra_fill, c2_xavier_fill
@@ -46,19 +47,26 @@ class FastRCNNConvFCHead(nn.Sequential):
                 norm=get_norm(conv_norm, channels),
                 activation=nn.ReLU(),
             )
-            c2_msra_fill(conv)
             self.add_module(f"conv{k}", conv)
             self._output_size = (channels, *self._output_size[1:])
         if fc_dims:
             self.add_module("flatten", nn.Flatten())
         for k, width in enumerate(fc_dims, start=1):
             fc = nn.Linear(torch.Size(self._output_size).numel(), width)
-            c2_xavier_fill(fc)
             self.add_module(f"fc{k}", fc)
             self.add_module(f"fc_relu{k}", nn.ReLU())
             self._output_size = (width,)
+        # Filled last, first weights are those of Detectron2 under the same seed.
+        for layer in self.children():
+            if isinstance(layer, Conv2d):
+                c2_msra_fill(layer)
+            elif isinstance(layer, nn.Linear):
+                c2_xavier_fill(layer)
 
     @property
     def output_shape(self) -> ShapeSpec:
         """Of the result for one box: channels alone behind a fully connected layer, else height and width too."""
         return ShapeSpec(**dict(zip(("channels", "height", "width"), self._output_size)))
+
+
+__getattr__ = missing_names(__name__, ["build_box_head"])

@@ -56,8 +56,8 @@ class CascadeROIHeads(StandardROIHeads):
         assert "proposal_matcher" not in kwargs, (
             "CascadeROIHeads takes proposal_matchers, one per stage, and no proposal_matcher."
         )
-        self.num_stages = len(box_heads)
-        assert len(box_predictors) == len(proposal_matchers) == self.num_stages, (
+        self.num_cascade_stages = len(box_heads)
+        assert len(box_predictors) == len(proposal_matchers) == self.num_cascade_stages, (
             f"A cascade has a head, a predictor and a matcher per stage, got {len(box_heads)}, "
             f"{len(box_predictors)} and {len(proposal_matchers)}."
         )
@@ -101,7 +101,7 @@ class CascadeROIHeads(StandardROIHeads):
         image_sizes = [p.image_size for p in proposals]
         outputs: list[tuple[Predictions, list[Instances]]] = []
         boxes: Sequence[torch.Tensor] = ()
-        for stage in range(self.num_stages):
+        for stage in range(self.num_cascade_stages):
             if stage > 0:
                 proposals = self._create_proposals_from_boxes(boxes, image_sizes)
                 if self.training:
@@ -122,7 +122,7 @@ class CascadeROIHeads(StandardROIHeads):
         last = self.box_predictor[-1]
         detections, _ = fast_rcnn_inference(
             boxes,
-            [sum(of_image) * (1.0 / self.num_stages) for of_image in scores],
+            [sum(of_image) * (1.0 / self.num_cascade_stages) for of_image in scores],
             image_sizes,
             last.test_score_thresh,
             last.test_nms_thresh,
@@ -167,7 +167,7 @@ class CascadeROIHeads(StandardROIHeads):
         pooled = self.box_pooler(features, [p.proposal_boxes for p in proposals])
         if self.training:
             # The stages share the maps: together they move them as far as one head does.
-            pooled = _ScaleGradient.apply(pooled, 1.0 / self.num_stages)
+            pooled = _ScaleGradient.apply(pooled, 1.0 / self.num_cascade_stages)
         return self.box_predictor[stage](self.box_head[stage](pooled))
 
     def _create_proposals_from_boxes(
