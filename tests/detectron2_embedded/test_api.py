@@ -33,7 +33,6 @@ DELIBERATE = {
         "*.Visualizer.draw_and_connect_keypoints",
     ],
     "norm and activation are stated; Detectron2 takes them out of **kwargs": ["*.layers.*Conv2d"],
-    "affine is stated; Detectron2 takes it out of **kwargs": ["*.CycleBatchNormList"],
     "states the parameters of ResNet.make_stage, whose old name it is": ["*.make_stage"],
     "the constructor is nn.Module's, which takes nothing either": ["*.Backbone"],
     "abstract; states the argument that every backbone takes": ["*.Backbone.forward"],

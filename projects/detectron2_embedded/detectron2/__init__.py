@@ -4,4 +4,4 @@ from detectron2._subset import missing_names
 
 __version__ = "0.6"
 
-__getattr__ = missing_names(__name__, ["_C", "export", "projects", "tracking"])
+__getattr__ = missing_names(__name__, ["setup_environment", "_C", "export", "projects", "tracking"])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2._subset import ADVICE
+from detectron2._subset import ADVICE, missing_names
 from detectron2.data.catalog import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation.evaluator import DatasetEvaluator
@@ -296,3 +296,6 @@ def _class_table(per_class: Mapping[str, float]) -> str:
     columns = min(3, len(cells))
     rows = [list(itertools.chain.from_iterable(cells[i : i + columns])) for i in range(0, len(cells), columns)]
     return tabulate(rows, headers=["category", "AP"] * columns, tablefmt="pipe", floatfmt=".3f", numalign="left")
+
+
+__getattr__ = missing_names(__name__, ["COCOevalMaxDets"])

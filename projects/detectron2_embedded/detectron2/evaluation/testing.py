@@ -4,6 +4,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from detectron2._subset import missing_names
+
 logger = logging.getLogger(__name__)
 
 
@@ -32,3 +34,6 @@ def flatten_results_dict(results: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
+
+
+__getattr__ = missing_names(__name__, ["verify_results"])

@@ -1,10 +1,10 @@
 """Thin additions to torch's own layers and functions."""
 
 from collections.abc import Callable, Sequence
-from functools import wraps
 from typing import Any
 
 import torch
+from detectron2._subset import missing_names
 from torch import nn
 from torch.nn import functional as F
 
@@ -46,7 +46,6 @@ def cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor:
 def empty_input_loss_func_wrapper(loss_func: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """Make a loss give 0 instead of NaN for the mean over no targets; the 0 stays connected to the input."""
 
-    @wraps(loss_func)
     def loss_or_zero(
         input: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean", **kwargs: Any
     ) -> torch.Tensor:
@@ -73,3 +72,6 @@ def move_device_like(src: torch.Tensor, dst: torch.Tensor) -> torch.Tensor:
 def shapes_to_tensor(x: Sequence[int], device: torch.device | None = None) -> torch.Tensor:
     """Sizes as an integer tensor."""
     return torch.as_tensor(x, device=device)
+
+
+__getattr__ = missing_names(__name__, ["check_if_dynamo_compiling", "disable_torch_compiler"])

@@ -13,12 +13,12 @@ from torch import nn
 ANCHOR_GENERATOR_REGISTRY = Registry("ANCHOR_GENERATOR")
 
 
-class _Constants(nn.Module):
+class BufferList(nn.Module):
     """Tensors that follow the module from device to device and stay out of the state dict."""
 
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+    def __init__(self, buffers: Sequence[torch.Tensor]) -> None:
         super().__init__()
-        for i, tensor in enumerate(tensors):
+        for i, tensor in enumerate(buffers):
             self.register_buffer(str(i), tensor, persistent=False)
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class DefaultAnchorGenerator(nn.Module):
         self.offset = offset
         self.num_features = len(self.strides)
         per_map = zip(self._per_map(sizes, "sizes"), self._per_map(aspect_ratios, "aspect_ratios"))
-        self.cell_anchors = _Constants([self.generate_cell_anchors(s, r).float() for s, r in per_map])
+        self.cell_anchors = BufferList([self.generate_cell_anchors(s, r).float() for s, r in per_map])
 
     def _per_map(self, values: Sequence[Any], name: str) -> list[Sequence[float]]:
         nested = [values] if not isinstance(values[0], Sequence) else list(values)

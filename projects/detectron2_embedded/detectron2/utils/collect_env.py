@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
+from detectron2._subset import missing_names
 from tabulate import tabulate
 
 __all__ = ["collect_env_info"]
@@ -69,6 +70,11 @@ def _opencv_version() -> str:
         return importlib.import_module("cv2").__version__
     except ImportError:
         return "not found"
+
+
+__getattr__ = missing_names(
+    __name__, ["collect_torch_env", "detect_compute_compatibility", "get_env_module", "main", "test_nccl_ops"]
+)
 
 
 if __name__ == "__main__":

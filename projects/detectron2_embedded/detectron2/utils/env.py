@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import torch
+from detectron2._subset import missing_names
 
 __all__ = ["TORCH_VERSION", "seed_all_rng"]
 
@@ -28,3 +29,6 @@ def seed_all_rng(seed: int | None = None) -> None:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     os.environ["PYTHONHASHSEED"] = str(seed % 2**32)
+
+
+__getattr__ = missing_names(__name__, ["fixup_module_metadata", "setup_custom_environment", "setup_environment"])

@@ -250,4 +250,4 @@ def convert_to_coco_json(dataset_name: str, output_file: str, allow_cached: bool
     logger.info("Wrote data set %r in COCO's format to %s.", dataset_name, path)
 
 
-__getattr__ = missing_names(__name__, ["load_sem_seg"])
+__getattr__ = missing_names(__name__, ["main", "load_sem_seg"])

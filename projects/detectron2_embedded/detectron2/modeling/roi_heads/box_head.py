@@ -63,6 +63,10 @@ class FastRCNNConvFCHead(nn.Sequential):
             elif isinstance(layer, nn.Linear):
                 c2_xavier_fill(layer)
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features of boxes (N, C, H, W) to (N, C', H, W), or to (N, width) behind a fully connected layer."""
+        return super().forward(x)
+
     @property
     def output_shape(self) -> ShapeSpec:
         """Of the result for one box: channels alone behind a fully connected layer, else height and width too."""
