@@ -160,6 +160,33 @@ def test_an_unreadable_image_in_an_evaluation_alone(run, own_data):
     assert {k: v for k, v in snapshot(run).items() if not k.startswith("eval_")} == before
 
 
+ANNOTATIONS = {
+    "a flag of no meaning": (lambda boxes: boxes[1].update(iscrowd="maybe"), "entry 1 of annotations"),
+    "nothing to find": (lambda boxes: [box.update(iscrowd="1") for box in boxes], "is a box to find"),
+    "other categories": (
+        lambda boxes: [box.update(category_id=99) for box in boxes],
+        "of categories that the file lacks",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ANNOTATIONS)
+def test_annotations_that_cannot_be_evaluated_are_found_before_training(finished, own_data, tmp_path, case):
+    change, expected = ANNOTATIONS[case]
+    path = own_data / "Annotations/val.json"
+    content = json.loads(path.read_text())
+    change(content["annotations"])
+    path.write_text(json.dumps(content))
+    folder = tmp_path / "out"
+    name = f"data.name={case.replace(' ', '_')}"
+    line = error_line(*arguments(own_data, folder, name))
+    assert str(path) in line and expected in line
+    assert not (folder / "metrics.json").exists()
+    words = ["--eval-only", "--checkpoint", finished / "model_best.pth", "--split", "val"]
+    line = error_line(*arguments(own_data, folder, *words, f"{name}_2"))
+    assert str(path) in line and expected in line
+
+
 def damage(path, how):
     content = path.read_bytes()
     if how == "cut":
