@@ -101,5 +101,5 @@ def test_errors(golden):
     (name,) = golden.expected["errors"]
     assert name == "predicted class outside the dataset"
     golden.predictions[0].pred_classes = golden.predictions[0].pred_classes + len(golden.expected["thing_classes"])
-    with pytest.raises(getattr(builtins, golden.expected["errors"][name][0]), match="num_classes"):
+    with pytest.raises(getattr(builtins, golden.expected["errors"][name][0]), match="class"):
         run(golden, None)

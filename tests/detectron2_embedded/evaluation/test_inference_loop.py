@@ -85,6 +85,7 @@ def test_callbacks_in_order():
     assert calls == [names[0], *names[1:3], *names[1:3], names[3]]
 
 
+@pytest.mark.subset  # in Detectron2 0.6 the words are others
 def test_the_log_says_where_the_seconds_went(caplog, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("detectron2.evaluation.evaluator.time.perf_counter", lambda: now[0])
@@ -118,6 +119,7 @@ def test_the_log_says_where_the_seconds_went(caplog, monkeypatch):
     assert all(part in last for part in parts)
 
 
+@pytest.mark.subset  # in Detectron2 0.6 it stays that of inference
 def test_the_mode_comes_back_after_an_error():
     model = Doubler()
     with pytest.raises(RuntimeError), inference_context(model):

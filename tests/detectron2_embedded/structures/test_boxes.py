@@ -34,14 +34,19 @@ def test_overlap_equals_counting_unit_squares(first, second):
 
 
 @some
-@given(boxes)
+@given(boxes.map(lambda corners: [c for c in corners if cells(c)]))
 def test_matched_iou_is_the_diagonal(corners):
     first, second = Boxes(corners), Boxes(corners[::-1])
     torch.testing.assert_close(matched_pairwise_iou(first, second), pairwise_iou(first, second).diagonal())
 
 
+@pytest.mark.subset  # NaN in Detectron2 0.6
+def test_matched_iou_of_boxes_without_area_is_0():
+    assert matched_pairwise_iou(Boxes([[1, 1, 1, 1]]), Boxes([[1, 1, 1, 1]])).tolist() == [0]
+
+
 def test_matched_iou_of_lists_of_two_lengths():
-    with pytest.raises(AssertionError, match="1 and 2"):
+    with pytest.raises(AssertionError, match=r"1.*2"):
         matched_pairwise_iou(Boxes([[0, 0, 1, 1]]), Boxes([[0, 0, 1, 1]] * 2))
 
 
@@ -83,6 +88,7 @@ def test_same_mode_returns_the_box_itself():
     assert BoxMode.convert(given_box, BoxMode.XYWH_ABS, BoxMode.XYWH_ABS) is given_box
 
 
+@pytest.mark.subset
 def test_rotated_mode_says_where_to_get_it():
     with pytest.raises(NotImplementedError, match="installed Detectron2"):
         BoxMode.convert([1, 2, 3, 4, 5], BoxMode.XYWHA_ABS, BoxMode.XYXY_ABS)
@@ -108,6 +114,7 @@ def test_indexing_by_mask_slice_and_negative_index():
         all_boxes[4]
 
 
+@pytest.mark.subset
 @pytest.mark.parametrize("name", ["BitMasks", "RotatedBoxes", "Keypoints"])
 def test_missing_structures_say_where_to_get_them(name):
     with pytest.raises(ImportError, match=f"{name}.*installed Detectron2"):
