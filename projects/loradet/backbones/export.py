@@ -9,6 +9,7 @@ from safetensors.torch import save
 from loradet.backbones.weights import read_state_dict
 from loradet.errors import UserError
 from loradet.files import atomic_open
+from loradet.tensors import check_tensors
 
 
 def export_weights(
@@ -39,6 +40,7 @@ def export_weights(
     if not below:
         raise UserError(f"{checkpoint} has no tensor under {prefix!r}.")
     taken = {k: v for k, v in state.items() if not k.startswith(prefix)} if rest else below
+    check_tensors(taken, checkpoint)
     tensors = {k: v.to(dtype).contiguous() if v.is_floating_point() else v for k, v in taken.items()}
     if overflowed := [k for k, v in tensors.items() if not torch.isfinite(v).all()]:
         raise UserError(f"{checkpoint}: {', '.join(overflowed[:5])} do not fit into {dtype}.")
