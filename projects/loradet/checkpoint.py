@@ -171,7 +171,8 @@ class Checkpointer(DetectionCheckpointer):
             notes.append(f"of another shape, so left at the start: {shorten(self._misfits.shapes)}")
         if self._misfits.unexpected:
             notes.append(f"{len(self._misfits.unexpected)} tensors of the file have no place in the model")
-        logger.info("Loaded from %s: %s%s.", path, ", ".join(parts), "".join(f"; {note}" for note in notes))
+        level = logging.WARNING if self._misfits.shapes else logging.INFO
+        logger.log(level, "Loaded from %s: %s%s.", path, ", ".join(parts), "".join(f"; {note}" for note in notes))
 
     def _load_part(self, path: str, name: str, state: dict[str, Any]) -> None:
         try:

@@ -106,7 +106,7 @@ def prepare(cfg: DictConfig, *, resume: bool) -> Prepared | None:
         cfg.train.max_batch_per_gpu,
     )
     loader, metadata, splits = _read_data(cfg, plan)
-    data = describe_data({"train": metadata} | {name: split.metadata for name, split in splits.items()})
+    data = _describe(metadata, splits)
     if resume and is_finished(folder.path, identity, data):
         return None
     if not fresh:
@@ -115,6 +115,7 @@ def prepare(cfg: DictConfig, *, resume: bool) -> Prepared | None:
         if order := order_of(read_weight_classes(last), metadata, last):
             cfg = with_class_order(cfg, order)
             loader, metadata, splits = _read_data(cfg, plan)
+            data = _describe(metadata, splits)
     schedule = _resolve_schedule(cfg, loader, plan.total)
     return Prepared(
         cfg=cfg,
@@ -140,6 +141,10 @@ def _read_data(cfg: DictConfig, plan: BatchPlan) -> tuple[Any, Any, dict[str, Sp
     metadata, splits = dataset_metadata(cfg, "train"), build_splits(cfg)
     check_splits(metadata, splits.values())
     return loader, metadata, splits
+
+
+def _describe(metadata: Any, splits: dict[str, Split]) -> dict[str, dict[str, Any]]:
+    return describe_data({"train": metadata} | {name: split.metadata for name, split in splits.items()})
 
 
 def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:
