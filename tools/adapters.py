@@ -159,16 +159,19 @@ def apply(arguments: argparse.Namespace) -> None:
 def _write_each(arguments: argparse.Namespace, content: Callable) -> None:
     """A checkpoint for each adapter, of one model that is built once; nothing is written unless all fit."""
     from loradet.adapters import AdapterBank, load_adapter
+    from loradet.model import names_missing_start
 
-    _, model = _build(arguments)
+    cfg, model = _build(arguments)
     if len(arguments.adapter) == 1:
         ((name, file),) = arguments.adapter.items()
-        load_adapter(model, file)
+        with names_missing_start(cfg):
+            load_adapter(model, file)
         _write(arguments.output[name], content(model) | _held_classes(file))
         return
     bank = AdapterBank(model)
-    for name, file in arguments.adapter.items():
-        bank.add(name, file)
+    with names_missing_start(cfg):
+        for name, file in arguments.adapter.items():
+            bank.add(name, file)
     for name in bank.names:
         with bank.using(name):
             _write(arguments.output[name], content(model) | _held_classes(arguments.adapter[name]))

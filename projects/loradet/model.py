@@ -1,6 +1,8 @@
 """The one place where a config becomes a model, with the weights that it starts from or those that were trained."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError
 from torch import nn
 
-from loradet.adapters import load_adapter, merged_state_dict
+from loradet.adapters import AdapterError, load_adapter, merged_state_dict
 from loradet.adapters.layer import adapter_layers
 from loradet.backbones.weights import read_state_dict, resolve
 from loradet.checkpoint import Checkpointer
@@ -88,13 +90,28 @@ def weights_base(cfg: DictConfig, file: str | Path) -> nn.Module:
     """
     classes = read_weight_classes(file)
     model = build_model(cfg.model if classes is None else with_num_classes(cfg.model, len(classes.names)))
-    init = str(cfg.train.get("init_checkpoint") or "")
-    is_path = bool(init) and "://" not in init
-    if is_path and not Path(init.partition("?")[0]).is_file():
-        logger.warning("train.init_checkpoint=%r is not here: %s must hold all that came from it.", init, file)
-    elif init:
+    if missing := _missing_start(cfg):
+        logger.info("train.init_checkpoint=%r is not here: %s must hold all that came from it.", missing, file)
+    elif init := cfg.train.get("init_checkpoint"):
         Checkpointer(model, classes=classes).load_weights(init, strict=False)
     return model
+
+
+@contextlib.contextmanager
+def names_missing_start(cfg: DictConfig) -> Iterator[None]:
+    """An adapter that does not fit what `weights_base` gave says so, and that `train.init_checkpoint` was not there."""
+    try:
+        yield
+    except AdapterError as error:
+        if not (missing := _missing_start(cfg)):
+            raise
+        raise UserError(f"{error}\nThe base lacks train.init_checkpoint={missing!r}: there is no such file.") from error
+
+
+def _missing_start(cfg: DictConfig) -> str:
+    init = str(cfg.train.get("init_checkpoint") or "")
+    is_missing = init and "://" not in init and not Path(init.partition("?")[0]).is_file()
+    return init if is_missing else ""
 
 
 def load_detector(
@@ -144,7 +161,8 @@ def load_trained(
         model, more = weights_base(cfg, checkpoint), {}
         if metadata is not None:
             check_classes(model, metadata)
-        load_adapter(model, checkpoint)
+        with names_missing_start(cfg):
+            load_adapter(model, checkpoint)
     else:
         if not _has_lora(checkpoint):
             model_cfg = without_lora(model_cfg)

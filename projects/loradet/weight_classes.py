@@ -96,6 +96,12 @@ def _of_header(file: Path) -> WeightClasses | None:
     return WeightClasses.parse(json.loads(header[KEY]), str(file)) if KEY in header else None
 
 
+def header_of(path: str | os.PathLike) -> dict[str, str]:
+    """What the header of a safetensors file holds of a checkpoint's classes; {} where it does not say them."""
+    classes = read_weight_classes(path)
+    return {} if classes is None else {KEY: json.dumps(classes.to_dict())}
+
+
 def compare_classes(
     weights: WeightClasses | None, names: Sequence[str] | None, *, source: str | os.PathLike, data: str | os.PathLike
 ) -> list[str] | None:

@@ -6,9 +6,10 @@ import pytest
 import small_models
 import torch
 
+from loradet.backbones.export import export_weights
 from loradet.checkpoint import Checkpointer
 from loradet.class_rows import class_rows
-from loradet.weight_classes import WeightClasses, compare_classes, read_weight_classes
+from loradet.weight_classes import WeightClasses, compare_classes, header_of, read_weight_classes
 
 HERE, THERE = ("a", "b", "c"), ("c", "d", "a")
 
@@ -77,3 +78,15 @@ def test_classes_are_compared_by_name(tmp_path, caplog):
     assert WeightClasses.parse(weights.to_dict(), "w.pth") == weights
     (tmp_path / "broken.pth").write_bytes(b"PK")
     assert read_weight_classes(tmp_path / "broken.pth") is None is read_weight_classes(tmp_path / "none.pth")
+
+
+def test_classes_travel_in_the_header_of_safetensors_too(tmp_path, caplog):
+    source, model = (small_models.build(small_models.BACKBONES["ConvNeXt"], "DETR", "full", seed=s) for s in (1, 2))
+    Checkpointer(source, tmp_path, classes=WeightClasses(THERE, (3, 4, 5))).save("source", only_model=True)
+    file, output = tmp_path / "source.pth", tmp_path / "rest.safetensors"
+    export_weights(file, output, prefix="backbone.", rest=True, dtype=torch.float32, metadata=header_of(file))
+    assert read_weight_classes(output) == WeightClasses(THERE, (3, 4, 5))
+    with caplog.at_level("INFO"):
+        Checkpointer(model, classes=WeightClasses(HERE)).load_weights(str(output), strict=False)
+    assert torch.equal(model.class_embed.weight[0], source.class_embed.weight[2])
+    assert "a, c kept, b new" in caplog.text

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from loradet.config.initial_weights import check_start, initial_weights
+from loradet.config.initial_weights import allows_random_frozen, check_start, initial_weights
 
 RANDOM = {"initial_weights": "random"}
 
@@ -26,17 +26,15 @@ def test_random_where_what_could_have_weights_has_none(backbone, found):
     assert initial_weights(cfg) == {}
 
 
-def test_random_weights_on_request_are_for_smoke_runs():
+def test_random_weights_of_a_part_is_the_older_name_of_a_setting(caplog):
     net = {"backbone": [{"net": {"random_weights": True, "weights": None}}]}
-    cfg = OmegaConf.create({"model": net, "train": {"init_checkpoint": "", "smoke": False}})
-    with pytest.raises(ValueError, match=r"random_weights=True, which is for smoke runs"):
-        check_start(cfg)
-    for key, value in (("train.smoke", True), ("train.init_checkpoint", "all.pth")):
-        allowed = cfg.copy()
-        OmegaConf.update(allowed, key, value)
-        check_start(allowed, fresh=False)
+    cfg = OmegaConf.create({"model": net, "train": {"init_checkpoint": "", "allow_random_frozen": False}})
+    assert allows_random_frozen(cfg)
+    assert "random_weights=True in the model is read as train.allow_random_frozen=True" in caplog.text
     cfg.model.backbone[0].net.random_weights = False
-    check_start(cfg)
+    assert not allows_random_frozen(cfg)
+    cfg.train.allow_random_frozen = True
+    assert allows_random_frozen(cfg)
 
 
 def test_files_that_are_not_there(tmp_path):
