@@ -1,10 +1,14 @@
 """What training starts from, and what a run records of it."""
 
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
+from loradet.config import load_config
 from loradet.config.initial_weights import allows_random_frozen, check_start, initial_weights
 
+CONFIGS = Path(__file__).parents[3] / "configs"
 RANDOM = {"initial_weights": "random"}
 
 
@@ -54,3 +58,16 @@ def test_files_that_are_not_there(tmp_path):
     check_start(cfg, fresh=False)  # a resumed run does not read it
     cfg.train.init_checkpoint = "detectron2://elsewhere.pkl"
     check_start(cfg)
+
+
+RANDOM_BY_DESIGN = [
+    *("sar_lora_dino/e0022_lora_r16_fc1fc2_random", "sar_lora_dino/e0023_lora_r16_fc2_random"),
+    *("sar_lora_dino/e0024_lora_r16_fc1_random", "sar_lora_dino/e0025_full_random"),
+    *("coco_detr_lora/detr_r50_lora_only_r4_attn", "coco_detr_lora/synthetic/detr_r50_lora_only_r4_attn"),
+]
+
+
+@pytest.mark.parametrize("name", [*RANDOM_BY_DESIGN, "quickstart", "sar_lora_dino/e0002_lora_r16_fc1fc2"])
+def test_configs_that_are_random_by_design_say_so(name):
+    cfg = load_config(str(CONFIGS / f"{name}.py"), [])
+    assert cfg.train.allow_random_frozen is (name in RANDOM_BY_DESIGN)
