@@ -39,6 +39,7 @@ dataloader.val.num_workers = 0
 dataloader.test.num_workers = 0
 optimizer.lr = 1e-3
 lr_multiplier.iterations = 2
+train.allow_random_frozen = True
 train.max_iter = 8
 train.eval_period = 4
 train.checkpointer.period = 2

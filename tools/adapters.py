@@ -33,7 +33,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--output", metavar="FILE", help="adapter file to write; default: RUN/export/<name>.safetensors"
     )
     export.add_argument("--peft", metavar="DIR", help="write the backbone's LoRA in PEFT's layout too")
-    export.add_argument("--classes", metavar="A,B,…", help="class names; default: those of the config's data set")
+    export.add_argument(
+        "--classes", metavar="A,B,…", help="class names; default: the checkpoint's, else the data set's"
+    )
 
     merge = commands.add_parser("merge", help="write base plus adapter as a plain checkpoint, without LoRA tensors")
     apply = commands.add_parser("apply", help="write base and adapter as a checkpoint with LoRA tensors")
@@ -135,7 +137,7 @@ def export(arguments: argparse.Namespace) -> None:
         output = arguments.output
         cfg, model = _build(arguments)
         Checkpointer(model).load_weights(arguments.checkpoint, strict=True)
-        classes, class_ids = (arguments.classes.split(","), None) if arguments.classes else _data_classes(cfg)
+        classes, class_ids = _classes(arguments, cfg)
         save_adapter(model, output, classes=classes, class_ids=class_ids)
     print(f"Written: {output} ({adapter_sizes(output)})")
     if arguments.peft:
@@ -157,28 +159,51 @@ def apply(arguments: argparse.Namespace) -> None:
 def _write_each(arguments: argparse.Namespace, content: Callable) -> None:
     """A checkpoint for each adapter, of one model that is built once; nothing is written unless all fit."""
     from loradet.adapters import AdapterBank, load_adapter
+    from loradet.model import names_missing_start
 
-    _, model = _build(arguments)
+    cfg, model = _build(arguments)
     if len(arguments.adapter) == 1:
         ((name, file),) = arguments.adapter.items()
-        load_adapter(model, file)
-        _write(arguments.output[name], content(model))
+        with names_missing_start(cfg):
+            load_adapter(model, file)
+        _write(arguments.output[name], content(model) | _held_classes(file))
         return
     bank = AdapterBank(model)
-    for name, file in arguments.adapter.items():
-        bank.add(name, file)
+    with names_missing_start(cfg):
+        for name, file in arguments.adapter.items():
+            bank.add(name, file)
     for name in bank.names:
         with bank.using(name):
-            _write(arguments.output[name], content(model))
+            _write(arguments.output[name], content(model) | _held_classes(arguments.adapter[name]))
+
+
+def _held_classes(file: str) -> dict:
+    """The classes that a file is of, as a checkpoint holds them."""
+    from loradet.weight_classes import KEY, read_weight_classes
+
+    classes = read_weight_classes(file)
+    return {} if classes is None else {KEY: classes.to_dict()}
 
 
 def _build(arguments: argparse.Namespace):
-    """Config and model with its base weights, on the CPU."""
+    """Config and model with its base weights, on the CPU; the files know their number of classes themselves."""
     from loradet.config import load_config
-    from loradet.model import initial_model
+    from loradet.model import weights_base
 
     cfg = load_config(arguments.config_file, arguments.overrides)
-    return cfg, initial_model(cfg)
+    file = arguments.checkpoint if arguments.command == "export" else next(iter(arguments.adapter.values()))
+    return cfg, weights_base(cfg, file)
+
+
+def _classes(arguments: argparse.Namespace, cfg) -> tuple[list[str] | None, list[int] | None]:
+    """Names and ids: those of --classes, of the checkpoint, of the data."""
+    from loradet.weight_classes import read_weight_classes
+
+    if arguments.classes:
+        return arguments.classes.split(","), None
+    if (held := read_weight_classes(arguments.checkpoint)) is not None:
+        return list(held.names), list(held.ids) or None
+    return _data_classes(cfg)
 
 
 def _data_classes(cfg) -> tuple[list[str] | None, list[int] | None]:

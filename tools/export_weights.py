@@ -21,6 +21,7 @@ def main() -> None:
         import loradet  # noqa: F401
         from loradet.backbones.export import export_weights
         from loradet.errors import errors_in_one_line
+        from loradet.weight_classes import header_of
     except (ImportError, ValueError) as error:  # no Detectron2 that can be used
         sys.exit(f"error: {error}")
 
@@ -31,6 +32,7 @@ def main() -> None:
             prefix=arguments.prefix,
             rest=arguments.rest,
             dtype=getattr(torch, arguments.dtype),
+            metadata=header_of(arguments.checkpoint) if arguments.rest else None,
         )
     print(f"{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB, sha256 {digest}")
 

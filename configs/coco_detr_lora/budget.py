@@ -25,6 +25,7 @@ dataloader.evaluator = L(DatasetEvaluators)(
 )
 optimizer.params.weight_decay_norm = None
 optimizer.weight_decay = 1e-4
+train.allow_random_frozen = True
 train.max_iter = "12 epochs"
 train.max_batch_per_gpu = 4
 train.efficiency.enabled = True

@@ -38,6 +38,7 @@ study = Study(
         "model.backbone.module.model_name=vit_small_patch16_dinov3",
         "model.backbone.module.pretrained=False",
         "model.backbone.module.frozen_dtype=null",
+        "train.allow_random_frozen=True",
         "train.amp.enabled=False",
         *(f"dataloader.{split}.num_workers=0" for split in ("train", "val")),
         "data.image_size=192",

@@ -13,10 +13,17 @@ from torch import nn
 
 from loradet.adapters import adapter_state, load_adapter_state
 from loradet.adapters.adapter_file import METADATA_KEY
+from loradet.adapters.filled import mark_filled
+from loradet.adapters.parameters import PARTS, part_of
 from loradet.backbones.weights import ASSET, UNREADABLE, refuse_pickle, resolve, why_unreadable
+from loradet.class_rows import class_rows, keep_rows_by_name
 from loradet.errors import UserError
-from loradet.files import atomic_open
+from loradet.files import atomic_open, parse_json
 from loradet.run_folder import RunFolder
+from loradet.tensors import check_tensors
+from loradet.weight_classes import KEY as CLASSES
+from loradet.weight_classes import WeightClasses
+from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +48,27 @@ class AdapterRecipes:
 
 
 class Checkpointer(DetectionCheckpointer):
-    """`DetectionCheckpointer` whose files replace older ones only when they are whole on disk."""
+    """`DetectionCheckpointer` whose files replace older ones only when they are whole on disk.
 
-    def __init__(self, model: nn.Module, save_dir: str | Path = "", **checkpointables: Any):
+    Args:
+        model: may be wrapped in DistributedDataParallel.
+        save_dir: folder of the checkpoints.
+        classes: what the model finds; saved with its weights, and compared where weights are taken from a file that
+            names its classes too.
+        **checkpointables: further objects with `state_dict` and `load_state_dict`, by name.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str | Path = "",
+        *,
+        classes: WeightClasses | None = None,
+        **checkpointables: Any,
+    ):
         super().__init__(model, str(save_dir), **checkpointables)
         self.checkpointables["adapter_recipes"] = AdapterRecipes(self.model)
+        self.classes = classes
 
     def save(self, name: str, *, only_model: bool = False, **kwargs: Any) -> None:
         """Write `<name>.pth`. Every process must call it: the state of all of them is gathered.
@@ -62,7 +85,8 @@ class Checkpointer(DetectionCheckpointer):
         data = {key: self.checkpointables[key].state_dict() for key in names}
         if not self.save_dir or not comm.is_main_process():
             return
-        data = {"model": self.model.state_dict(), **data, **kwargs}
+        classes = {} if self.classes is None else {CLASSES: self.classes.to_dict()}
+        data = {"model": self.model.state_dict(), **classes, **data, **kwargs}
         folder = RunFolder(self.save_dir)
         path = folder.path / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)
@@ -84,10 +108,11 @@ class Checkpointer(DetectionCheckpointer):
 
         Args:
             path: a checkpoint, `.safetensors` weights, or `asset://NAME`; also the URIs that Detectron2 knows.
-            strict: every tensor of the model must be in the file with the same shape. Otherwise at least one must.
+            strict: every tensor of the model must be in the file with the same shape. Otherwise at least one must, and
+                where file and model name their classes, the head keeps the rows of those that both have.
 
         Raises:
-            CheckpointError: names the file, and what is missing or of another shape.
+            CheckpointError: names the file, and what is missing, of another shape or no finite number.
         """
         return self._load_checked(str(resolve(path)) if path.startswith(ASSET) else path, [], strict)
 
@@ -109,6 +134,8 @@ class Checkpointer(DetectionCheckpointer):
         # Counters of batches come and go with the kind of batch norm, and torch does not miss them in every file.
         self._names = {name for name in self.model.state_dict() if not name.endswith("num_batches_tracked")}
         self._misfits = _Misfits()
+        self._source, self._by_name = path, not strict
+        self._rows = ""
         try:
             # The other parts are loaded below, once the weights are known to fit.
             content = self.load(path, checkpointables=[])
@@ -119,6 +146,7 @@ class Checkpointer(DetectionCheckpointer):
         except (*UNREADABLE, OSError) as error:
             raise CheckpointError(f"{path} {why_unreadable(error)}") from error
         self._misfits.check(path, len(self._names), strict)
+        self._note_loaded(path)
         for name in dict.fromkeys([*checkpointables, "adapter_recipes"]):
             if name in content:
                 self._load_part(path, name, content.pop(name))
@@ -127,6 +155,24 @@ class Checkpointer(DetectionCheckpointer):
                     f"{path} holds weights, but no {name!r} to resume from. Start from it by train.init_checkpoint."
                 )
         return content
+
+    def _note_loaded(self, path: str) -> None:
+        """Mark what the file filled, and say by part how much that is."""
+        absent = {*self._misfits.missing, *self._misfits.shapes}
+        mark_filled(self.model, [name for name in self.model.state_dict() if name not in absent])
+        counts = {part: [0, 0] for part in PARTS}
+        for name in self._names:
+            count = counts[part_of(self.model, name)]
+            count[0] += name not in absent
+            count[1] += 1
+        parts = [f"{part} {loaded} of {total}" for part, (loaded, total) in counts.items() if total]
+        notes = [self._rows] if self._rows else []
+        if self._misfits.shapes:
+            notes.append(f"of another shape, so left at the start: {shorten(self._misfits.shapes)}")
+        if self._misfits.unexpected:
+            notes.append(f"{len(self._misfits.unexpected)} tensors of the file have no place in the model")
+        level = logging.WARNING if self._misfits.shapes else logging.INFO
+        logger.log(level, "Loaded from %s: %s%s.", path, ", ".join(parts), "".join(f"; {note}" for note in notes))
 
     def _load_part(self, path: str, name: str, state: dict[str, Any]) -> None:
         try:
@@ -148,13 +194,21 @@ class Checkpointer(DetectionCheckpointer):
             metadata = file.metadata() or {}
             if METADATA_KEY in metadata:
                 raise CheckpointError(f"{filename} is an adapter; tools/adapters.py apply makes a checkpoint of it.")
-            # Weights are shipped in half precision.
-            content: dict[str, Any] = {"model": {k: file.get_tensor(k).float() for k in file.keys()}}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        # Weights are shipped in half precision.
+        content: dict[str, Any] = {"model": {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}}
+        if CLASSES in metadata:
+            content[CLASSES] = parse_json(metadata[CLASSES], f"{filename}: {CLASSES}")
         if metadata.get("matching_heuristics") == "True":  # as converted pickles have it
             content["matching_heuristics"] = True
         return content
 
     def _load_model(self, checkpoint: Any) -> Any:
+        state = checkpoint.get("model")
+        if isinstance(state, dict):
+            self._check_state(state, bool(checkpoint.get("matching_heuristics")))
+            if self._by_name:
+                checkpoint["model"] = state | self._rows_by_name(state, checkpoint.get(CLASSES))
         incompatible = super()._load_model(checkpoint)
         if incompatible is not None:
             misfits = self._misfits
@@ -162,6 +216,34 @@ class Checkpointer(DetectionCheckpointer):
             misfits.missing = [k for k in incompatible.missing_keys if k in self._names and k not in misfits.shapes]
             misfits.unexpected = list(incompatible.unexpected_keys)
         return incompatible
+
+    def _check_state(self, state: dict[str, Any], renamed_later: bool) -> None:
+        prefix = "module." if all(str(name).startswith("module.") for name in state) else ""  # of a DDP wrapper
+        named = {str(name).removeprefix(prefix): value for name, value in state.items()}
+        own = None if renamed_later else self.model.state_dict()
+        check_tensors(named, self._source, own, error=CheckpointError)
+
+    def _rows_by_name(self, state: dict[str, Any], classes: Any) -> dict[str, torch.Tensor]:
+        """Rows of the head, where the file names other classes than the model has, or the same in another order."""
+        there = WeightClasses.parse(classes, self._source)
+        if self.classes is None or there == self.classes:
+            return {}
+        if there is None:
+            if any(rows.name in state for rows in class_rows(self.model)):
+                self._rows = "the file does not name its classes, so rows of the head that fit are taken as they come"
+            return {}
+        if there.names == self.classes.names:
+            return {}
+        both = [name for name in self.classes.names if name in there.names]
+        kept = keep_rows_by_name(self.model, state, there.names, self.classes.names)
+        if kept:
+            new = [name for name in self.classes.names if name not in both]
+            self._rows = f"rows of the head by class name: {', '.join(both) or 'none'} kept"
+            self._rows += f", {', '.join(new)} new" if new else ""
+        return kept
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        """Nothing: one line for each tensor would hide all others; `_note_loaded` counts them by part."""
 
 
 @dataclass
@@ -177,8 +259,6 @@ class _Misfits:
         loaded = total - len(self.missing) - len(self.shapes)
         differs = self.shapes or self.missing or self.unexpected
         if loaded > 0 and not (strict and differs):
-            if differs:
-                logger.info("%s: %d of the model's %d tensors loaded.", path, loaded, total)
             return
         shown = [f"{name} is {there} there, {here} here" for name, (there, here) in self.shapes.items()]
         parts = [

@@ -12,13 +12,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError
 from torch import nn
 
-from loradet.adapters import load_adapter, merged_state_dict
+from loradet.adapters import AdapterError, load_adapter, merged_state_dict
 from loradet.adapters.layer import adapter_layers
 from loradet.backbones.weights import read_state_dict, resolve
 from loradet.checkpoint import Checkpointer
 from loradet.config.build import build
-from loradet.config.edits import without_lora, without_weights
+from loradet.config.edits import with_num_classes, without_lora, without_weights
 from loradet.errors import MissingFileError, UserError, one_line
+from loradet.weight_classes import WeightClasses, read_weight_classes
+
+logger = logging.getLogger(__name__)
 
 _HINT = (
     "Where the data set is not on this machine, say what the model finds: data.classes=[ship,tank], or "
@@ -67,8 +70,48 @@ def initial_model(
     """
     model = _build_for(cfg.model, metadata).to(device)
     if initialize and cfg.train.get("init_checkpoint"):
-        Checkpointer(model).load_weights(cfg.train.init_checkpoint, strict=False)
+        classes = WeightClasses.of(metadata)
+        Checkpointer(model, classes=classes).load_weights(cfg.train.init_checkpoint, strict=False)
     return model
+
+
+def weights_base(cfg: DictConfig, file: str | Path) -> nn.Module:
+    """A config's model with the base weights that an adapter was trained on, on the CPU; the adapter is not loaded.
+
+    Neither the data set is needed (the file knows its classes), nor `train.init_checkpoint` where all that came from
+    there is in the file: loading that compares the base.
+
+    Args:
+        cfg: of the training.
+        file: adapter, or checkpoint of the training.
+
+    Raises:
+        UserError: as `initial_model`.
+    """
+    classes = read_weight_classes(file)
+    model = build_model(cfg.model if classes is None else with_num_classes(cfg.model, len(classes.names)))
+    if missing := _missing_start(cfg):
+        logger.info("train.init_checkpoint=%r is not here: %s must hold all that came from it.", missing, file)
+    elif init := cfg.train.get("init_checkpoint"):
+        Checkpointer(model, classes=classes).load_weights(init, strict=False)
+    return model
+
+
+@contextlib.contextmanager
+def names_missing_start(cfg: DictConfig) -> Iterator[None]:
+    """An adapter that does not fit what `weights_base` gave says so, and that `train.init_checkpoint` was not there."""
+    try:
+        yield
+    except AdapterError as error:
+        if not (missing := _missing_start(cfg)):
+            raise
+        raise UserError(f"{error}\nThe base lacks train.init_checkpoint={missing!r}: there is no such file.") from error
+
+
+def _missing_start(cfg: DictConfig) -> str:
+    init = str(cfg.train.get("init_checkpoint") or "")
+    is_missing = init and "://" not in init and not Path(init.partition("?")[0]).is_file()
+    return init if is_missing else ""
 
 
 def load_detector(
@@ -110,18 +153,37 @@ def load_trained(
     """
     checkpoint = str(checkpoint)
     model_cfg = cfg.model
+    classes = read_weight_classes(checkpoint)
     if "://" not in checkpoint and not Path(checkpoint).is_file():
         raise MissingFileError(f"Checkpoint {checkpoint} does not exist.")
-    if not checkpoint.endswith(".safetensors") and not _has_lora(checkpoint):
-        model_cfg = without_lora(model_cfg)
-    model = _build_for(model_cfg, metadata)
-    with _errors_alone("fvcore.common.checkpoint"):  # an adapter's base need not be whole
-        more = _load(model, checkpoint, cfg.train.get("init_checkpoint") or "")
+    _check_names(classes, metadata, checkpoint)
+    if checkpoint.endswith(".safetensors"):
+        model, more = weights_base(cfg, checkpoint), {}
+        if metadata is not None:
+            check_classes(model, metadata)
+        with names_missing_start(cfg):
+            load_adapter(model, checkpoint)
+    else:
+        if not _has_lora(checkpoint):
+            model_cfg = without_lora(model_cfg)
+        if classes is not None:
+            model_cfg = with_num_classes(model_cfg, len(classes.names))
+        model = _build_for(model_cfg, metadata)
+        more = Checkpointer(model, classes=classes).load_weights(checkpoint, strict=True)
     if merge and any(True for _ in adapter_layers(model)):
         plain = build_model(without_weights(without_lora(model_cfg)))
         plain.load_state_dict(merged_state_dict(model))
         model = plain
     return model.to(device).eval(), more
+
+
+def _check_names(classes: WeightClasses | None, metadata: Any, checkpoint: str) -> None:
+    names = None if metadata is None else metadata.get("thing_classes")
+    if classes is not None and names and tuple(names) != classes.names:
+        raise UserError(
+            f"{checkpoint} is of the classes {', '.join(classes.names)}, in this order; the data have been read as "
+            f"{', '.join(names)}. Read them by data.classes=[{','.join(classes.names)}]."
+        )
 
 
 def _has_lora(checkpoint: str) -> bool:
@@ -130,16 +192,6 @@ def _has_lora(checkpoint: str) -> bool:
     except UserError:
         return True  # loading it says what is wrong, if anything is
     return any("lora_" in name.rpartition(".")[2] for name in names)
-
-
-def _load(model: nn.Module, checkpoint: str, init_checkpoint: str) -> dict[str, Any]:
-    """Load a checkpoint strictly, or an adapter file (`.safetensors`) onto the base that it was trained on."""
-    if not checkpoint.endswith(".safetensors"):
-        return Checkpointer(model).load_weights(checkpoint, strict=True)
-    if init_checkpoint:
-        Checkpointer(model).load_weights(init_checkpoint, strict=False)
-    load_adapter(model, checkpoint)
-    return {}
 
 
 def _build_for(model_cfg: DictConfig, metadata: Any) -> nn.Module:
@@ -190,21 +242,14 @@ def _check_num_classes(key: str, count: int, metadata: Any) -> None:
         )
 
 
+def model_classes(model: nn.Module) -> int | None:
+    """`num_classes` of a detector, or of its `roi_heads`; None where it does not say."""
+    counts = (getattr(owner, "num_classes", None) for owner in (model, getattr(model, "roi_heads", None)))
+    return next((count for count in counts if isinstance(count, int)), None)
+
+
 def number_of_classes(model: nn.Module) -> int:
-    """`num_classes` of a detector, or of its `roi_heads`; UserError where there is none."""
-    for owner in (model, getattr(model, "roi_heads", None)):
-        if isinstance(count := getattr(owner, "num_classes", None), int):
-            return count
-    raise UserError(f"{type(model).__name__} does not say its num_classes.")
-
-
-@contextlib.contextmanager
-def _errors_alone(name: str) -> Iterator[None]:
-    """Keep a logger's warnings back: what does not fit is an exception here."""
-    log = logging.getLogger(name)
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
+    """`model_classes`; UserError where it does not say."""
+    if (count := model_classes(model)) is None:
+        raise UserError(f"{type(model).__name__} does not say its num_classes.")
+    return count

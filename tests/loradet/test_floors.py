@@ -11,11 +11,12 @@ ROOT = Path(loradet.__file__).parent
 # From the ground up; rooms of one floor do not import each other.
 FLOORS = [
     ("errors", "env", "wording", "flattening", "locking", "process_memory", "detectron2_embedded"),
-    ("files", "precision", "device"),
+    ("files", "precision", "device", "tensors"),
     ("run_folder",),
     ("adapters", "datasets"),
-    ("backbones",),
-    ("detectors", "checkpoint"),
+    ("backbones", "class_rows"),
+    ("detectors", "weight_classes"),
+    ("checkpoint",),
     ("config",),
     ("model",),
     ("evaluation",),

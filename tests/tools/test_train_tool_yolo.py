@@ -55,7 +55,9 @@ def test_detr_trains_and_is_evaluated(description, tmp_path):
     cfg = LazyConfig.load(str(output / "config.yaml"))
     assert find_classes(cfg, output / "model_best.pth", 2).names == ["person", "head"]
     cfg.data.classes = ["head"]
-    assert find_classes(cfg, output / "model_best.pth", 1).categories() == [{"id": 2, "name": "head"}]
+    with pytest.raises(ValueError, match=r"trained on the classes person, head; .* has head\."):
+        find_classes(cfg, output / "model_best.pth", 2)
+    assert find_classes(cfg, "of_another_tool.pth", 1).categories() == [{"id": 2, "name": "head"}]
 
 
 def test_few_images_and_one_class(description, tmp_path):

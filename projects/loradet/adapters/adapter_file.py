@@ -18,6 +18,7 @@ from loradet.adapters.parameters import parameter_table
 from loradet.adapters.recipe import adapter_state, fingerprint, recipes
 from loradet.errors import MissingFileError, UserError
 from loradet.files import atomic_open, parse_json
+from loradet.tensors import check_tensors
 
 FORMAT = 1
 METADATA_KEY = "loradet_adapter"
@@ -110,6 +111,7 @@ def load_adapter(model: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
     if any(layer.merged for _, layer in adapter_layers(model)):
         raise AdapterError(f"{path}: the model is merged; call loradet.adapters.unmerge(model) before loading.")
     own = trained_tensors(model)
+    check_tensors(tensors, path, own, error=AdapterError)
     found = differences(
         info,
         tensors,
@@ -131,7 +133,7 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
 
     Raises:
         FileNotFoundError: there is no such file.
-        AdapterError: it is not a safetensors file, no adapter, or of a newer format.
+        AdapterError: it is not a safetensors file, no adapter, or of a newer format; or a tensor of it is no weight.
     """
     path = Path(path)
     if not path.is_file():
@@ -152,6 +154,7 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
         ) from error
     if version > FORMAT:
         raise AdapterError(f"{path} has format {version}, this loradet {__version__} reads up to {FORMAT}: update it.")
+    check_tensors(tensors, path, error=AdapterError)
     return info, tensors
 
 

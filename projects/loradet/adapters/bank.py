@@ -23,6 +23,7 @@ from loradet.adapters.layer import adapter_layers, join, unwrap
 from loradet.adapters.lora_layer import check_hyperparameters
 from loradet.adapters.recipe import adapter_state, lora_sizes, recipes
 from loradet.errors import UserError
+from loradet.tensors import check_tensors
 
 _SETTINGS = ("rank", "alpha", "dropout", "freeze_base")
 
@@ -102,6 +103,7 @@ class AdapterBank:
             )
         info, tensors = read_adapter(path)
         _check_settings(path, info)
+        check_tensors(tensors, path, self._own_tensors(), error=AdapterError)
         found = self._misfits(info, tensors)
         if found:
             held = "".join(f", which has {other!r} of {a.path}" for other, a in list(self._adapters.items())[:1])

@@ -68,6 +68,11 @@ def backbone_path(model: nn.Module) -> str:
     return join("backbone", next(names, ""))
 
 
+def part_of(model: nn.Module, name: str) -> str:
+    """Which of `PARTS` a tensor of a detector belongs to, as `parameter_table` counts it."""
+    return _part(name, backbone_path(unwrap(model)))
+
+
 def _part(name: str, backbone: str) -> str:
     if not is_under(name, "backbone"):
         return "head"

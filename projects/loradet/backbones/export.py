@@ -1,6 +1,7 @@
 """Takes weights out of a detector's checkpoint: its backbone's, or all the others."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import save
 from loradet.backbones.weights import read_state_dict
 from loradet.errors import UserError
 from loradet.files import atomic_open
+from loradet.tensors import check_tensors
 
 
 def export_weights(
@@ -18,6 +20,7 @@ def export_weights(
     prefix: str = "backbone.bottom_up.net.",
     rest: bool = False,
     dtype: torch.dtype = torch.float16,
+    metadata: Mapping[str, str] | None = None,
 ) -> str:
     """Write some of a checkpoint's tensors as safetensors, and their sha256 beside them as `<output>.sha256`.
 
@@ -27,6 +30,7 @@ def export_weights(
         prefix: take the tensors under it and cut it off their names, as `TimmBackbone(weights=…)` wants them.
         rest: take all other tensors instead, under their own names, as `train.init_checkpoint` wants them.
         dtype: of the floating-point tensors.
+        metadata: texts for the file's header.
 
     Returns:
         The sha256.
@@ -39,10 +43,11 @@ def export_weights(
     if not below:
         raise UserError(f"{checkpoint} has no tensor under {prefix!r}.")
     taken = {k: v for k, v in state.items() if not k.startswith(prefix)} if rest else below
+    check_tensors(taken, checkpoint)
     tensors = {k: v.to(dtype).contiguous() if v.is_floating_point() else v for k, v in taken.items()}
     if overflowed := [k for k, v in tensors.items() if not torch.isfinite(v).all()]:
         raise UserError(f"{checkpoint}: {', '.join(overflowed[:5])} do not fit into {dtype}.")
-    content = save(tensors)
+    content = save(tensors, dict(metadata) if metadata else None)
     digest = hashlib.sha256(content).hexdigest()
     with atomic_open(output, "wb") as file:
         file.write(content)

@@ -9,8 +9,10 @@ import torch
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import ResNet
 
+from loradet.adapters.filled import mark_filled
 from loradet.backbones.weights import read_state_dict, resolve
 from loradet.errors import UserError
+from loradet.tensors import check_tensors
 from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,9 @@ def resnet_with_weights(*, net: ResNet, weights: str | os.PathLike | None = None
     problems = [f"{kind}: {shorten(names)}" for kind, names in kinds.items() if names]
     if problems:
         raise UserError(f"{path} does not hold the weights of this ResNet; {'; '.join(problems)}.")
+    check_tensors(state, path, own)
     net.load_state_dict({name: tensor for name, tensor in state.items() if name in own}, strict=False)
+    mark_filled(net)
     return net
 
 

@@ -36,8 +36,8 @@ class VisionMamba(Backbone):
         dropped_weights: names of tensors of the checkpoint that detection does not use.
 
     Args:
-        weights: a published checkpoint, safetensors or pth.
-        random_weights: start from random weights instead; said in the log.
+        weights: a published checkpoint, safetensors or pth; None: random weights, said in the log.
+        random_weights: older name of `train.allow_random_frozen`, and says the same there; without `weights`.
         img_size: height and width, or one edge, that `pos_embed` is kept for; other images get it resized.
         patch_size: edge of a patch in pixels.
         stride: pixels from one patch to the next, at most `patch_size`, which None takes.
@@ -56,7 +56,7 @@ class VisionMamba(Backbone):
         scan: implementation of the scan, see `selective_scan`.
 
     Raises:
-        ValueError: neither or both of `weights` and `random_weights`, an argument out of range, or a checkpoint of
+        ValueError: both of `weights` and `random_weights`, an argument out of range, or a checkpoint of
             another network.
         FileNotFoundError: no such checkpoint.
     """
@@ -118,8 +118,8 @@ class VisionMamba(Backbone):
         self._out_feature_channels, self._out_feature_strides = {out_feature: embed_dim}, {out_feature: stride}
 
         self.dropped_weights: list[str] = []
-        if random_weights:
-            logger.warning("VisionMamba starts from random weights, as random_weights=True asks")
+        if weights is None:
+            logger.warning("VisionMamba starts from random weights: weights=None. What is frozen of it stays random.")
         else:
             self.dropped_weights = load_vision_mamba_weights(self, weights, self.grid, class_token_row)
 
@@ -220,11 +220,8 @@ def vim_lr_factors(*, lr_decay_rate: float, num_layers: int = 24) -> Callable[[s
 
 
 def _check_weights(weights: object, random_weights: bool) -> None:
-    if (weights is None) is not random_weights:
-        both = "both are given" if random_weights else "neither is given"
-        raise UserError(
-            f"VisionMamba needs a checkpoint (weights='ckpts/vim_tiny_pretrained.pth') or random_weights=True; {both}."
-        )
+    if weights is not None and random_weights:
+        raise UserError(f"VisionMamba: weights={str(weights)!r} and random_weights=True are both given; drop one.")
 
 
 def _check_sizes(patch_size: int, stride: int, depth: int) -> None:

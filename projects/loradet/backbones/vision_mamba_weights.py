@@ -9,7 +9,9 @@ import re
 import torch
 from torch import Tensor, nn
 
+from loradet.adapters.filled import mark_filled
 from loradet.errors import UserError
+from loradet.tensors import check_tensors
 from loradet.wording import shorten
 
 from .vision_mamba_position import resize_position_embedding
@@ -63,7 +65,9 @@ def load_vision_mamba_weights(
         rows = torch.cat((rows[:, :place], rows[:, place + 1 :]), 1)
         dropped.append(f"pos_embed[:, {place}]")
     kept["pos_embed"] = _fitted(rows, own["pos_embed"], grid, path)
+    check_tensors(kept, path, own)
     net.load_state_dict(net.state_dict() | kept)
+    mark_filled(net, kept)
     logger.info("%s: loaded; not used for detection: %s", path, ", ".join(dropped) or "nothing")
     return dropped
 

@@ -16,7 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from loradet.adapters.filled import mark_filled
 from loradet.errors import MissingFileError, UserError
+from loradet.tensors import check_tensors
 from loradet.wording import shorten
 
 ASSET = "asset://"
@@ -38,7 +40,7 @@ def load_weights(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, or its tensors are not those of the network.
+        ValueError: the file is damaged, its tensors are not those of the network, or not finite numbers.
     """
     path = resolve(weights)
     state = read_state_dict(path)
@@ -66,7 +68,9 @@ def load_weights(
         problems.append(f"other shape: {shorten(shapes)}")
     if problems:
         raise UserError(f"{path} does not hold the weights of {model_name!r}; {'; '.join(problems)}.")
+    check_tensors(renamed, path, own)
     net.load_state_dict(renamed)
+    mark_filled(net)
 
 
 def resolve(weights: str | os.PathLike) -> Path:

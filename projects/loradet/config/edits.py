@@ -1,7 +1,6 @@
 """Changes to a model's config that leave its structure: without LoRA, without pretrained weights."""
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,10 +25,7 @@ def without_lora(cfg: DictConfig) -> DictConfig:
 
 
 def without_weights(cfg: DictConfig) -> DictConfig:
-    """A copy of a model's config that loads no pretrained weights: `pretrained` is False, `weights` files are None.
-
-    What wants to be told that it shall start from random weights is told.
-    """
+    """A copy of a model's config that loads no pretrained weights: `pretrained` is False, `weights` files are None."""
     cfg = _copy(cfg)
     for node in _calls(cfg):
         with open_dict(node):
@@ -37,8 +33,20 @@ def without_weights(cfg: DictConfig) -> DictConfig:
                 node.pretrained = False
             if isinstance(node.get("weights"), str):  # Box2BoxTransform has numbers of that name
                 node.weights = None
-                if "random_weights" in inspect.signature(_callable(node)).parameters:
-                    node.random_weights = True
+    return cfg
+
+
+def with_num_classes(cfg: DictConfig, count: int) -> DictConfig:
+    """A copy of a model's config in which every `num_classes` that a call works out of the data is a number.
+
+    So the data set need not be there.
+    """
+    cfg = _copy(cfg)
+    for node in _calls(cfg):
+        # The call that counts may be referred to, and refer to data that are not known.
+        if OmegaConf.is_dict(node._get_node("num_classes")):
+            with open_dict(node):
+                node.num_classes = count
     return cfg
 
 

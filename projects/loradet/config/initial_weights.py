@@ -1,5 +1,6 @@
 """What a config's training starts from: pretrained weights or random ones."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from loradet.backbones.weights import ASSET, resolve
-from loradet.errors import MissingFileError, UserError
+from loradet.errors import MissingFileError
+
+logger = logging.getLogger(__name__)
 
 
 def initial_weights(cfg: DictConfig) -> dict[str, str]:
@@ -30,22 +33,23 @@ def check_start(cfg: DictConfig, *, fresh: bool = True) -> None:
 
     Raises:
         FileNotFoundError: `weights` of a part of the model, or `train.init_checkpoint`, is a file that is not there.
-        ValueError: a part of the model has `random_weights=True` outside a smoke run, and nothing makes up for that. It
-            is said of a network that is of no use without its checkpoint, and only tried out.
     """
     checkpoint = cfg.train.init_checkpoint
-    nodes = list(_nodes(cfg.model))
-    if not cfg.train.smoke and not checkpoint and any(node.get("random_weights") is True for node in nodes):
-        raise UserError(
-            "The model has random_weights=True, which is for smoke runs (train.smoke=True): give the backbone its "
-            "checkpoint by `weights`, or the whole model one by train.init_checkpoint."
-        )
-    for node in nodes:
+    for node in _nodes(cfg.model):
         if isinstance(file := node.get("weights"), str) and _is_path(file):
             resolve(file)
     # What may stand before "://" and behind "?" is the checkpointer's to know.
     if fresh and checkpoint and "://" not in checkpoint and not Path(checkpoint.partition("?")[0]).is_file():
         raise MissingFileError(f"train.init_checkpoint={checkpoint!r}: no such file.")
+
+
+def allows_random_frozen(cfg: DictConfig) -> bool:
+    """`train.allow_random_frozen`, or `random_weights=True` of a part of the model, which was its name."""
+    if cfg.train.allow_random_frozen:
+        return True
+    if old := any(node.get("random_weights") is True for node in _nodes(cfg.model)):
+        logger.warning("random_weights=True in the model is read as train.allow_random_frozen=True, its name now.")
+    return old
 
 
 def _is_path(weights: str) -> bool:

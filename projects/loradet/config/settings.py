@@ -137,6 +137,8 @@ class TrainSettings:
     output_dir: str = "work_dirs/run"
     overwrite: bool = False  # start afresh where another run's files lie
     init_checkpoint: str | None = ""  # weights to start from (a full or partial checkpoint)
+    allow_random_frozen: bool = False  # let frozen parts stay random, which nothing filled with weights
+    accept_changed_data: bool = False  # let a run go on although its annotation files have changed since
     max_iter: int | str = "12 epochs"
     seed: int = 0  # -1: draw one (it is logged and saved)
     device: str = "auto"  # "auto": CUDA where there is a device, else CPU

@@ -126,6 +126,8 @@ def _register(
         source=str(path),
         fingerprint=source.content,
         num_images=len(file.images),
+        num_annotations=len(file.boxes.ids),
+        category_ids=_category_ids(file, source.classes),
         synthetic=file.synthetic,
     )
     DatasetCatalog.register(name, source.load)
@@ -165,6 +167,12 @@ def _class_names(file: AnnotationFile, classes: Sequence[str] | None) -> tuple[s
     if not set(names) & set(present):
         raise UserError(f"{file.path} has none of the classes {list(names)}; it has {present}.")
     return names
+
+
+def _category_ids(file: AnnotationFile, classes: Sequence[str]) -> list[int]:
+    """The file's own ids of the classes; [] where it lacks one."""
+    ids = {category.name: category.id for category in file.classes}
+    return [ids[name] for name in classes] if set(classes) <= ids.keys() else []
 
 
 def _absent_classes(file: AnnotationFile, classes: Sequence[str]) -> str:

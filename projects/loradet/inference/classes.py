@@ -1,5 +1,6 @@
 """What a trained detector's class numbers mean."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from loradet.adapters import read_adapter
 from loradet.datasets.annotations import read_annotations
 from loradet.datasets.provenance import says_synthetic
 from loradet.datasets.yolo_description import coco_head
 from loradet.errors import UserError
+from loradet.weight_classes import WeightClasses, read_weight_classes
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,12 @@ class Classes:
 
 
 def find_classes(cfg: DictConfig, checkpoint: str | Path, num_classes: int) -> Classes:
-    """Class names and category ids, from the first of these that tells them.
+    """Class names and category ids of a detector: those that its weights came with.
 
-    The adapter file; the annotation file `data.train_json` or the YOLO description `data.data_yaml` (in the order of
-    `data.classes`); `data.classes`, with ids from 1. Without any of them the classes are `class 1`, `class 2` …
+    Where the config's data are on this machine, or it names classes, these are compared. Of weights that do not say
+    what they are of (older ones), the first of these tells it: the annotation file `data.train_json` or the YOLO
+    description `data.data_yaml` (in the order of `data.classes`); `data.classes`, with ids from 1. Without any of them
+    the classes are `class 1`, `class 2` …
 
     Args:
         cfg: of the training.
@@ -45,26 +50,57 @@ def find_classes(cfg: DictConfig, checkpoint: str | Path, num_classes: int) -> C
         num_classes: of the detector.
 
     Raises:
-        ValueError: the names are of another number of classes, or the file does not have them.
+        ValueError: the weights' names and the config's differ; the names are of another number of classes, or the file
+            does not have them.
     """
     truth, synthetic = _categories(cfg)
-    wanted = [str(name) for name in (cfg.get("data") or {}).get("classes") or []]
-    ids = list(range(1, num_classes + 1))
-    names, source = [f"class {i}" for i in ids], "the config"
-    info = read_adapter(checkpoint)[0] if Path(checkpoint).suffix == ".safetensors" else {}
-    if info.get("classes"):
-        names, ids, source = info["classes"], info.get("class_ids") or ids, str(checkpoint)
-    elif truth is not None:
-        source = str(cfg.data.get("train_json") or cfg.data.data_yaml)
-        names = wanted or list(truth)
-        if missing := [name for name in names if name not in truth]:
-            raise UserError(f"data.classes has {', '.join(missing)}; {source} has {', '.join(truth)}.")
-        ids = [truth[name] for name in names]
-    elif wanted:
-        names, source = wanted, "data.classes"
+    weights = read_weight_classes(checkpoint)
+    told = _of_config(cfg, truth)
+    if weights is not None:
+        names, ids, source = list(weights.names), list(weights.ids), str(checkpoint)
+        if told is not None:
+            _compare(weights, told, source)
+    elif told is not None:
+        names, ids, source = told
+        logger.warning(
+            "%s does not say its classes: those of %s are taken for them, in their order.", checkpoint, source
+        )
+    else:
+        names, ids, source = [f"class {i}" for i in range(1, num_classes + 1)], [], "the config"
     if len(names) != num_classes:
         raise UserError(f"{source} names {len(names)} classes ({', '.join(names)}), the model has {num_classes}.")
-    return Classes(list(names), list(ids), synthetic)
+    return Classes(names, ids or list(range(1, num_classes + 1)), synthetic)
+
+
+def _compare(weights: WeightClasses, told: tuple[list[str], list[int], str], source: str) -> None:
+    names, ids, where = told
+    if sorted(names) != sorted(weights.names):
+        raise UserError(
+            f"{source} was trained on the classes {', '.join(weights.names)}; {where} has {', '.join(names)}. Take the "
+            "config that it was trained with, or choose its classes by data.classes."
+        )
+    today = [dict(zip(names, ids)).get(name) for name in weights.names]
+    if tuple(names) != weights.names or (weights.ids and ids and today != list(weights.ids)):
+        logger.warning(
+            "%s numbers its classes otherwise than %s today: the answers have those of the weights (%s).",
+            *(
+                source,
+                where,
+                ", ".join(f"{name} {i}" for name, i in zip(weights.names, weights.ids)) or "in their order",
+            ),
+        )
+
+
+def _of_config(cfg: DictConfig, truth: dict[str, int] | None) -> tuple[list[str], list[int], str] | None:
+    """Names, ids and what tells them; [] for ids that are not known."""
+    wanted = [str(name) for name in (cfg.get("data") or {}).get("classes") or []]
+    if truth is None:
+        return (wanted, [], "data.classes") if wanted else None
+    source = str(cfg.data.get("train_json") or cfg.data.data_yaml)
+    names = wanted or list(truth)
+    if missing := [name for name in names if name not in truth]:
+        raise UserError(f"data.classes has {', '.join(missing)}; {source} has {', '.join(truth)}.")
+    return names, [truth[name] for name in names], source
 
 
 def _categories(cfg: DictConfig) -> tuple[dict[str, int] | None, bool]:

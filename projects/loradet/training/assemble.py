@@ -14,12 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from loradet.adapters import parameter_table
+from loradet.adapters.filled import random_frozen
 from loradet.checkpoint import Checkpointer
 from loradet.config.build import build
+from loradet.config.edits import with_num_classes
+from loradet.config.initial_weights import allows_random_frozen
 from loradet.errors import UserError
 from loradet.evaluation.split import Split
 from loradet.files import write_json
-from loradet.model import initial_model
+from loradet.model import initial_model, model_classes
 from loradet.precision import amp_dtype
 from loradet.run_folder import RunFolder
 from loradet.training.earlier_run import clear_folder
@@ -37,6 +40,8 @@ from loradet.training.plan import BatchPlan
 from loradet.training.prepare import Prepared
 from loradet.training.record import RunRecord
 from loradet.training.trainer import Trainer
+from loradet.weight_classes import WeightClasses
+from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +73,15 @@ def assemble(prepared: Prepared) -> Assembled:
     """Build model and trainer and load what they start from; only then replace files of an earlier run.
 
     Raises:
-        UserError: the model cannot be built, nothing trains, or a checkpoint is of another model.
+        UserError: the model cannot be built, nothing trains, what is frozen is random, or a checkpoint is of another
+            model.
     """
     cfg, folder = prepared.cfg, prepared.folder
     model = initial_model(cfg, device=prepared.device, metadata=prepared.metadata, initialize=not prepared.resume)
+    if not prepared.resume:
+        check_frozen(model, allow_random=allows_random_frozen(cfg))
     trainer = build_trainer(cfg, model, prepared.loader, prepared.plan, folder.path)
-    checkpointer = Checkpointer(model, folder.path, trainer=trainer)
+    checkpointer = Checkpointer(model, folder.path, classes=WeightClasses.of(prepared.metadata), trainer=trainer)
     record = RunRecord(folder.path)
     best = _register_hooks(prepared, trainer, checkpointer, record)
     start_iter = _restore(prepared, checkpointer, trainer) if prepared.resume else 0
@@ -91,6 +99,26 @@ def assemble(prepared: Prepared) -> Assembled:
         record=record,
         start_iter=start_iter,
         past_ids=past_ids,
+    )
+
+
+def check_frozen(model: nn.Module, *, allow_random: bool) -> None:
+    """Refuse a model of which a frozen part holds no weights from anywhere; with `allow_random`, warn.
+
+    Raises:
+        UserError: names the parts, and tensors of each.
+    """
+    found = random_frozen(model)
+    if not found:
+        return
+    listed = "; ".join(f"{part}: {len(names)} tensors ({shorten(names, 3)})" for part, names in found.items())
+    if allow_random:
+        logger.warning("Frozen and random, as allowed: %s.", listed)
+        return
+    raise UserError(
+        f"Frozen parts of the model hold random weights, which neither pretraining nor a checkpoint filled: {listed}. "
+        "Give the part its weights (pretrained=True or weights=FILE), or the model a checkpoint that has them "
+        "(train.init_checkpoint=FILE), or unfreeze it; train.allow_random_frozen=True trains on random ones."
     )
 
 
@@ -178,7 +206,7 @@ def _take_over_folder(prepared: Prepared, model: nn.Module, start_iter: int) -> 
     folder = prepared.folder
     if prepared.upload is not None:
         prepared.upload.create(prepared.identity, resume=prepared.resume)
-    config = _write_config(prepared.cfg, folder.path)
+    config = _write_config(prepared.cfg, folder.path, model, WeightClasses.of(prepared.metadata))
     if prepared.is_held:
         clear_folder(folder.path, keep_before=start_iter)
     config.replace(folder.config)
@@ -188,10 +216,17 @@ def _take_over_folder(prepared: Prepared, model: nn.Module, start_iter: int) -> 
     write_json(folder.parameters, {**table.to_dict(), "trainable_names": trainable})
 
 
-def _write_config(cfg: DictConfig, folder: Path) -> Path:
-    """The resolved config, under a temporary name."""
+def _write_config(cfg: DictConfig, folder: Path, model: nn.Module, classes: WeightClasses | None) -> Path:
+    """The resolved config, under a temporary name.
+
+    What it works out of the data, classes and their number, is a value there: whoever has it needs no data.
+    """
     resolved = copy.deepcopy(cfg)
+    if classes is not None and "classes" in (resolved.get("data") or {}):
+        resolved.data.classes = list(classes.names)
     OmegaConf.resolve(resolved)
+    if (count := model_classes(model)) is not None:
+        resolved.model = with_num_classes(resolved.model, count)
     temporary = folder / f".{RunFolder.CONFIG}"
     LazyConfig.save(resolved, str(temporary))
     if not temporary.is_file():

@@ -18,6 +18,8 @@ from loradet.config import load_config
 from loradet.config.splits import check_evaluation_split, evaluation_splits
 from loradet.datasets.loader import SampleError
 from loradet.errors import UserError, is_user_error, one_line, show_traceback
+from loradet.evaluation.class_order import splits_for_weights
+from loradet.evaluation.numbering import check_numbering
 from loradet.evaluation.split import Split
 from loradet.evaluation.split_calibration import SplitFiles
 from loradet.model import load_trained
@@ -154,7 +156,7 @@ def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
     device = setup_process(cfg, folder)
-    splits = [Split(cfg, name) for name in names]
+    cfg, splits = splits_for_weights(cfg, names, checkpoint)
     for one in splits:
         one.check()
     model, extras = load_trained(cfg, checkpoint, device=device, metadata=splits[0].metadata)
@@ -175,4 +177,7 @@ def _temperature_source(cfg: DictConfig, checkpoint: Path, splits: list[Split], 
     finished = run.read_record().get("status") == "finished"
     if first in [split.name for split in splits] or not finished or checkpoint.resolve() != run.best.resolve():
         return None
-    return Split(cfg, first).files(run.path)
+    files = Split(cfg, first).files(run.path)
+    if files is not None:
+        check_numbering(files.predictions, files.annotations)
+    return files

@@ -50,11 +50,11 @@ def clear_folder(folder: Path, keep_before: int) -> None:
     shutil.rmtree(RunFolder(folder).predictions_folder, ignore_errors=True)
 
 
-_DATA_KEYS = ("source", "fingerprint", "num_images", "synthetic")
+_DATA_KEYS = ("source", "fingerprint", "num_images", "num_annotations", "synthetic")
 
 
 def describe_data(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What data are, by split: annotation file (`source`), its fingerprint, numbers of images and classes, synthetic.
+    """What data are, by split: annotation file (`source`), its fingerprint, classes, numbers of all, synthetic.
 
     Args:
         metadata: Detectron2's, by split; data without a fingerprint are left out.
@@ -62,9 +62,50 @@ def describe_data(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     described = {}
     for split, known in metadata.items():
         if known.get("fingerprint") is not None:
-            classes = {"num_classes": len(known.get("thing_classes") or ())}
+            names = list(known.get("thing_classes") or ())
+            classes = {"num_classes": len(names), "classes": names}
             described[split] = {key: known.get(key) for key in _DATA_KEYS} | classes
     return described
+
+
+def check_data(folder: RunFolder, data: Mapping[str, Mapping[str, Any]], *, accept: bool) -> None:
+    """Compare the annotation files of now with those that a run in a folder began with, by what is in them.
+
+    Args:
+        folder: of the run; older ones noted less of their data.
+        data: of now, as `describe_data` gives it.
+        accept: warn only.
+
+    Raises:
+        UserError: a file has changed; it is named, and what differs.
+    """
+    past = folder.read_record().get("data") or {}
+    changed = [
+        f"{now['source']} ({split}: {_change(past[split], now)})"
+        for split, now in data.items()
+        if split in past and past[split].get("fingerprint") not in (None, now["fingerprint"])
+    ]
+    if not changed:
+        return
+    if accept:
+        logger.warning("Changed since the run began, and accepted: %s.", "; ".join(changed))
+        return
+    raise UserError(
+        f"The run in {folder.path} began with other data; changed since: {'; '.join(changed)}. Put the former file "
+        "back, start afresh by train.overwrite=True, or go on with the data of now by train.accept_changed_data=True."
+    )
+
+
+def _change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    counts = [
+        f"{before[key]} {key.removeprefix('num_')} before, {now[key]} now"
+        for key in ("num_images", "num_annotations", "num_classes")
+        if before.get(key) is not None and before[key] != now[key]
+    ]
+    names = before.get("classes")
+    if names is not None and names != now["classes"]:
+        counts.append(f"classes {', '.join(names)} before, {', '.join(now['classes'])} now")
+    return "; ".join(counts) or "as many images, annotations and classes, other content"
 
 
 def is_finished(folder: Path, identity: str, data: dict[str, dict[str, Any]]) -> bool:

@@ -37,13 +37,12 @@ def finish_run(run: Assembled) -> None:
     if run.best is not None:
         _evaluate_best(run, run.best)
     if comm.is_main_process():
-        metadata = run.prepared.metadata
-        ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+        classes = run.checkpointer.classes
         save_adapter(
             trainer.module,
             run.prepared.folder.adapter,
-            classes=list(metadata.get("thing_classes") or []),
-            class_ids=sorted(ids, key=ids.get),
+            classes=[] if classes is None else classes.names,
+            class_ids=[] if classes is None else classes.ids or None,
         )
     record.update(status="finished", finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 

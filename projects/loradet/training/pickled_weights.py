@@ -18,6 +18,7 @@ import torch
 from detectron2_embedded.array_pickle import ForbiddenPickleError, load_array_pickle
 from loradet.errors import MissingFileError, UserError
 from loradet.files import atomic_open
+from loradet.tensors import check_tensors
 
 SUFFIXES = (".safetensors", ".pth")
 
@@ -78,7 +79,7 @@ def convert_weights(source: str | os.PathLike, output: str | os.PathLike) -> Pic
 
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: see `read_pickled_weights`; or another suffix.
+        ValueError: see `read_pickled_weights`; another suffix; or tensors that are no weights, which are named.
     """
     source, output = Path(source), Path(output)
     if output.suffix not in SUFFIXES:
@@ -86,6 +87,7 @@ def convert_weights(source: str | os.PathLike, output: str | os.PathLike) -> Pic
     if not output.parent.is_dir():
         raise MissingFileError(f"{output}: there is no folder {output.parent}.")
     weights = read_pickled_weights(source)
+    check_tensors(weights.tensors, source)
     # Detectron2 takes files of Caffe2 for such as still have Caffe2's names.
     author = "" if weights.author == "Caffe2" else weights.author
     with atomic_open(output, "wb") as file:

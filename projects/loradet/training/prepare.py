@@ -14,15 +14,17 @@ from omegaconf import DictConfig
 from loradet.config.initial_weights import check_start, initial_weights
 from loradet.datasets.loader import TrainLoader
 from loradet.errors import UserError
+from loradet.evaluation.class_order import order_of, with_class_order
 from loradet.evaluation.split import Split, build_splits
 from loradet.evaluation.splits import dataset_metadata, instantiate_loader, load_dataset
 from loradet.run_folder import RunFolder
 from loradet.training import record
-from loradet.training.earlier_run import describe_data, is_finished, refuse_other_run
+from loradet.training.earlier_run import check_data, describe_data, is_finished, refuse_other_run
 from loradet.training.hub import HubUpload
 from loradet.training.plan import BatchPlan, iterations, plan_batch
 from loradet.training.setup import setup_process
 from loradet.training.writers import RunWriter, run_writers
+from loradet.weight_classes import read_weight_classes
 
 logger = logging.getLogger(__name__)
 
@@ -103,13 +105,18 @@ def prepare(cfg: DictConfig, *, resume: bool) -> Prepared | None:
         cfg.train.accumulate,
         cfg.train.max_batch_per_gpu,
     )
-    loader = build_loader(cfg, plan)
-    metadata, splits = dataset_metadata(cfg, "train"), build_splits(cfg)
-    check_splits(metadata, splits.values())
-    schedule = _resolve_schedule(cfg, loader, plan.total)
-    data = describe_data({"train": metadata} | {name: split.metadata for name, split in splits.items()})
+    loader, metadata, splits = _read_data(cfg, plan)
+    data = _describe(metadata, splits)
     if resume and is_finished(folder.path, identity, data):
         return None
+    if not fresh:
+        check_data(folder, data, accept=cfg.train.accept_changed_data)
+        last = folder.path / (folder.last_checkpoint() or "")
+        if order := order_of(read_weight_classes(last), metadata, last):
+            cfg = with_class_order(cfg, order)
+            loader, metadata, splits = _read_data(cfg, plan)
+            data = _describe(metadata, splits)
+    schedule = _resolve_schedule(cfg, loader, plan.total)
     return Prepared(
         cfg=cfg,
         folder=folder,
@@ -126,6 +133,18 @@ def prepare(cfg: DictConfig, *, resume: bool) -> Prepared | None:
         trackers=run_writers(cfg.train),
         upload=HubUpload(folder=folder.path, **cfg.train.hub) if cfg.train.hub.repo_id is not None else None,
     )
+
+
+def _read_data(cfg: DictConfig, plan: BatchPlan) -> tuple[Any, Any, dict[str, Split]]:
+    """The training loader, its data set's metadata, and the splits to evaluate on."""
+    loader = build_loader(cfg, plan)
+    metadata, splits = dataset_metadata(cfg, "train"), build_splits(cfg)
+    check_splits(metadata, splits.values())
+    return loader, metadata, splits
+
+
+def _describe(metadata: Any, splits: dict[str, Split]) -> dict[str, dict[str, Any]]:
+    return describe_data({"train": metadata} | {name: split.metadata for name, split in splits.items()})
 
 
 def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:

@@ -26,8 +26,10 @@ from loradet.config.splits import name_evaluated_data
 from loradet.files import write_json
 from loradet.run_folder import RunFolder
 
-# Keys of `train` that change no result: where it is written and reported, how a batch is spread, what is measured.
+# Keys of `train` that change no result: where it is written and reported, how a batch is spread, what is measured or
+# let pass.
 NEUTRAL_KEYS = (
+    *("allow_random_frozen", "accept_changed_data"),
     *("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period", "efficiency"),
     *("trackio", "wandb", "hub"),
 )

@@ -18,8 +18,10 @@ from loradet.datasets.loader import NamedFailures
 from loradet.datasets.subset import choose_ids
 from loradet.device import choose_device
 from loradet.errors import UserError
+from loradet.evaluation.class_order import order_of, with_class_order
 from loradet.evaluation.splits import dataset_metadata
 from loradet.model import load_detector
+from loradet.weight_classes import read_weight_classes
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +92,11 @@ def load_split(
     """
     loader = split_config(cfg, split)
     records = build(loader.dataset, f"dataloader.{split}.dataset")  # before the model: it registers the class names
+    weights = read_weight_classes(checkpoint)
+    if order_of(weights, dataset_metadata(cfg, split), checkpoint):
+        cfg = with_class_order(cfg, weights.names)
+        loader = split_config(cfg, split)
+        records = build(loader.dataset, f"dataloader.{split}.dataset")
     if subset is not None:
         records = choose_subset(records, subset, subset_seed)
     metadata = dataset_metadata(cfg, split)

@@ -140,17 +140,17 @@ def test_missing_and_unexpected_tensors(source, tmp_path):
         VisionMamba(weights=tmp_path / "w.safetensors", **SIZES)
 
 
-def test_random_weights_only_on_request(source, tmp_path, caplog):
+def test_random_weights_are_said(source, tmp_path, caplog):
     with pytest.raises(FileNotFoundError, match="no_such_file"):
         VisionMamba(weights=tmp_path / "no_such_file.pth", **SIZES)
-    with pytest.raises(ValueError, match=r"random_weights=True; neither is given"):
-        VisionMamba(**SIZES)
     save_file(source.state_dict(), tmp_path / "vim.safetensors")
-    with pytest.raises(ValueError, match="both are given"):
+    with pytest.raises(ValueError, match="are both given"):
         VisionMamba(weights=tmp_path / "vim.safetensors", random_weights=True, **SIZES)
     (tmp_path / "cut.pth").write_bytes(b"not weights")
     with pytest.raises(ValueError, match="cut"):
         VisionMamba(weights=tmp_path / "cut.pth", **SIZES)
-    with caplog.at_level(logging.INFO):
-        VisionMamba(random_weights=True, **SIZES)
-    assert any("random weights" in record.message and record.levelname == "WARNING" for record in caplog.records)
+    for words in ({}, {"random_weights": True}):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            VisionMamba(**words, **SIZES)
+        assert any("random weights" in record.message and record.levelname == "WARNING" for record in caplog.records)

@@ -1,10 +1,14 @@
 """What training starts from, and what a run records of it."""
 
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
-from loradet.config.initial_weights import check_start, initial_weights
+from loradet.config import load_config
+from loradet.config.initial_weights import allows_random_frozen, check_start, initial_weights
 
+CONFIGS = Path(__file__).parents[3] / "configs"
 RANDOM = {"initial_weights": "random"}
 
 
@@ -26,17 +30,15 @@ def test_random_where_what_could_have_weights_has_none(backbone, found):
     assert initial_weights(cfg) == {}
 
 
-def test_random_weights_on_request_are_for_smoke_runs():
+def test_random_weights_of_a_part_is_the_older_name_of_a_setting(caplog):
     net = {"backbone": [{"net": {"random_weights": True, "weights": None}}]}
-    cfg = OmegaConf.create({"model": net, "train": {"init_checkpoint": "", "smoke": False}})
-    with pytest.raises(ValueError, match=r"random_weights=True, which is for smoke runs"):
-        check_start(cfg)
-    for key, value in (("train.smoke", True), ("train.init_checkpoint", "all.pth")):
-        allowed = cfg.copy()
-        OmegaConf.update(allowed, key, value)
-        check_start(allowed, fresh=False)
+    cfg = OmegaConf.create({"model": net, "train": {"init_checkpoint": "", "allow_random_frozen": False}})
+    assert allows_random_frozen(cfg)
+    assert "random_weights=True in the model is read as train.allow_random_frozen=True" in caplog.text
     cfg.model.backbone[0].net.random_weights = False
-    check_start(cfg)
+    assert not allows_random_frozen(cfg)
+    cfg.train.allow_random_frozen = True
+    assert allows_random_frozen(cfg)
 
 
 def test_files_that_are_not_there(tmp_path):
@@ -56,3 +58,16 @@ def test_files_that_are_not_there(tmp_path):
     check_start(cfg, fresh=False)  # a resumed run does not read it
     cfg.train.init_checkpoint = "detectron2://elsewhere.pkl"
     check_start(cfg)
+
+
+RANDOM_BY_DESIGN = [
+    *("sar_lora_dino/e0022_lora_r16_fc1fc2_random", "sar_lora_dino/e0023_lora_r16_fc2_random"),
+    *("sar_lora_dino/e0024_lora_r16_fc1_random", "sar_lora_dino/e0025_full_random"),
+    *("coco_detr_lora/detr_r50_lora_only_r4_attn", "coco_detr_lora/synthetic/detr_r50_lora_only_r4_attn"),
+]
+
+
+@pytest.mark.parametrize("name", [*RANDOM_BY_DESIGN, "quickstart", "sar_lora_dino/e0002_lora_r16_fc1fc2"])
+def test_configs_that_are_random_by_design_say_so(name):
+    cfg = load_config(str(CONFIGS / f"{name}.py"), [])
+    assert cfg.train.allow_random_frozen is (name in RANDOM_BY_DESIGN)

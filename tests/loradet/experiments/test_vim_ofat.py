@@ -151,7 +151,7 @@ def test_a_step_of_the_tiny_variant(optimizer, study):
     (run,) = plan(study, [optimizer], mode="smoke")
     cfg = run.config
     net = cfg.model.backbone.net.module
-    assert (net.weights, net.random_weights, cfg.data.image_size) == (None, True, 128)
+    assert (net.weights, cfg.train.allow_random_frozen, cfg.data.image_size) == (None, True, 128)
     torch.manual_seed(0)
     cfg.data.classes = ["a", "b"]
     model = instantiate(cfg.model).train()

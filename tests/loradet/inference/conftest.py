@@ -18,7 +18,7 @@ def weights(tmp_path_factory):
     torch.save({"model": merged_state_dict(model)}, folder / "merged.pth")
     base = {name: value for name, value in model.state_dict().items() if name.startswith("backbone.bottom_up.")}
     torch.save({"model": {k: v for k, v in base.items() if "lora_" not in k}}, folder / "base.pth")
-    save_adapter(model, folder / "adapter.safetensors", classes=["x", "y", "z"], class_ids=[4, 7, 9])
+    save_adapter(model, folder / "adapter.safetensors", classes=["tank", "car", "ship"], class_ids=[4, 7, 9])
     return folder
 
 

@@ -101,7 +101,9 @@ def coco(path, **info):
 def test_class_names_come_from_what_knows_them_best(weights, tmp_path):
     file = coco(tmp_path / "train.json", synthetic=True)
     from_adapter = find_classes(config(file), weights / "adapter.safetensors", 3)
-    assert from_adapter.names == ["x", "y", "z"] and from_adapter.ids == [4, 7, 9]
+    assert from_adapter.names == ["tank", "car", "ship"] and from_adapter.ids == [4, 7, 9]
+    with pytest.raises(ValueError, match=r"trained on the classes tank, car, ship; data\.classes has a, b, c"):
+        find_classes(config("data.classes=[a,b,c]"), weights / "adapter.safetensors", 3)
     named = find_classes(config(file), "model.pth", 3)
     assert named.names == NAMES and named.ids == [5, 11, 20] and named.synthetic
     assert find_classes(config(file, "data.classes=null"), "model.pth", 3).names == ["ship", "car", "tank"]

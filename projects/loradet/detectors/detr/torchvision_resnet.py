@@ -10,8 +10,10 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import Backbone
 from torch import nn
 
+from loradet.adapters.filled import mark_filled
 from loradet.backbones.weights import read_state_dict, resolve
 from loradet.errors import UserError
+from loradet.tensors import check_tensors
 
 _BUILDERS = {depth: f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
 _STAGES = {"res2": "layer1", "res3": "layer2", "res4": "layer3", "res5": "layer4"}
@@ -98,4 +100,6 @@ def _load(body: nn.Module, weights: str | os.PathLike, known: set[str], depth: i
     for kind, names in (("missing", missing), ("unexpected", foreign), ("of another shape", shapes)):
         if names:
             raise UserError(f"{path} is no torchvision ResNet-{depth}: {kind} are {', '.join(names[:5])}.")
+    check_tensors(kept, path, own)
     body.load_state_dict(kept, strict=False)
+    mark_filled(body)
