@@ -5,10 +5,13 @@ import copy
 import pytest
 import small_models
 import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.meta_arch.fcos import FCOSHead
+from torch import nn
 
 from loradet.backbones.export import export_weights
 from loradet.checkpoint import Checkpointer
-from loradet.class_rows import class_rows
+from loradet.class_rows import class_rows, keep_rows_by_name
 from loradet.weight_classes import WeightClasses, compare_classes, header_of, read_weight_classes
 
 HERE, THERE = ("a", "b", "c"), ("c", "d", "a")
@@ -90,3 +93,12 @@ def test_classes_travel_in_the_header_of_safetensors_too(tmp_path, caplog):
         Checkpointer(model, classes=WeightClasses(HERE)).load_weights(str(output), strict=False)
     assert torch.equal(model.class_embed.weight[0], source.class_embed.weight[2])
     assert "a, c kept, b new" in caplog.text
+
+
+def test_the_head_of_fcos_has_one_anchor():
+    sizes = {"input_shape": [ShapeSpec(channels=4)], "conv_dims": [4]}
+    here, there = (nn.ModuleDict({"head": FCOSHead(num_classes=n, **sizes)}) for n in (2, 3))
+    state = there.state_dict()
+    kept = keep_rows_by_name(here, state, ["a", "b", "c"], ["c", "a"])
+    assert sorted(kept) == ["head.cls_score.bias", "head.cls_score.weight"]
+    assert torch.equal(kept["head.cls_score.weight"], state["head.cls_score.weight"][[2, 0]])

@@ -15,6 +15,7 @@ from train_tool import ROOT, call, succeed
 
 from loradet.adapters import read_adapter
 from loradet.config import load_config
+from loradet.experiments.config_changes import config_changes
 from loradet.inference.command import predict_checkpoint, predict_exported
 from loradet.inference.export import export_checkpoint
 from loradet.inference.model_cost import count_config
@@ -50,8 +51,11 @@ def words(data: Path, output: Path, name: str, *more: str) -> list[str]:
     return [*fixed, *places, *small, *more]
 
 
+SHORT = ("train.max_iter=2", "train.eval_period=0")
+
+
 def train(data: Path, output: Path, name: str, *more: str) -> tuple[int, str]:
-    return call("--config-file", CONFIG, *words(data, output, name, "train.max_iter=2", "train.eval_period=0", *more))
+    return call("--config-file", CONFIG, *words(data, output, name, *SHORT, *more))
 
 
 def use(data: Path, ids: dict[str, int], images: int = 3) -> None:
@@ -91,7 +95,7 @@ def found(run: Path, checkpoint: str, split: str = "val") -> set[str]:
 
 
 def test_every_file_of_a_run_names_the_classes(first):
-    _, run = first
+    data, run = first
     for name in ("model_best.pth", "model_final.pth"):
         assert torch.load(run / name)["classes"] == {"names": ["cat", "dog"], "ids": [1, 2]}
     info = read_adapter(run / "adapter.safetensors")[0]
@@ -101,6 +105,10 @@ def test_every_file_of_a_run_names_the_classes(first):
     assert config["model"]["num_classes"] == config["model"]["head"]["num_classes"] == 2
     noted = json.loads((run / "run.json").read_text())["data"]["train"]
     assert (noted["classes"], noted["num_annotations"]) == (["cat", "dog"], 6)
+    # What was worked out of the data is no change of the config.
+    assert config_changes(load_config(CONFIG, words(data, run, "first", *SHORT)), run) == []
+    other = load_config(CONFIG, words(data, run, "first", *SHORT, "optimizer.lr=0.5"))
+    assert config_changes(other, run) == ["optimizer.lr is 0.5, was 0.001"]
 
 
 @pytest.mark.parametrize("checkpoint", ["cats.pth", "adapter.safetensors"])

@@ -128,6 +128,8 @@ def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[st
     Left out are places of files, how a batch is spread, and keys named `seed` or `*_seed` whose values differ by as
     much as `train.seed` does.
     """
+    if _counts_classes(first) is not _counts_classes(second):
+        first, second = _without_classes(first), _without_classes(second)
     flat = [_flatten(config) for config in (first, second)]
     shift = _difference(flat[0].get("train.seed"), flat[1].get("train.seed"))
     differing = []
@@ -139,6 +141,21 @@ def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[st
             continue
         differing.append(f"{key}: {values[0]!r} and {values[1]!r}")
     return differing
+
+
+def _counts_classes(config: Any) -> bool:
+    """Whether a config says how classes are counted, as older runs' do, and not what came out."""
+    if not isinstance(config, dict):
+        return isinstance(config, list) and any(map(_counts_classes, config))
+    return isinstance(config.get("num_classes"), dict) or any(map(_counts_classes, config.values()))
+
+
+def _without_classes(config: Any) -> Any:
+    if isinstance(config, list):
+        return [_without_classes(inner) for inner in config]
+    if not isinstance(config, dict):
+        return config
+    return {key: _without_classes(inner) for key, inner in config.items() if key not in ("num_classes", "classes")}
 
 
 def _is_neutral(key: str) -> bool:
