@@ -9,7 +9,8 @@ Examples:
         --checkpoint work_dirs/quickstart/model_best.pth --split test --output-json test.json
     torchrun --nproc-per-node 4 tools/lazyconfig_train_net.py --config-file configs/quickstart.py
 
-Ctrl-C (or kill -INT) finishes the step, saves, prints the command to go on with, and exits with status 130.
+Ctrl-C (or kill -INT) finishes the step, saves, prints the command to go on with, and exits with status 130; so does
+SIGTERM, with status 143. One training at a time writes a folder.
 An error in what was given is one line; with LORADET_TRACEBACK=1 in the environment its traceback is shown too.
 """
 

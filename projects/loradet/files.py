@@ -1,14 +1,17 @@
 """Files that are written whole or not at all, and JSON that is read with one wording for all that can be wrong."""
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any
 
 from loradet.errors import MissingFileError, UserError
+from loradet.locking import lock
 
 
 class FileError(UserError):
@@ -28,17 +31,41 @@ def atomic_open(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, mode, encoding=encoding) as file:
+            # Its lock tells it from what a killed process has left (`remove_abandoned`).
+            with contextlib.suppress(OSError):
+                lock(file)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; give this one the permissions that an ordinary open would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
+            # mkstemp makes private files; give this one the permissions that an ordinary open would have given.
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(temporary).chmod(0o666 & ~mask)
+            Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_abandoned(folder: Path, patterns: Iterable[str]) -> list[str]:
+    """Remove temporary files of `atomic_open` that nobody writes any more, since their process was killed.
+
+    Args:
+        folder: to look into; not below it.
+        patterns: of the names of the files that were to be written, as "model_*.pth".
+
+    Returns:
+        Names of what was removed.
+    """
+    removed = []
+    for file in sorted(folder.glob(".*.tmp")):
+        name = file.name[1:].removesuffix(".tmp").rpartition(".")[0]
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            with contextlib.suppress(OSError), file.open("rb") as opened:
+                if lock(opened):
+                    file.unlink()
+                    removed.append(file.name)
+    return removed
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

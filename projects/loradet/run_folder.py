@@ -5,7 +5,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from loradet.files import read_json
+from loradet.files import FileError, read_json
+from loradet.json_kinds import NUMBER, TEXT, WHOLE, entries, mapping_to, optional
+
+_LONGEST_NAME = 255  # of a file
+_COUNTS = entries({"trainable": WHOLE, "total": WHOLE}, required=("trainable", "total"))
+_SPLIT = entries({"fingerprint": TEXT, "source": optional(TEXT), "num_images": WHOLE, "num_classes": WHOLE})
+_RECORD = entries(
+    {
+        "status": TEXT,
+        "error": optional(TEXT),
+        "stopped_by": optional(TEXT),
+        "seed": WHOLE,
+        "config_sha256": TEXT,
+        "git_revision": optional(TEXT),
+        "device": TEXT,
+        "processes": WHOLE,
+        "initial_weights": optional(TEXT),
+        "versions": mapping_to(optional(TEXT)),
+        "data": mapping_to(_SPLIT),
+        "run_ids": mapping_to(optional(TEXT)),
+        "iteration": WHOLE,
+        "iterations_per_epoch": optional(WHOLE),
+        "parameters": mapping_to(_COUNTS),
+        "best": optional(entries({"metric": TEXT, "value": optional(NUMBER), "iteration": WHOLE})),
+        "efficiency": optional(entries({"split": TEXT, "images/s": NUMBER})),
+        "finished_at": TEXT,
+        **{name: optional(NUMBER) for name in ("images_per_s", "train_seconds", "peak_memory_mb", "wall_time_s")},
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +60,7 @@ class RunFolder:
     ADAPTER: ClassVar[str] = "adapter.safetensors"
     SPLIT_METRICS: ClassVar[str] = "*_metrics.json"
     SMOKE_METRICS: ClassVar[str] = "smoke_metrics.json"
+    LOCK: ClassVar[str] = ".lock"  # held by the training, or by the study that has started it
     PREDICTIONS: ClassVar[str] = "coco_instances_results.json"  # in predictions/<split>/
 
     def __init__(self, path: str | os.PathLike):
@@ -78,6 +107,11 @@ class RunFolder:
         return self.path / self.LAST
 
     @property
+    def lock(self) -> Path:
+        """Says which process works on the run, and is locked meanwhile (`loradet.locking`)."""
+        return self.path / self.LOCK
+
+    @property
     def predictions_folder(self) -> Path:
         """Detections, in a folder a split."""
         return self.path / "predictions"
@@ -103,10 +137,26 @@ class RunFolder:
         return RunFolder(self.path / f"eval_{Path(checkpoint).stem}")
 
     def last_checkpoint(self) -> str | None:
-        """File name of the checkpoint to go on from, or None."""
+        """File name of the checkpoint to go on from, or None.
+
+        Raises:
+            FileError: the file holds something else.
+        """
         if not self.last.is_file():
             return None
-        return self.last.read_text(encoding="utf-8", errors="replace").strip() or None
+        try:
+            name = self.last.read_bytes().decode().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileError(f"{self.last} cannot be read ({error}). {self._last_advice()}") from error
+        if not name:
+            return None
+        if not name.isprintable() or Path(name).name != name or name == ".." or len(name) > _LONGEST_NAME:
+            raise FileError(f"{self.last} holds {name[:40]!r}, no name of a checkpoint. {self._last_advice()}")
+        return name
+
+    def _last_advice(self) -> str:
+        names = ", ".join(path.name for path in self.checkpoints())
+        return f"Write the name of a checkpoint into it ({names})." if names else "Delete it: no checkpoint is there."
 
     def read_record(self) -> dict[str, Any]:
         """The content of `run.json`; empty where there is none.
@@ -116,4 +166,8 @@ class RunFolder:
         """
         if not self.record.is_file():
             return {}
-        return read_json(self.record, advice="Delete it if the run does not matter.")
+        advice = "Delete it if the run does not matter."
+        content = read_json(self.record, advice=advice)
+        if (problem := _RECORD(content, "")) is not None:
+            raise FileError(f"{self.record}: {problem}. {advice}")
+        return content

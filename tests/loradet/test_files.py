@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from loradet.errors import UserError
-from loradet.files import FileError, atomic_open, read_json, write_json
+from loradet.files import FileError, atomic_open, read_json, remove_abandoned, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -67,3 +67,15 @@ def test_json_that_is_not_as_expected_is_one_line(tmp_path, content, kind, messa
 def test_a_folder_is_no_json(tmp_path):
     with pytest.raises(FileError, match="cannot be read: Is a directory"):
         read_json(tmp_path)
+
+
+def test_what_a_killed_process_was_writing_is_removed_and_nothing_else(tmp_path):
+    abandoned = tmp_path / ".model_7.pth.abcd_123.tmp"
+    others = [tmp_path / name for name in (".notes.abcd_123.tmp", "model_7.pth.abcd_123.tmp", "model_7.pth")]
+    for file in (abandoned, *others):
+        file.write_text("half")
+    with atomic_open(tmp_path / "model_8.pth", "wb") as file:
+        file.write(b"whole")
+        assert remove_abandoned(tmp_path, ("model_*.pth", "run.json")) == [abandoned.name]
+    assert (tmp_path / "model_8.pth").read_bytes() == b"whole"
+    assert all(other.exists() for other in others) and not abandoned.exists()

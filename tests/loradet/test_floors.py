@@ -10,7 +10,17 @@ ROOT = Path(loradet.__file__).parent
 
 # From the ground up; rooms of one floor do not import each other.
 FLOORS = [
-    ("errors", "env", "wording", "flattening", "locking", "process_memory", "detectron2_embedded"),
+    (
+        "errors",
+        "env",
+        "wording",
+        "flattening",
+        "json_kinds",
+        "locking",
+        "process_memory",
+        "parent_process",
+        "detectron2_embedded",
+    ),
     ("files", "precision", "device", "tensors"),
     ("run_folder",),
     ("adapters", "datasets"),

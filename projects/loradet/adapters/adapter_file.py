@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from loradet import __version__
 from loradet.adapters.comparison import differences
 from loradet.adapters.freezing import frozen_modules
+from loradet.adapters.header import header_problem
 from loradet.adapters.layer import adapter_layers, adapter_tensor_names, is_under, unwrap
 from loradet.adapters.parameters import parameter_table
 from loradet.adapters.recipe import adapter_state, fingerprint, recipes
@@ -147,13 +148,15 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
     try:
         info = parse_json(header[METADATA_KEY], f"{path}: {METADATA_KEY}")
         version = int(info["format"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AdapterError(
             f"{path} is no adapter file: its header has no valid '{METADATA_KEY}'. Adapter files are written by "
             "save_adapter or `tools/adapters.py export`."
         ) from error
     if version > FORMAT:
         raise AdapterError(f"{path} has format {version}, this loradet {__version__} reads up to {FORMAT}: update it.")
+    if (problem := header_problem(info)) is not None:
+        raise AdapterError(f"{path} is damaged: {METADATA_KEY}: {problem}. Take a whole copy, or export it anew.")
     check_tensors(tensors, path, error=AdapterError)
     return info, tensors
 

@@ -48,8 +48,8 @@ def describe_adapter(path: str | os.PathLike) -> str:
         "tensors": f"{len(tensors)}, {numbers / 1e6:.3f} M numbers, {deltas / 1e6:.3f} M of them LoRA",
         "trainable": _parts(info["parameters"]),
         "classes": _classes(info),
-        "pixel mean": info["pixel_mean"],
-        "pixel std": info["pixel_std"],
+        "pixel mean": info.get("pixel_mean"),
+        "pixel std": info.get("pixel_std"),
     }
     for name, value in info["metadata"].items():
         rows[f"metadata {name}"] = value

@@ -21,6 +21,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from loradet.errors import UserError
+from loradet.parent_process import end_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ class TrainLoader:
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor if self.num_workers else None,
             collate_fn=_keep_list,
-            worker_init_fn=_init_worker,
+            worker_init_fn=init_worker,
             # A generator of its own: starting the workers must not move the generator that dropout draws from.
             generator=torch.Generator().manual_seed(self.dataset.seed),
         )
@@ -232,8 +233,11 @@ def _one_opencv_thread() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-def _init_worker(worker_id: int) -> None:  # noqa: ARG001
-    # Ctrl-C reaches the whole process group; the main process decides when the workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def init_worker(worker_id: int) -> None:  # noqa: ARG001
+    """What a data process begins with, as `worker_init_fn`: it ends when its parent says so or is gone, not before."""
+    # Ctrl-C reaches the whole process group, and what ends a job all its processes: the main one saves first.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
     # There are many such processes: one core each.
     torch.set_num_threads(1)

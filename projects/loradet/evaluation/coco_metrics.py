@@ -16,7 +16,8 @@ from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
 from loradet.evaluation.detections_file import Detections, read_detections
 from loradet.evaluation.numbering import MAX_DETECTIONS, noted_max_detections
-from loradet.files import read_json, write_json
+from loradet.files import FileError, read_json, write_json
+from loradet.json_kinds import NUMBER, TEXT, WHOLE, entries, optional
 
 logger = logging.getLogger(__name__)
 
@@ -143,9 +144,19 @@ def write_metrics(path: str | os.PathLike, metrics: Mapping[str, Any], **provena
 
 
 def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
-    """What `write_metrics` wrote, with null metrics (their names have a "/") as NaN again."""
+    """What `write_metrics` wrote, with null metrics (their names have a "/") as NaN again.
+
+    Raises:
+        FileError: the file is missing or broken, or a metric is no number.
+    """
     content = read_json(path)
+    kinds = {name: optional(NUMBER) for name in content if "/" in name} | _PROVENANCE
+    if (problem := entries(kinds)(content, "")) is not None:
+        raise FileError(f"{path}: {problem}. Evaluate that checkpoint again (--eval-only).")
     return {name: math.nan if value is None and "/" in name else value for name, value in content.items()}
+
+
+_PROVENANCE = {"checkpoint": TEXT, "iteration": optional(WHOLE), "split": TEXT, "data": optional(TEXT)}
 
 
 def _truth(file: AnnotationFile) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from omegaconf import DictConfig, open_dict
+from torch.utils.data import DataLoader
 
 from loradet.config.build import build
 from loradet.config.splits import (
@@ -17,7 +18,7 @@ from loradet.config.splits import (
     name_evaluated_data,
     split_config,
 )
-from loradet.datasets.loader import NamedFailures
+from loradet.datasets.loader import NamedFailures, init_worker
 
 
 def load_dataset(cfg: DictConfig, split: str) -> Sequence[dict] | None:
@@ -40,7 +41,10 @@ def instantiate_loader(node: DictConfig, key: str) -> Any:
     if node.get("mapper") is not None:
         node = copy.deepcopy(node)
         node.mapper = NamedFailures(build(node.mapper, f"{key}.mapper"))
-    return build(node, key)
+    loader = build(node, key)
+    if isinstance(loader, DataLoader) and loader.worker_init_fn is None:
+        loader.worker_init_fn = init_worker
+    return loader
 
 
 def build_evaluator(cfg: DictConfig, split: str, output_dir: Path) -> DatasetEvaluator:

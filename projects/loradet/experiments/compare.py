@@ -1,6 +1,6 @@
 """A table of finished runs, read from their folders."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ def _describe(folder: Path, split: str) -> dict[str, str]:
             "train it, or go on with it by --resume."
         )
     metrics = read_metrics(RunFolder(folder).split_metrics(split))
+    _check_present(RunFolder(folder).record, record, ("parameters", "images_per_s", "wall_time_s", "device"))
+    _check_present(RunFolder(folder).record, record["parameters"], PARTS, "parameters.")
+    needed = ("coco/bbox_mAP", "coco/bbox_mAP_50", "checkpoint", "iteration")
+    _check_present(RunFolder(folder).split_metrics(split), metrics, needed)
     parameters = record["parameters"]
     rows = {
         f"AP ({split})": f"{metrics['coco/bbox_mAP']:.3f}",
@@ -45,12 +49,17 @@ def _describe(folder: Path, split: str) -> dict[str, str]:
         rows[f"trainable / total, {part} (M)"] = _millions(parameters[part])
     return rows | {
         RunFolder.ADAPTER: f"{RunFolder(folder).adapter.stat().st_size / 1e6:.2f} MB",
-        "training images/s": f"{record['images_per_s']:.1f}",
+        "training images/s": "-" if record["images_per_s"] is None else f"{record['images_per_s']:.1f}",
         "wall time": _minutes(record["wall_time_s"]),
         "device": record["device"],
         "best checkpoint": Path(metrics["checkpoint"]).name + f", iteration {metrics['iteration']}",
         "files": f"{folder}/",
     }
+
+
+def _check_present(file: Path, content: Mapping[str, Any], names: Sequence[str], where: str = "") -> None:
+    if absent := [name for name in names if name not in content]:
+        raise UserError(f"{file} has no {where}{absent[0]}, which a finished run leaves; put the whole file back.")
 
 
 def _millions(count: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,7 +20,7 @@ def config_changes(cfg: DictConfig, folder: Path) -> list[str]:
     file = RunFolder(folder).config
     if not file.is_file():
         return []
-    held = LazyConfig.load(str(file))
+    held = record.read_config(folder)
     cfg = _worked_out(cfg, held)
     # In it all is resolved, and so are the places of data in many values.
     before, now = (flatten(record.config_identity(one, held.get("data") or {})) for one in (held, cfg))

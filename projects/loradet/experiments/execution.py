@@ -27,6 +27,7 @@ from loradet.experiments.state import (
 )
 from loradet.files import write_json
 from loradet.locking import set_holder
+from loradet.training.folder_lock import HELD_FOLDER
 
 CONSOLE = "console.txt"
 TAIL = 20  # lines of a failed run's output that are kept with its record
@@ -131,7 +132,7 @@ def _try(words: list[str], folder: Path, lock: Any, environment: dict[str, str],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", HELD_FOLDER: str(folder.absolute()), **environment},
             # The process keeps the lock if this one is killed.
             pass_fds=(lock.fileno(),),
         )

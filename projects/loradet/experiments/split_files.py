@@ -8,7 +8,27 @@ from loradet.evaluation.calibration_report import JSON_FILE
 from loradet.evaluation.coco_metrics import read_metrics
 from loradet.experiments.results import Result
 from loradet.files import FileError, read_json
+from loradet.json_kinds import NUMBER, WHOLE, entries, list_of, optional
 from loradet.run_folder import RunFolder
+
+_ADVICE = "Evaluate that run again."
+_LINE = {
+    "score_threshold": NUMBER,
+    "match_iou": NUMBER,
+    "count": WHOLE,
+    "ece": optional(NUMBER),
+    "nll": optional(NUMBER),
+}
+_BINS = {"count": list_of(NUMBER), "mean_score": list_of(optional(NUMBER)), "precision": list_of(optional(NUMBER))}
+_SIDE = entries({"reliability": entries(_BINS, required=tuple(_BINS))}, required=("reliability",))
+_CALIBRATION = entries(
+    {
+        "table": list_of(entries(_LINE, required=tuple(_LINE))),
+        "before": optional(_SIDE),
+        "after": optional(_SIDE),
+    },
+    required=("table", "before", "after"),
+)
 
 
 def provenance(result: Result, split: str) -> dict[str, Any]:
@@ -41,7 +61,9 @@ def read_calibration(result: Result, split: str) -> dict[str, Any] | None:
     if path is None or not path.is_file():
         return None
     try:
-        content = read_json(path, advice="Evaluate that run again.")
+        content = read_json(path, advice=_ADVICE)
+        if (problem := _CALIBRATION(content, "")) is not None:
+            raise FileError(f"{path}: {problem}. {_ADVICE}")
     except FileError as error:
         raise UserError(f"{result.entry.id}: {error}") from error
     return {**content, "fitted_on": provenance(result, split).get("temperature_fitted_on")}

@@ -11,15 +11,18 @@ from loradet.experiments.config_changes import config_changes
 from loradet.experiments.lock import holder
 from loradet.experiments.results import Result
 from loradet.experiments.runs import CHECKPOINT, Run
-from loradet.files import read_json
+from loradet.files import FileError, read_json
+from loradet.json_kinds import NUMBER, TEXT, WHOLE, entries, list_of
 from loradet.run_folder import RunFolder
 from loradet.training import record
+from loradet.training.signals import EXIT_STATUS
 from loradet.visualization.export_folder import MANIFEST
 from loradet.wording import shorten
 
 ATTEMPTS = "attempts.json"
 METRICS = ("coco/bbox_", "calibration/")  # how the names of metrics begin in a metrics file
-INTERRUPTED = (130, -signal.SIGINT)  # exit statuses of a process that was asked to leave
+# Exit statuses of a process that was asked to leave.
+INTERRUPTED = (*EXIT_STATUS.values(), -signal.SIGINT, -signal.SIGTERM)
 
 
 def inspect(run: Run, *, ignore_lock: bool = False) -> Result:
@@ -93,7 +96,7 @@ def last_words(attempt: dict[str, Any]) -> str:
     """Why a try failed: the signal that ended it, or the last line that it printed."""
     code = attempt["exit_code"]
     if code < 0:
-        return f"ended by {signal.Signals(-code).name}"
+        return f"ended by {signal.Signals(-code).name if -code in signal.valid_signals() else f'signal {-code}'}"
     return attempt["log_tail"][-1] if attempt["log_tail"] else f"exit status {code}"
 
 
@@ -145,4 +148,14 @@ def _is_painted(manifest: Path, source: Run) -> bool:
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
     """What was tried in a run folder: `command`, `began`, `ended`, `exit_code` and `log_tail` (lines) of each try."""
     path = folder / ATTEMPTS
-    return read_json(path, list, advice="Delete it if its record does not matter.") if path.is_file() else []
+    if not path.is_file():
+        return []
+    advice = "Delete it if its record does not matter."
+    attempts = read_json(path, list, advice=advice)
+    if (problem := _ATTEMPTS(attempts, "")) is not None:
+        raise FileError(f"{path}: {problem}. {advice}")
+    return attempts
+
+
+_ATTEMPT = {"command": list_of(TEXT), "began": NUMBER, "ended": NUMBER, "exit_code": WHOLE, "log_tail": list_of(TEXT)}
+_ATTEMPTS = list_of(entries(_ATTEMPT, required=("ended", "exit_code", "log_tail")))

@@ -25,7 +25,7 @@ from loradet.files import write_json
 from loradet.model import initial_model, model_classes
 from loradet.precision import amp_dtype
 from loradet.run_folder import RunFolder
-from loradet.training.earlier_run import clear_folder
+from loradet.training.earlier_run import clear_folder, clear_temporary
 from loradet.training.hooks import (
     EvaluateAndKeepBest,
     KeepCheckpoints,
@@ -207,6 +207,7 @@ def _take_over_folder(prepared: Prepared, model: nn.Module, start_iter: int) -> 
     if prepared.upload is not None:
         prepared.upload.create(prepared.identity, resume=prepared.resume)
     config = _write_config(prepared.cfg, folder.path, model, WeightClasses.of(prepared.metadata))
+    clear_temporary(folder.path)
     if prepared.is_held:
         clear_folder(folder.path, keep_before=start_iter)
     config.replace(folder.config)

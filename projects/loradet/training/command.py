@@ -24,9 +24,10 @@ from loradet.evaluation.split import Split
 from loradet.evaluation.split_calibration import SplitFiles
 from loradet.model import load_trained
 from loradet.run_folder import RunFolder
-from loradet.training.distributed import EXIT_ERROR, EXIT_INTERRUPTED, run_distributed, starts_processes
+from loradet.training.distributed import EXIT_ERROR, run_distributed, starts_processes
 from loradet.training.run import train
 from loradet.training.setup import setup_process
+from loradet.training.signals import EXIT_STATUS, exit_status
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +46,8 @@ def run_command(arguments: argparse.Namespace) -> int:
             dist_url=arguments.dist_url,
             args=(arguments, *own),
         )
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return exit_status(stop)
     except Exception as error:
         if not is_user_error(error):
             raise
@@ -67,19 +68,19 @@ def _process(arguments: argparse.Namespace, cfg: DictConfig | None = None) -> No
             evaluate(cfg, _checkpoint_to_evaluate(cfg, arguments), arguments.split, arguments.output_json)
             return
         outcome = train(cfg, resume=arguments.resume)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if not arguments.eval_only:
             _say_how_to_resume("Interrupted.")
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(exit_status(stop))
     except Exception as error:
         if is_user_error(error):
             sys.exit(_fail(error))
         _wait_for_the_first_to_fail(error)
-    if outcome == "interrupted":
-        _say_how_to_resume("Interrupted; everything is saved.")
+    if outcome is not None:
+        _say_how_to_resume(f"Interrupted by {outcome.name}; everything is saved.")
         # The first process that leaves takes the others with it, and the main one may still be writing.
         comm.synchronize()
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(EXIT_STATUS[outcome])
 
 
 def _checkpoint_to_evaluate(cfg: DictConfig, arguments: argparse.Namespace) -> str | None:

@@ -17,9 +17,9 @@ from detectron2.engine import launch
 from detectron2.utils import comm
 
 from loradet.errors import UserError
+from loradet.training.signals import EXIT_STATUS, sigterm_raises
 
 EXIT_ERROR = 1
-EXIT_INTERRUPTED = 130
 
 
 def starts_processes(num_gpus: int, num_machines: int) -> bool:
@@ -60,7 +60,8 @@ def run_distributed(
             torch.distributed.destroy_process_group()
         return
     if not starts_processes(num_gpus, num_machines):
-        main(*args)
+        with sigterm_raises():
+            main(*args)
         return
     if dist_url == "auto" and num_machines > 1:
         raise UserError("Several machines need a common --dist-url, for example tcp://HOST_OF_RANK_0:29500.")
@@ -74,13 +75,13 @@ def run_distributed(
         try:
             launch(main, num_gpus, num_machines=num_machines, machine_rank=machine_rank, dist_url=url, args=args)
         except torch.multiprocessing.ProcessExitedException as ended:
-            if ended.exit_code < 0:
+            if ended.exit_code < 0 and interrupts.received is None:
                 name = signal.Signals(-ended.exit_code).name
                 print(f"error (process {ended.error_index}): ended by {name}.", file=sys.stderr)
             # Otherwise the process has said why; pass its exit status on.
-            sys.exit(EXIT_INTERRUPTED if interrupts.received else max(ended.exit_code, EXIT_ERROR))
-        if interrupts.received:
-            sys.exit(EXIT_INTERRUPTED)
+            sys.exit(EXIT_STATUS.get(interrupts.received, max(ended.exit_code, EXIT_ERROR)))
+        if interrupts.received is not None:
+            sys.exit(EXIT_STATUS[interrupts.received])
 
 
 def _join_torchrun() -> None:
@@ -92,24 +93,29 @@ def _join_torchrun() -> None:
 
 
 class _ForwardedInterrupts:
-    """While it is open, SIGINT to this process reaches the processes that it started, and leaves this one waiting.
+    """While it is open, SIGINT and SIGTERM to this process ask those that it started to save; this one waits for them.
 
     A second one, later than a second, ends them.
+
+    Attributes:
+        received: the first signal; None while there was none.
     """
 
     def __init__(self):
-        self.received = False
+        self.received: int | None = None
 
     def __enter__(self) -> "_ForwardedInterrupts":
-        self._previous = signal.signal(signal.SIGINT, self._forward)
+        self._previous = {number: signal.signal(number, self._forward) for number in EXIT_STATUS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._previous)
+        for number, previous in self._previous.items():
+            signal.signal(number, previous or signal.SIG_DFL)
 
     def _forward(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         now = time.monotonic()
-        if not self.received:
-            self.received, self._first = True, now
+        if self.received is None:
+            self.received, self._first = number, now
         for child in multiprocessing.active_children():
+            # SIGINT for both: SIGTERM would end a process that is not in its training loop yet without a word.
             child.terminate() if now - self._first > 1.0 else os.kill(child.pid, signal.SIGINT)

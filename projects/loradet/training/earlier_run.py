@@ -9,8 +9,10 @@ from typing import Any
 from detectron2.utils import comm
 
 from loradet.errors import UserError
+from loradet.files import remove_abandoned
 from loradet.run_folder import RunFolder
 from loradet.training import record
+from loradet.training.hub import SENT
 from loradet.training.metrics_log import drop_lines_after
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,23 @@ def clear_folder(folder: Path, keep_before: int) -> None:
         for file in folder.glob(pattern):
             file.unlink()
     shutil.rmtree(RunFolder(folder).predictions_folder, ignore_errors=True)
+
+
+# What a training writes aside and renames; the other files of its folder are other programs'.
+_WRITTEN = (
+    *(RunFolder.CONFIG, RunFolder.METRICS, RunFolder.RECORD, RunFolder.PARAMETERS, RunFolder.CHECKPOINTS),
+    *(RunFolder.LAST, RunFolder.ADAPTER, RunFolder.SPLIT_METRICS, SENT),
+)
+_WRITTEN_OF_A_SPLIT = ("*.json", "*.png")
+
+
+def clear_temporary(folder: Path) -> None:
+    """Remove what killed parts of the run were writing; a file that somebody writes now is left alone."""
+    removed = remove_abandoned(folder, _WRITTEN)
+    for split in RunFolder(folder).predictions_folder.glob("*/"):
+        removed += remove_abandoned(split, _WRITTEN_OF_A_SPLIT)
+    if removed:
+        logger.info("Removed half-written files of a killed part of the run: %s.", ", ".join(removed))
 
 
 _DATA_KEYS = ("source", "fingerprint", "num_images", "num_annotations", "synthetic")

@@ -24,6 +24,7 @@ from loradet.checkpoint import Checkpointer
 from loradet.errors import UserError
 from loradet.run_folder import RunFolder
 from loradet.training.batch_statistics import average_statistics
+from loradet.training.signals import EXIT_STATUS, end_forked_process, raise_for
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +37,12 @@ class Stage(IntEnum):
     RATE = 2
     MEASURE = 3  # whatever puts a number: before the evaluation, which writes the iteration's line
     EVALUATE = 4
-    SAVE = 5  # after the evaluation, so that a checkpoint knows the best metric of its own iteration
-    SHOW = 6
-    OTHER = 7  # hooks that do not say
-    WRITE = 8
+    OTHER = 5  # hooks that do not say
+    WRITE = 6
+    # After the evaluation, so that a checkpoint knows the best metric of its own iteration; after the iteration's line
+    # is on disk, so that a run that is killed and goes on from there has it.
+    SAVE = 7
+    SHOW = 8
     UPLOAD = 9
 
 
@@ -221,34 +224,47 @@ class KeepCheckpoints(HookBase):
 
 
 class StopOnInterrupt(HookBase):
-    """Turns SIGINT into a stop after the running step. A second one, later than a second, ends the process at once."""
+    """Turns SIGINT and SIGTERM into a stop after the running step.
+
+    A second one, later than a second, ends the process at once.
+    """
 
     stage = Stage.INTERRUPT
 
     def __init__(self):
         self._first: float | None = None
-        self._previous: Any = None
+        self._previous: dict[int, Any] = {}
         self._process = os.getpid()
+        self._terminated = False
 
     def before_train(self) -> None:
-        """Take the signal over."""
+        """Take the signals over."""
         self._process = os.getpid()
-        self._previous = signal.signal(signal.SIGINT, self._handle)
+        self._previous = {number: signal.signal(number, self._handle) for number in EXIT_STATUS}
 
     def after_train(self) -> None:
-        """Give the signal back."""
-        signal.signal(signal.SIGINT, self._previous)
+        """Give the signals back."""
+        for number, previous in self._previous.items():
+            signal.signal(number, previous or signal.SIG_DFL)
+        failed = sys.exc_info()[0] is not None
+        if self._terminated and failed and self.trainer.stop_reason is None and comm.get_world_size() > 1:
+            # Another process has failed, and whoever started both ends this one: it has nothing to say of its own.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if os.getpid() != self._process:
-            return  # a data process, forked with this handler: its parent decides
+            end_forked_process(number)
+            return
         now = time.monotonic()
+        self._terminated = self._terminated or number == signal.SIGTERM
         if self._first is None:
             self._first = now
-            self.trainer.interrupt()
-            logger.warning("Interrupted: finishing this step, then saving. Once more ends it at once.")
+            self.trainer.interrupt(number)
+            name = signal.Signals(number).name
+            logger.warning("Interrupted by %s: finishing this step, then saving. Once more ends it at once.", name)
         elif now - self._first > 1.0:
-            signal.default_int_handler(number, frame)
+            raise_for(number)
 
 
 class LogMemory(HookBase):

@@ -31,7 +31,7 @@ _SMALL = (
     *(RunFolder.PARAMETERS, RunFolder.RECORD),
 )
 # What this run has sent, and as which configs: the only files that it may delete, also after a resume or a download.
-_SENT = ".hub_sent.json"
+SENT = ".hub_sent.json"
 
 
 class _OtherRunError(UserError):
@@ -110,10 +110,10 @@ class HubUpload(HookBase):
         except Exception as error:
             logger.warning("%s: not made yet, the Hub cannot be reached (%s).", self.repo_id, _reason(error))
         if not resume:
-            (self.folder / _SENT).unlink(missing_ok=True)
+            (self.folder / SENT).unlink(missing_ok=True)
 
     def _remember(self, config_sha256: str, resume: bool) -> None:
-        past, sent = (record.read(self.folder), _read_sent(self.folder / _SENT)) if resume else ({}, {})
+        past, sent = (record.read(self.folder), _read_sent(self.folder / SENT)) if resume else ({}, {})
         # A resumed run may have another config by now, and the repository the record of before.
         if sent.get("repo_id") != self.repo_id:
             sent = {}
@@ -206,7 +206,7 @@ class HubUpload(HookBase):
             there = self._open()
             present = {path.name for path in _matching(self.folder, _LARGE)} | changes.keys()
             gone = [CommitOperationDelete(name) for name in there if name in self._sent - present]
-            changes[_SENT] = self._note_sent(there, changes)
+            changes[SENT] = self._note_sent(there, changes)
             # Each of these reads its file to the end, for its hash: nothing for the thread that trains.
             additions = [CommitOperationAdd(name, content) for name, content in changes.items()]
             self._api.create_commit(self.repo_id, [*additions, *gone], commit_message=message)
@@ -218,8 +218,8 @@ class HubUpload(HookBase):
         """Write down, before they go, what this run has in the repository; returns the file's content."""
         self._sent = (self._sent & set(there)) | {name for name in changes if fnmatch(name, _LARGE[0])}
         sent = {"repo_id": self.repo_id, "config_sha256": self._identities, "files": sorted(self._sent)}
-        write_json(self.folder / _SENT, sent)
-        return (self.folder / _SENT).read_bytes()
+        write_json(self.folder / SENT, sent)
+        return (self.folder / SENT).read_bytes()
 
     @contextlib.contextmanager
     def _tolerated(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ from loradet.evaluation.splits import dataset_metadata, instantiate_loader, load
 from loradet.run_folder import RunFolder
 from loradet.training import record
 from loradet.training.earlier_run import check_data, describe_data, is_finished, refuse_other_run
+from loradet.training.folder_lock import FolderLock
 from loradet.training.hub import HubUpload
 from loradet.training.plan import BatchPlan, iterations, plan_batch
 from loradet.training.setup import setup_process
@@ -76,7 +77,7 @@ class Prepared:
     upload: HubUpload | None
 
 
-def prepare(cfg: DictConfig, *, resume: bool) -> Prepared | None:
+def prepare(cfg: DictConfig, *, resume: bool, lock: FolderLock) -> Prepared | None:
     """Check what `cfg` asks for against the folder and the data; None where the run is finished already.
 
     Nothing of an earlier run is replaced.
@@ -84,17 +85,20 @@ def prepare(cfg: DictConfig, *, resume: bool) -> Prepared | None:
     Args:
         cfg: complete; made consistent in place.
         resume: go on from the folder's last checkpoint, or start where there is none.
+        lock: of the folder, taken before anything is written.
 
     Raises:
         FileNotFoundError: a file of weights is not there.
-        UserError: the folder holds another run, or the config and the data do not fit together.
+        UserError: the folder holds another run or is in use, or the config and the data do not fit together.
     """
     folder = RunFolder(cfg.train.output_dir)
+    lock.check()
     fresh = not resume or folder.last_checkpoint() is None
     check_start(cfg, fresh=fresh)
     is_held = refuse_other_run(folder.path, resume, cfg.train.overwrite)
     if resume and cfg.train.seed < 0:
         cfg.train.seed = folder.read_record().get("seed", cfg.train.seed)
+    lock.take()
     device = setup_process(cfg, folder.path)
     if fresh and initial_weights(cfg):
         logger.warning("Nothing of the model is pretrained: what is frozen of it stays random.")

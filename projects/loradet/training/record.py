@@ -15,15 +15,18 @@ import omegaconf
 import timm
 import torch
 import torchvision
+import yaml
 from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import detectron2_embedded
 import loradet
 from loradet.config.initial_weights import initial_weights
 from loradet.config.splits import name_evaluated_data
-from loradet.files import write_json
+from loradet.errors import one_line
+from loradet.files import FileError, write_json
 from loradet.run_folder import RunFolder
 
 # Keys of `train` that change no result: where it is written and reported, how a batch is spread, what is measured or
@@ -86,7 +89,27 @@ def run_identity(cfg: DictConfig, folder: Path) -> str:
     past = read(folder).get("config_sha256")
     if past is None or past == identity or not own.is_file():
         return identity
-    return past if config_hash(LazyConfig.load(str(own))) == identity else identity
+    return past if config_hash(read_config(folder)) == identity else identity
+
+
+def read_config(folder: str | os.PathLike) -> DictConfig:
+    """The `config.yaml` in a run's folder, as it was written.
+
+    Raises:
+        FileError: it is broken, or no config of a run; it is named.
+    """
+    file = RunFolder(folder).config
+    try:
+        cfg = LazyConfig.load(str(file))
+    except (*_UNREADABLE, OSError) as error:
+        raise FileError(f"{file} is broken: {one_line(error)} {_CONFIG_ADVICE}") from error
+    if not OmegaConf.is_dict(cfg) or not OmegaConf.is_dict(cfg.get("train")):
+        raise FileError(f"{file} is no config of a run: it has no settings `train`. {_CONFIG_ADVICE}")
+    return cfg
+
+
+_CONFIG_ADVICE = "Put the whole file back, or delete it: it is written anew when the run goes on."
+_UNREADABLE = (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, LookupError, AttributeError, ImportError)
 
 
 def config_hash(cfg: DictConfig) -> str:

@@ -1,6 +1,9 @@
 """Train what a config says: prepare, assemble, carry out."""
 
+import contextlib
 import logging
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from detectron2.utils import comm
@@ -9,9 +12,11 @@ from omegaconf import DictConfig
 
 from loradet.adapters import parameter_table
 from loradet.checkpoint import Checkpointer
+from loradet.errors import one_line
 from loradet.run_folder import RunFolder
 from loradet.training.assemble import Assembled, assemble
 from loradet.training.finish import finish_run
+from loradet.training.folder_lock import FolderLock
 from loradet.training.prepare import prepare
 from loradet.training.trainer import Trainer
 from loradet.training.writers import flat_config
@@ -19,7 +24,7 @@ from loradet.training.writers import flat_config
 logger = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig, *, resume: bool = False) -> str:
+def train(cfg: DictConfig, *, resume: bool = False) -> signal.Signals | None:
     """Run (or go on with) the training that `cfg` describes, then evaluate its best weights.
 
     Leaves the files of one run in `cfg.train.output_dir`.
@@ -29,22 +34,40 @@ def train(cfg: DictConfig, *, resume: bool = False) -> str:
         resume: go on from the folder's last checkpoint, or start where there is none.
 
     Returns:
-        "finished" or "interrupted".
+        The signal that has interrupted it, once all is saved; None where it is finished.
 
     Raises:
         FileNotFoundError: a file of weights is not there.
+        FolderInUseError: another training writes into the folder.
         UserError: the config, the data or a checkpoint do not fit together.
         NonFiniteLossError: a loss became NaN or infinite.
     """
-    prepared = prepare(cfg, resume=resume)
-    return "finished" if prepared is None else carry_out(assemble(prepared))
+    with FolderLock(cfg.train.output_dir) as lock:
+        prepared = prepare(cfg, resume=resume, lock=lock)
+        if prepared is None:
+            return None
+        with _failure_in_log():
+            return carry_out(assemble(prepared))
 
 
-def carry_out(run: Assembled) -> str:
-    """Train, evaluate and finish; the record says how it ended, and so do tracking services and the Hub.
+@contextlib.contextmanager
+def _failure_in_log() -> Iterator[None]:
+    """Log what ends the block; the log is open by now."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.warning("The run was ended at once by a signal; its last checkpoint counts.")
+        raise
+    except Exception as error:
+        logger.error("The run has failed: %s: %s", type(error).__name__, one_line(error))
+        raise
+
+
+def carry_out(run: Assembled) -> signal.Signals | None:
+    """Train, evaluate and finish; log, record, tracking services and the Hub get how it ended.
 
     Returns:
-        "finished" or "interrupted".
+        As `train`.
     """
     prepared, record = run.prepared, run.record
     upload = prepared.upload
@@ -52,10 +75,12 @@ def carry_out(run: Assembled) -> str:
     logger.info("Starting at iteration %d of %d.", run.start_iter, prepared.schedule.max_iter)
     try:
         _train(run)
-        if run.trainer.stop_reason == "interrupted":
-            record.update(status="interrupted", iteration=run.trainer.iter)
-            return "interrupted"
+        logger.info("Training ends after iteration %d: %s.", run.trainer.iter, _why_it_ends(run))
+        if (stop := run.trainer.stop_signal) is not None and run.trainer.stop_reason == "interrupted":
+            record.update(status="interrupted", iteration=run.trainer.iter, stopped_by=stop.name)
+            return stop
         finish_run(run)
+        logger.info("The run in %s is finished.", prepared.folder.path)
     except KeyboardInterrupt:
         record.update(status="interrupted")
         upload = None  # who asks twice wants the end at once
@@ -68,7 +93,14 @@ def carry_out(run: Assembled) -> str:
             writer.finish(record.values["status"], record.values.get("error"))
         if upload is not None and comm.is_main_process():
             upload.finish(record.values["status"])
-    return "finished"
+    return None
+
+
+def _why_it_ends(run: Assembled) -> str:
+    trainer, max_iter = run.trainer, run.prepared.schedule.max_iter
+    if trainer.stop_reason == "interrupted":
+        return f"interrupted by {trainer.stop_signal.name}, and saved"
+    return trainer.stop_reason or f"all {max_iter} iterations (train.max_iter) are done"
 
 
 def _begin_record(run: Assembled) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -80,7 +81,8 @@ class Trainer(TrainerBase):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp_dtype is torch.float16)
         self.ema = None if ema_decay is None else ExponentialMovingAverage(self.module, ema_decay)
         self.stop_reason: str | None = None
-        self._interrupted = False
+        self.stop_signal: signal.Signals | None = None  # where that is "interrupted"
+        self._asked_by: int | None = None
         self.history = History()
         self.images_seen = 0
         self.step_seconds = 0.0
@@ -99,9 +101,13 @@ class Trainer(TrainerBase):
         super().register_hooks(hooks)
         self._hooks.sort(key=by_stage)
 
-    def interrupt(self) -> None:
-        """Ask for an end after the running step, from a signal handler, say; one process that asks is enough."""
-        self._interrupted = True
+    def interrupt(self, number: int = signal.SIGINT) -> None:
+        """Ask for an end after the running step, from a signal handler, say; one process that asks is enough.
+
+        Args:
+            number: the signal that asks, SIGINT or SIGTERM.
+        """
+        self._asked_by = number
 
     def stop(self, reason: str) -> None:
         """End training after the running step. Every process must make this call in the same step."""
@@ -211,16 +217,17 @@ class Trainer(TrainerBase):
         names = sorted(sums)
         row = torch.stack([sums[name].double().reshape(()) for name in names])
         bad = (~torch.isfinite(row)).any().double()
-        interrupted = row.new_tensor(float(self._interrupted))
-        row = torch.cat([row, torch.stack([row.new_tensor(data_time), bad, interrupted])])
+        asked = [row.new_tensor(float(self._asked_by == number)) for number in (signal.SIGINT, signal.SIGTERM)]
+        row = torch.cat([row, torch.stack([row.new_tensor(data_time), bad, *asked])])
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(row)
         values = row.tolist()
-        *losses, data_time, bad_processes, interrupts = values
+        *losses, data_time, bad_processes, interrupts, terminations = values
         if bad_processes:
             self._raise_non_finite([f"{k}={v.item()}" for k, v in sums.items() if not torch.isfinite(v)], image_ids)
-        if interrupts:
+        if interrupts or terminations:
             self.stop_reason = "interrupted"
+            self.stop_signal = signal.SIGTERM if terminations else signal.SIGINT
         means = {name: value / comm.get_world_size() for name, value in zip(names, losses)}
         means["data_time"] = data_time / comm.get_world_size()
         return means

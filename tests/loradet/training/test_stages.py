@@ -63,5 +63,5 @@ def test_turns_follow_stages(seed):
 
 
 def test_what_depends_on_another_comes_after_it():
-    assert LogMemory.stage < EvaluateAndKeepBest.stage < KeepCheckpoints.stage < WriteMetrics.stage < HubUpload.stage
-    assert StopOnInterrupt.stage == min(Stage) and ProgressBar.stage < WriteMetrics.stage
+    assert LogMemory.stage < EvaluateAndKeepBest.stage < WriteMetrics.stage < KeepCheckpoints.stage < HubUpload.stage
+    assert StopOnInterrupt.stage == min(Stage) and WriteMetrics.stage < ProgressBar.stage
