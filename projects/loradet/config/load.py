@@ -1,15 +1,17 @@
 """From a config file and overrides to a config that is complete."""
 
+import os
 import re
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 from detectron2.config import LazyConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from loradet.config.overrides import check_overrides
+from loradet.config.calls import check_calls
+from loradet.config.overrides import apply_overrides
 from loradet.config.settings import complete_train_settings
 from loradet.config.splits import fill_in_evaluated_data
 from loradet.errors import MissingFileError, UserError, one_line
@@ -20,7 +22,8 @@ def load_config(file: str, overrides: list[str]) -> DictConfig:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a syntax error, a name that the file does not know, an unknown key in `train` or in an override.
+        ValueError: a syntax error, a name that the file does not know, an unknown key in `train` or in an override, an
+            argument that what is called does not take, or a value of another type than it takes.
     """
     if not Path(file).is_file():
         raise MissingFileError(f"Config file {file} does not exist.")
@@ -34,15 +37,29 @@ def load_config(file: str, overrides: list[str]) -> DictConfig:
         raise UserError(
             f"Config file {_innermost_config(error, file)}: {type(error).__name__}: {one_line(error)}."
         ) from error
+    return complete(cfg, overrides)
+
+
+def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """What `load_config` does with a config that has been read, in place; returns it.
+
+    Raises:
+        UserError: as `load_config`.
+    """
     complete_train_settings(cfg)
-    check_overrides(cfg, overrides)
-    try:
-        cfg = LazyConfig.apply_overrides(cfg, overrides)
-    except (HydraException, KeyError, AssertionError) as error:
-        raise UserError(f"Overrides {' '.join(overrides)}: {one_line(error)}.") from error
+    apply_overrides(cfg, overrides)
     complete_train_settings(cfg)
+    _expand_home(cfg.train)
+    check_calls(cfg)
     fill_in_evaluated_data(cfg)
     return cfg
+
+
+def _expand_home(train: DictConfig) -> None:
+    """`~` in the two paths of `train`; what reads data and weights expands its own."""
+    for key in ("output_dir", "init_checkpoint"):
+        if (path := train[key]) and path.startswith("~"):
+            train[key] = os.path.expanduser(path)  # noqa: PTH111 (which raises where there is no home)
 
 
 def _syntax_error(error: SyntaxError, file: str) -> str:

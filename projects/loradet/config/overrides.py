@@ -1,27 +1,125 @@
-"""Checks command-line overrides against the config before they are applied."""
+"""Command-line overrides: checked against the config, read one by one, applied."""
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from loradet.errors import UserError
+from loradet.config.calls import Argument, arguments_by_key
+from loradet.config.override_values import holds_path, parse_value
+from loradet.errors import UserError, one_line
+
+_ADDED_KEY = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
+
+
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Change a config in place by `key=value` words, each by itself; returns it.
+
+    Raises:
+        UserError: as `check_overrides`; a value that cannot be read, or of another kind than the config's own.
+    """
+    arguments = arguments_by_key(cfg) if overrides else {}
+    for override in overrides:
+        check_overrides(cfg, [override])
+        _apply(cfg, override, arguments)
+    return cfg
+
+
+def _apply(cfg: DictConfig, override: str, arguments: dict[str, list[Argument]]) -> None:
+    key, _, text = override.partition("=")
+    key = _plain_key(key.lstrip("+"))
+    given, taken = _given(cfg, key), arguments.get(key, ())
+    value = parse_value(override, key, text, given=given, hints=[one.hint for one in taken])
+    if not taken and not key.startswith("train."):  # whose settings have types
+        _refuse_other_kind(key, value, given)
+    try:
+        _refuse_inside_value(cfg, key)
+        OmegaConf.update(cfg, key, value, merge=True)
+        if isinstance(value, str) and OmegaConf.is_interpolation(_parent(cfg, key), _last(key)):
+            OmegaConf.select(cfg, key, throw_on_missing=False)
+    except RecursionError as error:
+        raise UserError(f"Override {override!r}: the value refers to itself.") from error
+    except (OmegaConfBaseException, KeyError, IndexError, AttributeError, TypeError, AssertionError) as error:
+        raise UserError(f"Override {override!r}: {one_line(error)}.") from error
+
+
+def _plain_key(key: str) -> str:
+    return key.replace("[", ".").replace("]", "")
+
+
+def _last(key: str) -> str | int:
+    last = key.rpartition(".")[2]
+    return int(last) if last.isdigit() else last
+
+
+def _parent(cfg: DictConfig, key: str) -> Any:
+    above = key.rpartition(".")[0]
+    return OmegaConf.select(cfg, above) if above else cfg
+
+
+def _given(cfg: DictConfig, key: str) -> Any:
+    """What a config has at a key; a text where it is to be given, or refers to nothing; None where it has nothing."""
+    try:
+        return OmegaConf.select(cfg, key, throw_on_missing=True)
+    except OmegaConfBaseException:
+        return ""
+
+
+def _refuse_other_kind(key: str, value: Any, given: Any) -> None:
+    """Raise where a value that no signature knows is of another kind than the file's own; null is always taken."""
+    if value is None and given is not None and ("." not in key or holds_path(key)):
+        raise UserError(f"{key}=null: expected {'a path' if holds_path(key) else 'keys with values'}.")
+    if value is None or given is None:
+        return
+    kinds = (
+        (bool, "true or false", isinstance(value, bool) or (isinstance(value, int) and value in (0, 1))),
+        (int | float, "a number", isinstance(value, int | float) and not isinstance(value, bool)),
+        (DictConfig, "keys with values", isinstance(value, dict)),
+        (ListConfig | list | tuple, "a list", isinstance(value, list)),
+        (str, "a text", not isinstance(value, dict | list)),
+    )
+    for kind, words, same in kinds:
+        if isinstance(given, kind):
+            if not same and not _is_reference(value):
+                raise UserError(f"{key}={value!r}: expected {words}, as the config has there.")
+            return
+
+
+def _is_reference(value: Any) -> bool:
+    return isinstance(value, str) and ("${" in value or value == "???")
+
+
+def _refuse_inside_value(cfg: DictConfig, key: str) -> None:
+    parts = key.split(".")
+    for end in range(1, len(parts)):
+        above = ".".join(parts[:end])
+        held = OmegaConf.select(cfg, above, throw_on_missing=False)
+        if held is None:
+            return
+        if not OmegaConf.is_config(held):
+            raise KeyError(f"{above} is {held!r}, which has no keys")
 
 
 def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Raise for the first override whose key the config does not have; `+key=value` adds one and passes.
 
     Raises:
-        ValueError: not of the form key=value, or an unknown key; the nearest keys are named.
+        UserError: not of the form key=value, or an unknown key; the nearest keys are named.
     """
     for override in overrides:
         key, equals, _ = override.partition("=")
         if key.startswith("~"):
             raise UserError(f"Override {override!r}: keys cannot be deleted; {key.lstrip('~')}=null empties one.")
-        if not equals or not key:
+        if not equals or not key.strip("+"):
             raise UserError(f"Override {override!r}: expected key=value, for example train.max_iter=1000.")
-        if key.startswith("+") or _exists(cfg, key):
+        if key.startswith("+"):
+            if not _ADDED_KEY.fullmatch(key.lstrip("+")) and not _exists(cfg, key.lstrip("+")):
+                raise UserError(f"Override {override!r}: {key.lstrip('+')!r} is no key; expected names joined by dots.")
+            continue
+        if _exists(cfg, key):
             continue
         known = list(_keys(cfg))
         last = key.rsplit(".", 1)[-1]
@@ -33,7 +131,7 @@ def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
 def _exists(cfg: DictConfig, key: str) -> bool:
     node: Any = cfg
-    parts = key.replace("[", ".").replace("]", "").split(".")
+    parts = _plain_key(key).split(".")
     for depth, part in enumerate(parts, start=1):
         if isinstance(node, ListConfig):
             if not part.isdigit() or int(part) >= len(node):

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from loradet.config import load_config
+from loradet.config.overrides import apply_overrides
 from loradet.errors import UserError
 from loradet.experiments.run_data import run_data
 from loradet.experiments.runs import Run, named_error
@@ -69,7 +69,7 @@ def _check_overrides(entry: Entry) -> None:
     later = [word.partition("=")[0] for word in entry.overrides]
     for word in entry.overrides:
         before = OmegaConf.to_container(config)
-        config = LazyConfig.apply_overrides(config, [word])
+        apply_overrides(config, [word])
         if OmegaConf.to_container(config) == before or later.pop(0) in later:
             raise UserError(f"Entry {entry.id}: the override {word} changes nothing in {entry.config}")
 

@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from loradet.config.initial_weights import check_start, initial_weights
+from loradet.config.splits import split_config
 from loradet.datasets.loader import TrainLoader
 from loradet.errors import UserError
 from loradet.evaluation.class_order import order_of, with_class_order
@@ -104,7 +105,7 @@ def prepare(cfg: DictConfig, *, resume: bool, lock: FolderLock) -> Prepared | No
         logger.warning("Nothing of the model is pretrained: what is frozen of it stays random.")
     identity = record.run_identity(cfg, folder.path)
     plan = plan_batch(
-        cfg.dataloader.train.total_batch_size,
+        split_config(cfg, "train").total_batch_size,
         comm.get_world_size(),
         cfg.train.accumulate,
         cfg.train.max_batch_per_gpu,

@@ -1,0 +1,210 @@
+"""The calls of a config: what each is given, and whether it can take that."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from loradet.config.hints import UNKNOWN, fits, in_words, item_hint
+from loradet.config.signatures import Signature, signature_of
+from loradet.errors import UserError
+
+_REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z_][\w.]*)\}")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One value that something is called with.
+
+    Attributes:
+        key: where the value is written: where the argument is, or what it refers to.
+        value: lists and dicts without calls as Python has them; UNKNOWN for what is built or given later.
+        hint: type hint of what is taken.
+        owner: of the argument, in words: "num_classes of RetinaNet".
+    """
+
+    key: str
+    value: Any
+    hint: Any
+    owner: str
+
+
+def check_calls(cfg: DictConfig) -> None:
+    """Compare all that a config's calls are given with the signatures of what they call; nothing is built.
+
+    Raises:
+        UserError: a `_target_` that is not there, an argument that it does not take (the nearest ones are named), or
+            a value of another type than it takes.
+    """
+    for path, node in _calls(cfg, ""):
+        signature = _signature(path, node)
+        if signature is None:
+            continue
+        _refuse_unknown(path, node, signature)
+        for argument in _arguments(path, node, signature):
+            refuse_misfit(argument)
+
+
+def refuse_misfit(argument: Argument) -> None:
+    """Raise where a value is of another type than is taken."""
+    if fits(argument.value, argument.hint):
+        return
+    value = argument.value
+    shown = "null" if value is None else repr(value)
+    meant = _unquoted(value) if isinstance(value, str) else UNKNOWN
+    hint = f"; write {argument.key}={value}" if meant is not UNKNOWN and fits(meant, argument.hint) else ""
+    raise UserError(f"{argument.key}={shown}: expected {in_words(argument.hint)} ({argument.owner}){hint}.")
+
+
+def _unquoted(text: str) -> Any:
+    """The number or truth value that a text would be without its quotes."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "null": None}.get(text.lower(), UNKNOWN)
+
+
+def arguments_by_key(cfg: DictConfig) -> dict[str, list[Argument]]:
+    """All arguments of a config's calls, by where their values are written. What cannot be found out is left out."""
+    found: dict[str, list[Argument]] = {}
+    for path, node in _calls(cfg, ""):
+        try:
+            signature = _signature(path, node)
+        except UserError:
+            continue
+        for argument in _arguments(path, node, signature) if signature else ():
+            found.setdefault(argument.key, []).append(argument)
+    return found
+
+
+def _calls(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """Path and config of every call, the outer ones first. What is an interpolation is found where it leads."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield path, node
+        names = list(node)
+    elif isinstance(node, ListConfig):
+        names = range(len(node))
+    else:
+        return
+    for name in names:
+        if not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):
+            yield from _calls(node[name], _join(path, name))
+
+
+def _join(path: str, name: Any) -> str:
+    return f"{path}.{name}" if path else str(name)
+
+
+def _signature(path: str, node: DictConfig) -> Signature | None:
+    if OmegaConf.is_missing(node, "_target_") or OmegaConf.is_interpolation(node, "_target_"):
+        return None
+    target = node._target_
+    if OmegaConf.is_dict(target):
+        return None  # of a call that gives a callable
+    if isinstance(target, str):
+        target = _locate(target, f"{path}._target_")
+    if not callable(target):
+        raise UserError(f"{path}._target_={target!r}: expected something to call, as a class or its dotted path.")
+    return _cached_signature(target)
+
+
+def _locate(name: str, key: str) -> Any:
+    try:
+        return locate(name)
+    except Exception as error:  # whatever the module does that is imported
+        raise UserError(f"{key}={name!r}: there is no such class or function, or importing it fails.") from error
+
+
+def _cached_signature(target: Callable) -> Signature | None:
+    try:
+        return signature_of(target)
+    except TypeError:  # an object without a hash
+        return signature_of.__wrapped__(target)
+
+
+def _refuse_unknown(path: str, node: DictConfig, signature: Signature) -> None:
+    if signature.is_open:
+        return
+    for name in node:
+        if name == "_target_" or name in signature.hints:
+            continue
+        near = difflib.get_close_matches(str(name), signature.hints, n=3, cutoff=0.5) or sorted(signature.hints)
+        raise UserError(
+            f"{_join(path, name)}: unexpected keyword argument {name!r} of {signature.name}; "
+            f"{'nearest' if len(near) <= 3 else 'it takes'}: {', '.join(near) or 'none'}."
+        )
+
+
+def _arguments(path: str, node: DictConfig, signature: Signature) -> Iterator[Argument]:
+    for name in node:
+        if name == "_target_" or (hint := signature.hints.get(name, Any)) is Any:
+            continue
+        owner = f"{name} of {signature.name}"
+        items = None if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name) else node[name]
+        if isinstance(items, ListConfig) and (inner := item_hint(hint)) is not Any:
+            for index in range(len(items)):
+                if (key := _source(items, index)) is not None:
+                    yield Argument(key, _plain(items, index), inner, owner)
+        key = _source(node, name) or _join(path, name)
+        if not key.startswith("train."):  # has settings of its own, which training makes numbers of
+            yield Argument(key, _plain(node, name), hint, owner)
+
+
+def _source(node: DictConfig | ListConfig, name: Any) -> str | None:
+    """The key that a value is taken from, where it is a reference and nothing else (`${data.image_size}`)."""
+    key = None
+    while node is not None and (found := _reference(node, name)) is not None:
+        key = found
+        *parents, name = key.split(".")
+        node = _descend(node._get_root(), parents)
+    return key
+
+
+def _reference(node: DictConfig | ListConfig, name: Any) -> str | None:
+    text = held._value() if (held := _held(node, name)) is not None else None
+    match = _REFERENCE.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    dots, key = match.groups()
+    for _ in dots[1:]:
+        node = node._get_parent() if node is not None else None
+    start = "" if not dots or node is None else node._get_full_key(None).replace("[", ".").replace("]", "")
+    return _join(start, key)
+
+
+def _descend(node: Any, names: list[str]) -> Any:
+    for name in names:
+        node = _held(node, name)
+    return node
+
+
+def _held(node: Any, name: Any) -> Any:
+    """The node below a dict or list as it is, references unresolved; None where there is none."""
+    if isinstance(node, ListConfig):
+        whole = str(name).isdigit() and not node._is_none() and not node._is_interpolation()
+        return node._get_node(int(name)) if whole and int(name) < len(node) else None
+    return node._get_node(name) if isinstance(node, DictConfig) else None
+
+
+def _plain(node: DictConfig | ListConfig, name: Any) -> Any:
+    if OmegaConf.is_missing(node, name):
+        return UNKNOWN
+    try:
+        value = node[name]
+    except (OmegaConfBaseException, RecursionError):
+        return UNKNOWN  # what it refers to is given later
+    if isinstance(value, ListConfig):
+        return [_plain(value, index) for index in range(len(value))]
+    if isinstance(value, DictConfig):
+        if "_target_" in value or value._metadata.object_type not in (dict, None):
+            return UNKNOWN
+        return {key: _plain(value, key) for key in value}
+    return value
