@@ -155,7 +155,8 @@ def _read(filename: str) -> dict[str, Any]:
             raise ValueError(
                 f"{filename}: a .pyth file has a key 'model_state', found: {', '.join(map(str, content))}."
             )
-        return {"model": content["model_state"], "__author__": "pycls", "matching_heuristics": True}
+        state = {k: v for k, v in content["model_state"].items() if not k.endswith("num_batches_tracked")}
+        return {"model": state, "__author__": "pycls", "matching_heuristics": True}
     return content if "model" in content else {"model": content}
 
 
