@@ -4,16 +4,24 @@ import io
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from detectron2.checkpoint.safe_load import load_torch_file
+
+pytestmark = pytest.mark.subset
 
 UNKNOWN = b"J\xff\xff\xff\xff"  # -1
 PLAIN = b"K\x00"
 HAS_OBJECT = b"K\x3f"
 OPENING = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+
+
+def load_torch_file(path: str) -> Any:
+    from detectron2.checkpoint import safe_load
+
+    return safe_load.load_torch_file(path)
 
 
 def raw(content: bytes) -> bytes:

@@ -5,8 +5,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import torch
-from detectron2.checkpoint.c2_model_loading import convert_c2_resnet_names
-from detectron2.checkpoint.matching import match_by_suffix
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.checkpoint.safe_load import load_pickle_file, load_torch_file
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager, replace_file
@@ -102,16 +101,25 @@ class DetectionCheckpointer(Checkpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
         if checkpoint.get("matching_heuristics", False):
-            weights = checkpoint["model"]
-            self._convert_ndarray_to_tensor(weights)
-            if checkpoint.get("__author__") == "Caffe2":
-                weights = convert_c2_resnet_names(weights)
-            checkpoint["model"] = match_by_suffix(self.model.state_dict(), weights)
+            self._convert_ndarray_to_tensor(checkpoint["model"])
+            is_caffe2 = checkpoint.get("__author__") == "Caffe2"
+            weights = align_and_update_state_dicts(self.model.state_dict(), checkpoint["model"], is_caffe2)
+            checkpoint["model"] = _with_statistics(self.model.state_dict(), weights) if is_caffe2 else weights
         incompatible = super()._load_model(checkpoint)
         buffers = {name for name, _ in self.model.named_buffers(remove_duplicate=False)}
         missing = [key for key in incompatible.missing_keys if not (key in buffers and _is_computed(key))]
         unexpected = [key for key in incompatible.unexpected_keys if not _is_computed(key)]
         return incompatible._replace(missing_keys=missing, unexpected_keys=unexpected)
+
+
+def _with_statistics(model_state: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights, with means of 0 and variances of 1 where a batch norm has them folded into scale and bias."""
+    added = {}
+    for key, value in model_state.items():
+        norm, _, name = key.rpartition(".")
+        if name in ("running_mean", "running_var") and key not in weights and f"{norm}.weight" in weights:
+            added[key] = torch.zeros_like(value) if name == "running_mean" else torch.ones_like(value)
+    return {**weights, **added}
 
 
 def _is_computed(key: str) -> bool:
@@ -147,7 +155,8 @@ def _read(filename: str) -> dict[str, Any]:
             raise ValueError(
                 f"{filename}: a .pyth file has a key 'model_state', found: {', '.join(map(str, content))}."
             )
-        return {"model": content["model_state"], "__author__": "pycls", "matching_heuristics": True}
+        state = {k: v for k, v in content["model_state"].items() if not k.endswith("num_batches_tracked")}
+        return {"model": state, "__author__": "pycls", "matching_heuristics": True}
     return content if "model" in content else {"model": content}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("detectron2.checkpoint.c2_model_loading")
 
 
 def match_by_suffix(
@@ -21,26 +21,26 @@ def match_by_suffix(
         weights: state dict of the file.
 
     Returns:
-        The weights under the model's keys. Those of another shape are left out with a warning, those that
-        match nothing keep their names.
+        The weights under the model's keys, in alphabetical order, then those that match nothing, or only a
+        tensor of another shape (with a warning), under their own names.
 
     Raises:
         ValueError: two keys of the model match the same weight.
     """
     taken: dict[str, str] = {}
     renamed: dict[str, torch.Tensor] = {}
-    for key, value in model_state.items():
+    for key in sorted(model_state):
         source = _longest_suffix(key, weights)
         if source is None:
             continue
-        weight = weights[source]
-        if weight.shape != value.shape:
+        found, expected = weights[source].shape, model_state[key].shape
+        if found != expected:
             logger.warning(
                 "%s of the file has shape %s, but %s of the model has %s: it is not loaded.",
                 source,
-                tuple(weight.shape),
+                tuple(found),
                 key,
-                tuple(value.shape),
+                tuple(expected),
             )
             continue
         if source in taken:
@@ -49,10 +49,12 @@ def match_by_suffix(
                 "keys of the file as the model has them, and load it without matching_heuristics."
             )
         taken[source] = key
-        renamed[key] = weight
-    rest = {name: weight for name, weight in weights.items() if name not in taken and name not in model_state}
+        renamed[key] = weights[source]
+    if not renamed:
+        logger.warning("No weight of the file has a name in which a name of the model ends.")
+        return dict(weights)
     logger.info("Matched %d of the model's %d tensors by the ends of their names.", len(renamed), len(model_state))
-    return {**renamed, **rest}
+    return {**renamed, **{name: weights[name] for name in sorted(weights) if name not in taken}}
 
 
 def _longest_suffix(key: str, names: Mapping[str, torch.Tensor]) -> str | None:

@@ -32,7 +32,6 @@ __all__ = [
 __getattr__ = missing_names(
     __name__,
     [
-        "DeformBottleneckBlock",
         "MViT",
         "RegNet",
         "SwinTransformer",

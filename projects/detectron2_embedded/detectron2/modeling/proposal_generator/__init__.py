@@ -6,4 +6,4 @@ from detectron2.modeling.proposal_generator.rpn import RPN, RPN_HEAD_REGISTRY, S
 
 __all__ = ["PROPOSAL_GENERATOR_REGISTRY", "RPN", "RPN_HEAD_REGISTRY", "StandardRPNHead"]
 
-__getattr__ = missing_names(__name__, ["RRPN", "build_proposal_generator", "build_rpn_head", "rrpn"])
+__getattr__ = missing_names(__name__, ["build_proposal_generator", "build_rpn_head", "rrpn"])
