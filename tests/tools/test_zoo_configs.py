@@ -63,6 +63,7 @@ def test_masks_that_are_left_in_are_said(train_data, tmp_path, monkeypatch):
         "from .zoo.scenes import dataloader, lr_multiplier, optimizer, train\n"
         "from detectron2.model_zoo import get_config\n"
         'model = get_config("common/models/mask_rcnn_fpn.py").model\n'
+        "model.roi_heads.num_classes = 6\n"
     )
     (tmp_path / "zoo").symlink_to(CONFIGS)
     status, stderr = call("--config-file", str(config), "train.device=cpu", f"train.output_dir={tmp_path / 'run'}")
