@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,13 @@ class Argument:
     owner: str
 
 
-def check_calls(cfg: DictConfig) -> None:
+def check_calls(cfg: DictConfig, typed: Collection[str] = ()) -> None:
     """Compare all that a config's calls are given with the signatures of what they call; nothing is built.
+
+    Args:
+        cfg: with its overrides applied.
+        typed: keys of the overrides. A file leaves open by None what is to be given later (a study gives it); an
+            override that gives None is another matter.
 
     Raises:
         UserError: a `_target_` that is not there, an argument that it does not take (the nearest ones are named), or
@@ -47,7 +52,8 @@ def check_calls(cfg: DictConfig) -> None:
             continue
         _refuse_unknown(path, node, signature)
         for argument in _arguments(path, node, signature):
-            refuse_misfit(argument)
+            if argument.value is not None or argument.key in typed:
+                refuse_misfit(argument)
 
 
 def refuse_misfit(argument: Argument) -> None:

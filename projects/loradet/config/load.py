@@ -11,7 +11,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
 from loradet.config.calls import check_calls
-from loradet.config.overrides import apply_overrides
+from loradet.config.overrides import apply_overrides, typed_keys
 from loradet.config.settings import complete_train_settings
 from loradet.config.splits import fill_in_evaluated_data
 from loradet.errors import MissingFileError, UserError, one_line
@@ -50,7 +50,7 @@ def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     apply_overrides(cfg, overrides)
     complete_train_settings(cfg)
     _expand_home(cfg.train)
-    check_calls(cfg)
+    check_calls(cfg, typed_keys(overrides))
     fill_in_evaluated_data(cfg)
     return cfg
 

@@ -28,6 +28,11 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return cfg
 
 
+def typed_keys(overrides: Sequence[str]) -> set[str]:
+    """Keys that overrides name, with list items as `sizes.0`."""
+    return {_plain_key(override.partition("=")[0].lstrip("+")) for override in overrides}
+
+
 def _apply(cfg: DictConfig, override: str, arguments: dict[str, list[Argument]]) -> None:
     key, _, text = override.partition("=")
     key = _plain_key(key.lstrip("+"))

@@ -10,6 +10,7 @@ import pytest
 from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
+from loradet.config.calls import check_calls
 from loradet.config.load import complete
 from loradet.config.overrides import apply_overrides
 from loradet.errors import UserError
@@ -182,3 +183,16 @@ def test_every_override_sees_what_those_before_it_changed():
 
 def test_infinity_is_a_number():
     assert math.isinf(load("train.best.metric=x", "optimizer.weight_decay=inf").optimizer.weight_decay)
+
+
+FILES = sorted(path for path in (ROOT / "configs").rglob("*.py") if path.name != "study.py")
+QUICK = {"quickstart.py", "custom_detr.py", "lora.py", "full.py", "fasterrcnn_r50_fpn_baseline.py", "rmsprop.py"}
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(f, marks=() if f.name in QUICK else pytest.mark.slow, id=str(f.relative_to(ROOT))) for f in FILES],
+)
+def test_no_config_of_the_project_is_refused(file):
+    """Also those that leave open by None what a study gives."""
+    check_calls(LazyConfig.load(str(file)))
