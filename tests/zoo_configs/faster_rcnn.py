@@ -7,7 +7,7 @@ from .scenes import dataloader, lr_multiplier, optimizer, train
 
 model = get_config("common/models/mask_rcnn_fpn.py").model
 [model.roi_heads.pop(x) for x in ["mask_in_features", "mask_pooler", "mask_head"]]
-model.backbone.bottom_up.stem = _fcos.backbone.bottom_up.stem
+model.backbone.bottom_up.stem.out_channels = 8
 model.backbone.bottom_up.stages = _fcos.backbone.bottom_up.stages
 model.backbone.out_channels = 16
 model.proposal_generator.head.in_channels = 16

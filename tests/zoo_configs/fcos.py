@@ -11,9 +11,10 @@ from .scenes import dataloader, lr_multiplier, train
 model = get_config("common/models/fcos.py").model
 model.num_classes = 6
 model.backbone.bottom_up.stem.out_channels = 8
-model.backbone.bottom_up.stem.norm = "BN"
 model.backbone.bottom_up.stages = [
-    L(ResNet.make_stage)(block_class=BasicBlock, num_blocks=1, in_channels=i, out_channels=o, stride=o // i, norm="BN")
+    L(ResNet.make_stage)(
+        block_class=BasicBlock, num_blocks=1, in_channels=i, out_channels=o, stride=o // i, norm="FrozenBN"
+    )
     for i, o in ((8, 8), (8, 16), (16, 32), (32, 64))
 ]
 model.backbone.out_channels = 32

@@ -1,4 +1,4 @@
-"""RetinaNet of the model zoo on a ResNet-18, from scratch: its norms train."""
+"""RetinaNet of the model zoo on a ResNet-18, from scratch."""
 
 from detectron2.model_zoo import get_config
 
@@ -6,7 +6,6 @@ from .scenes import dataloader, lr_multiplier, optimizer, train
 
 model = get_config("common/models/retinanet.py").model
 model.num_classes = 6
-model.backbone.bottom_up.stem.norm = model.backbone.bottom_up.stages.norm = "BN"
 model.backbone.bottom_up.stages.depth = 18
 model.backbone.bottom_up.stages.pop("stride_in_1x1")
 model.backbone.out_channels = 16

@@ -38,8 +38,9 @@ def random_frozen(model: nn.Module) -> dict[str, list[str]]:
     """Frozen tensors that nobody filled, by part ("backbone", "neck", "head"); parts without any are left out.
 
     A frozen tensor is a parameter without gradient, a statistic of a batch norm whose parameters are frozen, or
-    anything of a FrozenBatchNorm2d. Modules of other packages than loradet and Detectron2 may load what they want in
-    their constructors, so nothing is said of them.
+    anything of a FrozenBatchNorm2d in a part with such tensors: where all around it trains, as in Detectron2's own
+    configs, a new one is the identity, not random. Modules of other packages than loradet and Detectron2 may load what
+    they want in their constructors, so nothing is said of them.
     """
     model = unwrap(model)
     unfilled = set(_frozen(model)) - filled_tensors(model) - adapter_tensor_names(model)
@@ -50,7 +51,8 @@ def random_frozen(model: nn.Module) -> dict[str, list[str]]:
     for name in model.state_dict():
         if name in unfilled and _is_known(modules, name):
             found[part_of(model, name)].append(name)
-    return {part: names for part, names in found.items() if names}
+    identities = {join(path, n) for path, m in modules.items() if _is_identity_norm(m) for n in m.state_dict()}
+    return {part: names for part, names in found.items() if not identities.issuperset(names)}
 
 
 def _frozen(model: nn.Module) -> Iterable[str]:
@@ -61,8 +63,12 @@ def _frozen(model: nn.Module) -> Iterable[str]:
             yield from (join(path, name) for name in buffers)
 
 
+def _is_identity_norm(module: nn.Module) -> bool:
+    return any(base.__name__ == "FrozenBatchNorm2d" for base in type(module).__mro__)  # Detectron2's, torchvision's
+
+
 def _is_frozen_norm(module: nn.Module) -> bool:
-    if any(base.__name__ == "FrozenBatchNorm2d" for base in type(module).__mro__):  # Detectron2's, torchvision's
+    if _is_identity_norm(module):
         return True
     own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
     # Statistics that are gathered in training are not frozen.

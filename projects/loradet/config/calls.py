@@ -126,7 +126,19 @@ def _locate(name: str, key: str) -> Any:
     try:
         return locate(name)
     except Exception as error:  # whatever the module does that is imported
+        why = _absent_in_subset(error)
+        if why:
+            raise UserError(f"{key}={name!r}: {why}") from error
         raise UserError(f"{key}={name!r}: there is no such class or function, or importing it fails.") from error
+
+
+def _absent_in_subset(error: BaseException | None) -> str | None:
+    """What the embedded Detectron2 says of a name that only an installed one has."""
+    while error is not None:
+        if "detectron2_embedded" in str(error):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _cached_signature(target: Callable) -> Signature | None:

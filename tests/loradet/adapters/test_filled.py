@@ -97,11 +97,13 @@ def test_modules_of_others_are_not_judged():
 
 
 def test_norms():
-    frozen = nn.Sequential(FrozenBatchNorm2d(2))
     names = ["0.weight", "0.bias", "0.running_mean", "0.running_var"]
-    assert random_frozen(frozen) == {"head": names}
+    frozen = nn.Sequential(FrozenBatchNorm2d(2), nn.Conv2d(2, 2, 1, bias=False))
+    assert random_frozen(frozen) == {}  # the identity, in a part that trains
+    frozen[1].requires_grad_(False)
+    assert random_frozen(frozen) == {"head": [*names, "1.weight"]}
     mark_filled(frozen[0], ["weight", "bias"])
-    assert random_frozen(frozen) == {"head": names[2:]}
+    assert random_frozen(frozen) == {"head": [*names[2:], "1.weight"]}
     norm = freeze(nn.Sequential(nn.BatchNorm2d(2)))
     assert random_frozen(norm) == {"head": names}
     # Norms that gather statistics in training learn these.
