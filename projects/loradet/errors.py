@@ -7,8 +7,6 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-from omegaconf.errors import OmegaConfBaseException
-
 
 class UserError(ValueError):
     """A mistake in what a user gave; its message is all that is shown."""
@@ -19,18 +17,23 @@ class MissingFileError(UserError, FileNotFoundError):
 
 
 # What libraries raise for what they were given, besides our own: a value, a file, a package that is not installed.
-_OF_LIBRARIES = (ValueError, OSError, ImportError, OmegaConfBaseException)
+_OF_LIBRARIES = (ValueError, OSError, ImportError)
 
 
 def is_user_error(error: BaseException) -> bool:
     """Whether the message of an error is all that a user needs, so that no traceback is shown."""
-    return isinstance(error, (UserError, *_OF_LIBRARIES))
+    return isinstance(error, (UserError, *_OF_LIBRARIES)) or _is_of_omegaconf(error)
+
+
+def _is_of_omegaconf(error: BaseException) -> bool:
+    # By name: the adapters, which stand on torch and safetensors alone, have their errors from here.
+    return any(base.__name__ == "OmegaConfBaseException" for base in type(error).__mro__)
 
 
 def one_line(error: BaseException) -> str:
     """The message of an error without what libraries put around it."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if isinstance(error, OmegaConfBaseException):
+    if _is_of_omegaconf(error):
         missing = text.partition("Missing mandatory value: ")[2].split()
         if missing:
             return f"The config has no value for {missing[0]}; give it as {missing[0]}=VALUE."

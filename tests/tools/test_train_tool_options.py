@@ -272,7 +272,7 @@ def test_a_config_of_detectron2s_own_kind(train_data, tmp_path, max_iter):
     config = tmp_path / "config.py"
     config.write_text(DETECTRON2_STYLE.replace("ROOT", str(train_data)).replace("MAX_ITER", max_iter))
     folder = tmp_path / "out"
-    succeed(*arguments(None, folder, config=config))
+    succeed(*arguments(None, folder, "train.allow_random_frozen=True", config=config))
     # 12 images with boxes, 4 a step.
     expected = 4 if max_iter == "4" else 3
     assert [line["iteration"] for line in lines(folder)] == list(range(expected))
@@ -307,7 +307,8 @@ def test_an_evaluator_of_ones_own(train_data, tmp_path):
         + f"from {__name__} import OwnEvaluator\ndataloader.evaluator = L(OwnEvaluator)()\n"
     )
     folder = tmp_path / "out"
-    succeed(*arguments(None, folder, "train.best.metric=own/images", config=config))
+    words = ["train.best.metric=own/images", "train.allow_random_frozen=True"]
+    succeed(*arguments(None, folder, *words, config=config))
     assert record(folder)["best"] == {"metric": "own/images", "value": 4.0, "iteration": 1}
     assert not (folder / "test_metrics.json").exists()
     assert "No COCO metrics of test" in (folder / "log.txt").read_text()

@@ -57,7 +57,7 @@ def test_the_folder_holds_what_a_run_leaves_and_no_temporary_file(run):
     assert names - events == {
         *("config.yaml", "log.txt", "metrics.json", "run.json", "parameters.json", "last_checkpoint"),
         *("model_0000007.pth", "model_final.pth", "model_best.pth", "adapter.safetensors"),
-        *("val_metrics.json", "test_metrics.json", "predictions"),
+        *("val_metrics.json", "test_metrics.json", "predictions", ".lock"),
     }
     for split in SPLITS:
         assert (run / "predictions" / split / "coco_instances_results.json").is_file()

@@ -8,6 +8,7 @@ from typing import Any
 from loradet.errors import UserError
 from loradet.experiments.results import Result
 from loradet.experiments.study import Entry
+from loradet.files import FileError
 from loradet.run_folder import RunFolder
 from loradet.training.metrics_log import read_lines
 
@@ -55,8 +56,8 @@ def read_log(result: Result) -> list[dict[str, Any]]:
     try:
         lines = read_lines(path)
         texts = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where} is no metrics file ({error}). {_ADVICE}") from error
+    except FileError as error:
+        raise UserError(f"{result.entry.id}: {error}") from error
     if len(lines) < len(texts):
         raise UserError(
             f"{where} is cut or damaged: line {len(lines) + 1} of {len(texts)} is no JSON, though the run is "

@@ -195,11 +195,14 @@ def test_broken_files_are_not_added(files, tmp_path):
     assert bank.names == []
 
 
-@pytest.mark.parametrize("setting, wrong", [("alpha", -1.0), ("rank", "two"), ("dropout", 1.0)])
-def test_settings_that_lora_would_not_take_are_found_when_added(setting, wrong, files):
+@pytest.mark.parametrize(
+    ("setting", "wrong", "said"),
+    [("alpha", -1.0, r"alpha=-1\.0"), ("rank", "two", "rank is 'two'"), ("dropout", 1.0, r"dropout=1\.0")],
+)
+def test_settings_that_lora_would_not_take_are_found_when_added(setting, wrong, said, files):
     bank = AdapterBank(build())
     rewrite(files[1], lambda info, _: info["recipes"]["backbone.bottom_up"]["lora"][0].update({setting: wrong}))
-    with pytest.raises(AdapterError, match=rf"b\.safetensors: .*{setting}={wrong!r}"):
+    with pytest.raises(AdapterError, match=rf"b\.safetensors.*{said}"):
         bank.add("b", files[1])
     assert bank.names == []
 

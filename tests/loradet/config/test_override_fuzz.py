@@ -16,6 +16,7 @@ from loradet.config.load import complete
 from loradet.datasets.synthetic import generate
 from loradet.errors import UserError, is_user_error
 from loradet.training.assemble import assemble
+from loradet.training.folder_lock import FolderLock
 from loradet.training.prepare import prepare
 
 CONFIG = str(Path(__file__).parents[2] / "tiny_config.py")
@@ -42,8 +43,9 @@ def outcome(cfg, override, key, value) -> str:
         typed = override.partition("=")[2]
         assert held in (value, typed) and (type(held) is type(value) or held == typed), f"{override}: {held!r}"
     try:
-        if (prepared := prepare(cfg, resume=False)) is not None:
-            assemble(prepared)
+        with FolderLock(cfg.train.output_dir) as lock:
+            if (prepared := prepare(cfg, resume=False, lock=lock)) is not None:
+                assemble(prepared)
     except Exception as error:
         if not is_user_error(error):
             raise

@@ -62,7 +62,7 @@ def checkpoint_of(tmp_path):
     """A checkpoint file of the detector that finds this box."""
 
     def save(*corners: float, name: str = "model_best.pth"):
-        torch.save({"model": {"corner": torch.tensor(corners)}}, tmp_path / name)
+        torch.save({"model": {"corner": torch.tensor(corners, dtype=torch.float32)}}, tmp_path / name)
         return tmp_path / name
 
     return save
