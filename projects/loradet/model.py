@@ -18,6 +18,7 @@ from loradet.backbones.weights import read_state_dict, resolve
 from loradet.checkpoint import Checkpointer
 from loradet.config.build import build
 from loradet.config.edits import with_num_classes, without_lora, without_weights
+from loradet.config.signatures import is_of_detectron2
 from loradet.errors import MissingFileError, UserError, one_line
 from loradet.weight_classes import WeightClasses, read_weight_classes
 
@@ -212,7 +213,8 @@ def _counts_classes(node: Any) -> bool:
         return False
     target = node._target_
     target = locate(target) if isinstance(target, str) else target
-    return "num_classes" in node and getattr(target, "__module__", "").startswith(("detectron2.", "loradet."))
+    own = is_of_detectron2(target) or getattr(target, "__module__", "").startswith("loradet.")
+    return "num_classes" in node and own
 
 
 def check_classes(model: nn.Module, metadata: Any) -> None:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from detectron2.utils.logger import setup_logger
+
 from loradet.training.command import run_command
 from loradet.training.metrics_log import read_lines
 
@@ -43,7 +45,10 @@ def call(*args: str) -> tuple[int, str]:
             # A process of a user's runs one training, whose log file stays open to its end.
             for name in ("detectron2", "loradet", "fvcore"):
                 logging.getLogger(name).handlers.clear()
-    return status, stderr.getvalue()
+            if forget := getattr(setup_logger, "cache_clear", None):
+                forget()  # an installed Detectron2 remembers that it has opened them
+    # What torch says at its first import of a machine with CUDA's tools and no GPU.
+    return status, "".join(line for line in stderr.getvalue().splitlines(True) if "cpp_extension" not in line)
 
 
 def succeed(*args: str) -> None:

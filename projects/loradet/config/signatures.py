@@ -99,12 +99,14 @@ def _passed_on(target: Callable) -> list[Callable]:
     """The callable and, of Detectron2's classes, those that get what it takes as `**kwargs`."""
     if not isinstance(target, type):
         return [target]
-    parents = [one for one in target.__mro__[1:] if _is_detectron2(one) and "__init__" in vars(one)]
-    return [target, *(parents if _is_detectron2(target) else [])]
+    parents = [one for one in target.__mro__[1:] if is_of_detectron2(one) and "__init__" in vars(one)]
+    return [target, *(parents if is_of_detectron2(target) else [])]
 
 
-def _is_detectron2(function: Any) -> bool:
-    return (getattr(function, "__module__", None) or "").startswith("detectron2.")
+def is_of_detectron2(thing: Any) -> bool:
+    """Whether a class or function is Detectron2's own; those of config files, which it runs under its name, are not."""
+    module = getattr(thing, "__module__", None) or ""
+    return module.startswith("detectron2.") and not module.startswith("detectron2._cfg_loader")
 
 
 def _stated_hints(function: Callable) -> dict[str, Any]:
@@ -118,12 +120,12 @@ def _stated_hints(function: Callable) -> dict[str, Any]:
 
 
 def _hint(function: Callable, parameter: inspect.Parameter, stated: dict[str, Any]) -> Any:
-    if _is_detectron2(function) and parameter.name in _OF_DETECTRON2:
+    if is_of_detectron2(function) and parameter.name in _OF_DETECTRON2:
         hint = _OF_DETECTRON2[parameter.name]
     elif parameter.annotation is not parameter.empty:
         hint = stated.get(parameter.name, Any)
     else:
-        hint = _hint_of_default(parameter.default, exact=_is_detectron2(function))
+        hint = _hint_of_default(parameter.default, exact=is_of_detectron2(function))
     return hint | None if parameter.default is None and hint is not Any and _takes_or(hint) else hint
 
 

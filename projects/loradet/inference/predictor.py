@@ -120,8 +120,9 @@ def _detect(
         try:
             sample = mapper({"file_name": str(path), "image_id": number + 1})
         except (OSError, ValueError) as error:
-            failures.append(str(error))
-            progress.write(f"warning: {error}", file=sys.stderr)
+            # An installed Detectron2 passes on what the decoder says, which knows of no file.
+            failures.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+            progress.write(f"warning: {failures[-1]}", file=sys.stderr)
             progress.update()
             continue
         if batch and (len(batch) == batch_size or batch[0][1]["image"].shape != sample["image"].shape):
