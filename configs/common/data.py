@@ -3,11 +3,11 @@
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetMapper, build_detection_test_loader
-from detectron2.evaluation import COCOEvaluator
 from omegaconf import OmegaConf
 
 from loradet.datasets import coco_dataset
 from loradet.datasets.loader import build_train_loader
+from loradet.evaluation import BoxEvaluator
 
 data = OmegaConf.create(
     dict(
@@ -62,7 +62,7 @@ dataloader = OmegaConf.create(
         val=L(build_detection_test_loader)(dataset=_dataset("val"), mapper=_test_mapper, num_workers=2),
         test=L(build_detection_test_loader)(dataset=_dataset("test"), mapper=_test_mapper, num_workers=2),
         # Our tools put every split that they evaluate in the place of "test".
-        evaluator=L(COCOEvaluator)(dataset_name="${dataloader.test.dataset.name}", use_fast_impl=False),
+        evaluator=L(BoxEvaluator)(dataset_name="${dataloader.test.dataset.name}"),
     ),
     flags={"allow_objects": True},
 )
