@@ -19,7 +19,7 @@ from loradet.errors import UserError
 from loradet.evaluation.coco_metrics import BoxEvaluation, match_columns, mean_known
 from loradet.evaluation.detection_collector import DetectionCollector, ImageDetections
 from loradet.evaluation.detections_file import Detections
-from loradet.evaluation.numbering import MAX_DETECTIONS
+from loradet.evaluation.numbering import MAX_DETECTIONS, record_numbering
 from loradet.files import atomic_open
 from loradet.run_folder import RunFolder
 
@@ -36,7 +36,8 @@ class BoxEvaluator(DetectionCollector):
     Args:
         dataset_name: registered name. Its metadata has `json_file`, the ground truth in COCO's format, or the records
             are converted to such a file in `output_dir`.
-        output_dir: folder for `coco_instances_results.json`; None writes nothing.
+        output_dir: folder for `coco_instances_results.json` and the note of what it is numbered as; None writes
+            nothing.
         max_dets_per_image: largest number of detections of a class in an image that count, 100 by default. A value
             under 10 acts like 10.
         distributed: gather the detections of all processes on the main one; else each evaluates its own.
@@ -79,6 +80,7 @@ class BoxEvaluator(DetectionCollector):
         if self._output_dir is not None:
             path = Path(self._output_dir, RunFolder.PREDICTIONS)
             _write(path, found)
+            record_numbering(path, self._ground_truth, self._limit)
             logger.info("Wrote %d detections to %s.", len(detections), path)
         if not len(detections):
             logger.warning("No detections on any of %d images: metrics are NaN.", len(found))

@@ -105,7 +105,20 @@ def match_detections(
     file = read_annotations(ground_truth)
     found = read_detections(predictions, file)
     limit = noted_max_detections(predictions) if max_detections is None else max_detections
+    if (most := _most_of_a_class(found, len(file.categories))) > max(limit, _LEAST):
+        what = "%s: up to %d detections of a class in an image, of which the %d of the highest scores count."
+        logger.warning(
+            f"{what} Where the evaluator had another limit, name it: max_detections=%d.",
+            *(predictions, most),
+            limit,
+            most,
+        )
     return match_columns(file, found, image_ids, max_detections=limit)
+
+
+def _most_of_a_class(found: Detections, classes: int) -> int:
+    """The largest number of detections of one class in an image."""
+    return int(np.unique(found.image * classes + found.category, return_counts=True)[1].max(initial=0))
 
 
 def match_columns(
