@@ -36,8 +36,10 @@ def test_durations_have_bounds(duration, expected):
 
 @pytest.mark.parametrize(
     "duration",
-    ["12", "epochs", "-1 epochs", 1.5, True, -3, None, "2 epochs, at least", "2 epochs at least 3", "at least 3"]
-    + ["2 epochs, at least 9, at most 8 iterations"],
+    [
+        *("12", "epochs", "-1 epochs", 1.5, True, -3, None),
+        *("2 epochs, at least", "2 epochs at least 3", "at least 3", "2 epochs, at least 9, at most 8 iterations"),
+    ],
 )
 def test_bad_duration_names_its_key(duration):
     with pytest.raises(ValueError, match=r"train\.max_iter"):
