@@ -165,7 +165,7 @@ def _check_folder(folder: str, limit: int) -> bool:
         report = check(json_file, image_root, progress=True)
         print(f"{split}: {report.text(limit)}")
         found = found or not report.ok
-    if not found:
+    if not found and "train" in layout.splits:
         print(f"Train on it: python tools/lazyconfig_train_net.py --config-file {layout.config}")
     return found
 
