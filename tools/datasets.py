@@ -27,12 +27,33 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     synthetic.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     synthetic.set_defaults(run=run_synthetic)
 
-    check = commands.add_parser("check", help="report faults of COCO files; exit code 1 where there are any")
-    check.add_argument("json", nargs="+", help="COCO instances files")
-    check.add_argument("--images", required=True, nargs="+", help="image folder: one for all files, or one for each")
+    check = commands.add_parser("check", help="report faults of a data set; exit code 1 where there are any")
+    check.add_argument(
+        "source",
+        nargs="+",
+        help="a folder laid out as COCO, Roboflow, YOLO, Pascal VOC or SARDet-100K, of which every split is checked; "
+        "or COCO instances files",
+    )
+    check.add_argument("--images", nargs="+", help="image folder of the files: one for all, or one for each")
     check.add_argument("--fix", metavar="OUT.json", help="also write a repaired copy (one input only)")
     check.add_argument("--limit", type=int, default=20, help="lines shown of each kind of fault (default 20)")
     check.set_defaults(run=run_check)
+
+    split = commands.add_parser("split", help="split a COCO file into train, val and test")
+    split.add_argument("json")
+    split.add_argument("--val", type=float, default=0.2, metavar="SHARE", help="of the images (default 0.2)")
+    split.add_argument(
+        "--test", type=float, default=0.0, metavar="SHARE", help="of the images (default 0: no such file)"
+    )
+    split.add_argument("--seed", type=int, default=0)
+    split.add_argument(
+        "--group-by",
+        metavar="KEY",
+        help="keep images together that have one value of this key of their entries; re:PATTERN is looked for in their "
+        "file names instead (its first group, else the match)",
+    )
+    split.add_argument("--output", metavar="FOLDER", help="for train.json … (default: NAME_split beside NAME.json)")
+    split.set_defaults(run=run_split)
 
     subset = commands.add_parser("subset", help="write a COCO file of N images")
     subset.add_argument("json")
@@ -54,6 +75,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     yolo.add_argument("--polygons", action="store_true", help="labels may be polygons, of which the boxes are taken")
     yolo.set_defaults(run=run_yolo2coco)
 
+    voc = commands.add_parser("voc2coco", help="convert a Pascal VOC data set to a COCO file")
+    voc.add_argument("root", help="folder with Annotations and JPEGImages, or with train, valid and test")
+    voc.add_argument("output", help="JSON to write")
+    voc.add_argument("--split", default="all", help="train, val or test (default all: every file of Annotations)")
+    voc.set_defaults(run=run_voc2coco)
+
     coco = commands.add_parser("coco2017", help="download COCO 2017, or go on with an interrupted download")
     coco.add_argument("root", nargs="?", help="folder to fill (default $DETECTRON2_DATASETS/coco, else datasets/coco)")
     coco.add_argument("--splits", nargs="+", choices=["train", "val"], default=["train", "val"], help="default: both")
@@ -66,10 +93,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.command == "synthetic" and len(options.size) > 2:
         parser.error("--size takes one number or two (H W)")
     if options.command == "check":
-        if options.fix and len(options.json) > 1:
+        folders = [source for source in options.source if Path(source).expanduser().is_dir()]
+        if options.fix and (len(options.source) > 1 or folders):
             parser.error("--fix repairs one file at a time")
-        if len(options.images) not in (1, len(options.json)):
-            parser.error(f"--images: expected 1 folder or {len(options.json)}, one for each file")
+        if folders and (options.images or len(folders) < len(options.source)):
+            parser.error("a folder is checked by itself: no --images, and no files beside it")
+        if not folders and len(options.images or ()) not in (1, len(options.source)):
+            parser.error(f"--images: expected 1 folder or {len(options.source)}, one for each file")
     if options.command == "coco2017" and options.retries < 0:
         parser.error("--retries takes 0 or more")
     return options
@@ -99,9 +129,12 @@ def run_synthetic(options: argparse.Namespace) -> int:
 def run_check(options: argparse.Namespace) -> int:
     from loradet.datasets import check, fix
 
-    roots = options.images * len(options.json) if len(options.images) == 1 else options.images
+    if not options.images:
+        found = [_check_folder(folder, options.limit) for folder in options.source]
+        return int(any(found))
+    roots = options.images * len(options.source) if len(options.images) == 1 else options.images
     found = False
-    for json_file, image_root in zip(options.json, roots):
+    for json_file, image_root in zip(options.source, roots):
         if options.fix:
             report = fix(json_file, image_root, options.fix, progress=True)
         else:
@@ -111,6 +144,50 @@ def run_check(options: argparse.Namespace) -> int:
     if options.fix:
         print(f"Repaired copy: {options.fix}")
     return int(found)
+
+
+def _check_folder(folder: str, limit: int) -> bool:
+    """Print what is wrong with each split of a folder; whether there is anything."""
+    from loradet.datasets import check
+    from loradet.datasets.layouts import layout_of, split_as_coco
+    from loradet.errors import UserError
+
+    layout = layout_of(folder)
+    print(f"{layout.root}: {layout.name}; splits: {', '.join(layout.splits) or 'none'}")
+    found = not layout.splits
+    for split in layout.splits:
+        try:
+            json_file, image_root = split_as_coco(layout, split, progress=True)
+        except UserError as error:  # faults of its labels
+            print(error)
+            found = True
+            continue
+        report = check(json_file, image_root, progress=True)
+        print(f"{split}: {report.text(limit)}")
+        found = found or not report.ok
+    if not found and "train" in layout.splits:
+        print(f"Train on it: python tools/lazyconfig_train_net.py --config-file {layout.config}")
+    return found
+
+
+def run_split(options: argparse.Namespace) -> int:
+    from loradet.datasets import split_coco
+    from loradet.datasets.split import describe_split
+
+    source = Path(options.json)
+    files = split_coco(
+        source,
+        options.output or source.with_name(f"{source.stem}_split"),
+        val=options.val,
+        test=options.test,
+        seed=options.seed,
+        group_by=options.group_by,
+    )
+    print(describe_split(files))
+    print("For a config, with the folder of the images for IMAGES:")
+    for split, file in files.items():
+        print(f"    {shlex.quote(f'data.{split}_json={file}')} data.{split}_images=IMAGES")
+    return 0
 
 
 def run_subset(options: argparse.Namespace) -> int:
@@ -137,6 +214,14 @@ def run_yolo2coco(options: argparse.Namespace) -> int:
         output = Path(options.output) / f"{split}.json"
         target, image_root = yolo_to_coco(options.data, split, output, polygons=options.polygons, progress=True)
         print(f"{target}: image_root is {image_root}")
+    return 0
+
+
+def run_voc2coco(options: argparse.Namespace) -> int:
+    from loradet.datasets import voc_to_coco
+
+    target, image_root = voc_to_coco(options.root, options.split, options.output, progress=True)
+    print(f"{target}: image_root is {image_root}")
     return 0
 
 

@@ -1,4 +1,8 @@
-"""COCO-style data: `data` says where it lies and which classes it has, `dataloader` how it is read."""
+"""COCO-style data: `data` says where it lies, which classes it has and how large images and batches are.
+
+`dataloader` has none of these values itself: it can be exchanged for that of `common.roboflow`, `common.yolo` or
+`common.voc` while `data` stays.
+"""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
@@ -8,6 +12,12 @@ from omegaconf import OmegaConf
 from loradet.datasets import coco_dataset
 from loradet.datasets.loader import build_train_loader
 from loradet.evaluation import BoxEvaluator
+
+SIZES = dict(
+    image_size=640,  # pixels of the shorter edge
+    max_size=1024,  # pixels of the longer edge
+    total_batch_size=16,  # images of an optimizer step, over all processes
+)
 
 data = OmegaConf.create(
     dict(
@@ -20,8 +30,7 @@ data = OmegaConf.create(
         val_images="${data.root}/images/val",
         test_json="${data.root}/annotations/test.json",
         test_images="${data.root}/images/test",
-        image_size=640,  # pixels of the shorter edge
-        max_size=1024,  # pixels of the longer edge
+        **SIZES,
     )
 )
 
@@ -55,7 +64,7 @@ dataloader = OmegaConf.create(
                 ],
                 image_format="${model.input_format}",
             ),
-            total_batch_size=16,
+            total_batch_size="${data.total_batch_size}",
             num_workers=2,
             seed="${train.seed}",
         ),
