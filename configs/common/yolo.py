@@ -21,6 +21,7 @@ data = OmegaConf.create(
         max_images=dict(train=None, val=None, test=None),  # so many only, for a quick try; None: all
         image_size=640,  # pixels of the shorter edge
         max_size=1024,  # pixels of the longer edge
+        intensity="auto",  # how values of more than 8 bits become 0..255: full_range, [low, high], "percentile:1,99"
     )
 )
 

@@ -7,9 +7,7 @@ from PIL import Image
 
 from loradet.datasets.image_decoding import decode
 from loradet.datasets.image_header import SampleFormat
-from loradet.datasets.intensity import Intensity
-
-AUTO = Intensity()
+from loradet.datasets.intensity import AUTO, Intensity
 
 
 def read_image(file_name: str, format: str = "RGB", intensity: Intensity = AUTO) -> np.ndarray:

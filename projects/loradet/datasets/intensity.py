@@ -95,6 +95,9 @@ class Intensity:
         return _scale(values, low, high)
 
 
+AUTO = Intensity()
+
+
 def _scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
     exact = values if values.dtype == np.float32 else values.astype(np.float64)
     # Divided first, so that twins of one scene, whose values are multiples of one another, give the same quotients.

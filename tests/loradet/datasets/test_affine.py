@@ -275,9 +275,7 @@ def test_warps_are_those_of_opencv_4_whatever_version_is_installed(kind):
     assert digest.hexdigest() == RECORDED[kind]
 
 
-def test_a_map_to_far_outside_leaves_the_border_alone():
+def test_a_map_to_far_outside_leaves_nothing_but_the_border():
     image = np.full((HEIGHT, WIDTH, 3), 200, dtype=np.uint8)
-    for matrix in ([[1, 0, 1e9], [0, 1, -1e9]], [[1e-7, 0, 0], [0, 1e-7, 0]], [[0, 0, 5], [0, 0, 5]]):
-        warped = AffineTransform(matrix, HEIGHT, WIDTH, fill=[1, 2, 3]).apply_image(image)
-        assert {tuple(pixel) for pixel in warped.reshape(-1, 3).tolist()} <= {(1, 2, 3), (200, 200, 200)}
-        assert tuple(warped[-1, -1]) in ((1, 2, 3), (200, 200, 200))
+    for x, y in ((1e9, -1e9), (-1e12, 0), (70_000, 70_000)):
+        assert (shifted(x, y, fill=[1, 2, 3]).apply_image(image) == [1, 2, 3]).all()
