@@ -133,12 +133,16 @@ def export(arguments: argparse.Namespace) -> None:
         output = export_run(arguments.run, arguments.output)
     else:
         from loradet.checkpoint import Checkpointer
+        from loradet.config.intensity import trained_intensity
+        from loradet.weight_classes import read_weight_intensity
 
         output = arguments.output
         cfg, model = _build(arguments)
         Checkpointer(model).load_weights(arguments.checkpoint, strict=True)
         classes, class_ids = _classes(arguments, cfg)
-        save_adapter(model, output, classes=classes, class_ids=class_ids)
+        rule = read_weight_intensity(arguments.checkpoint) or trained_intensity(cfg)
+        intensity = None if rule is None else rule.to_value()
+        save_adapter(model, output, classes=classes, class_ids=class_ids, intensity=intensity)
     print(f"Written: {output} ({adapter_sizes(output)})")
     if arguments.peft:
         print(f"Written: {export_peft(output, arguments.peft)}")
@@ -166,7 +170,7 @@ def _write_each(arguments: argparse.Namespace, content: Callable) -> None:
         ((name, file),) = arguments.adapter.items()
         with names_missing_start(cfg):
             load_adapter(model, file)
-        _write(arguments.output[name], content(model) | _held_classes(file))
+        _write(arguments.output[name], content(model) | _about_data(file))
         return
     bank = AdapterBank(model)
     with names_missing_start(cfg):
@@ -174,15 +178,16 @@ def _write_each(arguments: argparse.Namespace, content: Callable) -> None:
             bank.add(name, file)
     for name in bank.names:
         with bank.using(name):
-            _write(arguments.output[name], content(model) | _held_classes(arguments.adapter[name]))
+            _write(arguments.output[name], content(model) | _about_data(arguments.adapter[name]))
 
 
-def _held_classes(file: str) -> dict:
-    """The classes that a file is of, as a checkpoint holds them."""
-    from loradet.weight_classes import KEY, read_weight_classes
+def _about_data(file: str) -> dict:
+    """The classes that a file is of and how its images were read, as a checkpoint holds them."""
+    from loradet.weight_classes import INTENSITY_KEY, KEY, read_weight_classes, read_weight_intensity
 
-    classes = read_weight_classes(file)
-    return {} if classes is None else {KEY: classes.to_dict()}
+    classes, intensity = read_weight_classes(file), read_weight_intensity(file)
+    about = {} if classes is None else {KEY: classes.to_dict()}
+    return about if intensity is None else {**about, INTENSITY_KEY: intensity.to_value()}
 
 
 def _build(arguments: argparse.Namespace):

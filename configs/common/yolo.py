@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from loradet.datasets import count_yolo_classes, yolo_dataset
 
-from .data import SIZES, dataloader
+from .data import SHARED, dataloader
 
 data = OmegaConf.create(
     dict(
@@ -19,7 +19,7 @@ data = OmegaConf.create(
         classes=None,  # names in the wanted order; None: all of the description, in its order
         polygons=False,  # let labels be polygons too, of which the boxes are taken
         max_images=dict(train=None, val=None, test=None),  # so many only, for a quick try; None: all
-        **SIZES,
+        **SHARED,
     )
 )
 

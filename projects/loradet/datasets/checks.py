@@ -14,10 +14,10 @@ from PIL import Image
 
 from loradet.datasets.annotations.content import decode_content, encoding_fault, is_strict_json, read_bytes, without_nan
 from loradet.datasets.annotations.values import as_name
-from loradet.datasets.boxes import upright_size
 from loradet.datasets.check_walk import TOLERANCE, ImageState, Problem, Walk
 from loradet.datasets.classes import real_categories
 from loradet.datasets.files import PathLike, expand, refuse_overwrite, write_coco
+from loradet.datasets.image_decoding import decoded_size
 from loradet.errors import MissingFileError
 
 __all__ = ["TOLERANCE", "Problem", "Report", "check", "fix"]
@@ -133,10 +133,6 @@ def _decode(path: Path) -> ImageState:
     except (OSError, ValueError):  # a name that no file can have
         return "missing"
     try:
-        with Image.open(path) as image:
-            size = upright_size(image)
-            image.draft(None, (image.width // 8, image.height // 8))  # JPEG: all data are read, few pixels made
-            image.load()
+        return decoded_size(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"cannot be read: {error}"
-    return size

@@ -14,9 +14,9 @@ from typing import Any
 
 from PIL import Image
 
-from loradet.datasets.boxes import image_size
 from loradet.datasets.file_cache import FaultyFileError, FileCache, stamp
 from loradet.datasets.files import PathLike, cache_dir, expand, fingerprint, write_coco
+from loradet.datasets.image_header import image_size
 from loradet.datasets.yolo_description import YoloSplit, coco_head, find_description, label_file, read_split
 from loradet.datasets.yolo_labels import read_labels
 from loradet.errors import UserError
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 MAX_FAULTS = 20  # that an error lists
 
 # Part of every key of the cache: what an older reader let pass is read again.
-_VERSION = "4"
+_VERSION = "5"
 
 Stamp = tuple[int, int]
 

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from loradet.config.build import build
+from loradet.config.intensity import with_intensity_of
 from loradet.config.splits import evaluation_mapper
 from loradet.device import choose_device
 from loradet.model import load_detector, number_of_classes
@@ -28,6 +29,7 @@ def predict_checkpoint(cfg: DictConfig, checkpoint: str, inputs: Sequence[str], 
         **options: of `predict`.
     """
     files = find_images(inputs)
+    cfg = with_intensity_of(cfg, checkpoint)
     device = choose_device(cfg.train.get("device", "auto"))
     model = load_detector(cfg, checkpoint, device=device, merge=True)
     return predict(
@@ -37,6 +39,7 @@ def predict_checkpoint(cfg: DictConfig, checkpoint: str, inputs: Sequence[str], 
         files=files,
         output=output,
         source=Path(checkpoint).name,
+        intensity_key="--set data.intensity",
         **options,
     )
 
@@ -63,5 +66,6 @@ def predict_exported(
         files=files,
         output=output,
         source=Path(exported).name,
+        intensity_key="exporting anew with data.intensity",
         **options,
     )

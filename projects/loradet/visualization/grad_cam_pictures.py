@@ -8,12 +8,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from detectron2.data import detection_utils
 from detectron2.modeling.postprocessing import detector_postprocess
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from loradet.errors import UserError
+from loradet.files import fitting_name
 
 from .detections import DEFAULT_IMAGES, found_boxes, picture_name
 from .grad_cam import ImageHeat, LevelHeat, check_levels, grad_cam
@@ -71,7 +71,9 @@ def paint_grad_cam(
         inputs = loaded.mapper(copy.deepcopy(record))
         heat = grad_cam(loaded.model, inputs, levels, class_index=class_index, top=top, score_threshold=score_threshold)
         row = _row(record, heat, loaded, by_level=class_name is not None)
-        written.append(save_png(output / f"grad_cam_{picture_name(record)}", grid([row], heading=heading)))
+        written.append(
+            save_png(output / fitting_name(f"grad_cam_{picture_name(record)}"), grid([row], heading=heading))
+        )
         if record["image_id"] in on_sheet:
             rows.append(row)
     if len(rows) < len(records):
@@ -93,7 +95,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.5) -> np.nd
 
 
 def _row(record: dict[str, Any], heat: ImageHeat, loaded: LoadedSplit, *, by_level: bool) -> list[Cell]:
-    image = detection_utils.read_image(record["file_name"], format="RGB")
+    image = loaded.read(record)
     height, width = image.shape[:2]
     found = found_boxes(detector_postprocess(heat.detections, height, width))
     names, size = loaded.class_names, (TILE, TILE)
