@@ -52,6 +52,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     yolo.add_argument("output", help="folder for SPLIT.json")
     yolo.add_argument("--splits", nargs="+", default=["train", "val"], help="default: train val")
     yolo.add_argument("--polygons", action="store_true", help="labels may be polygons, of which the boxes are taken")
+    yolo.add_argument("--clip", action="store_true", help="clip boxes that leave the image by over 1 %% of its side")
     yolo.set_defaults(run=run_yolo2coco)
 
     coco = commands.add_parser("coco2017", help="download COCO 2017, or go on with an interrupted download")
@@ -135,7 +136,9 @@ def run_yolo2coco(options: argparse.Namespace) -> int:
 
     for split in options.splits:
         output = Path(options.output) / f"{split}.json"
-        target, image_root = yolo_to_coco(options.data, split, output, polygons=options.polygons, progress=True)
+        target, image_root = yolo_to_coco(
+            options.data, split, output, polygons=options.polygons, clip=options.clip, progress=True
+        )
         print(f"{target}: image_root is {image_root}")
     return 0
 

@@ -18,6 +18,7 @@ data = OmegaConf.create(
         data_yaml="???",
         classes=None,  # names in the wanted order; None: all of the description, in its order
         polygons=False,  # let labels be polygons too, of which the boxes are taken
+        clip=False,  # clip boxes that leave the image by more than 1 % of its side, else an error
         max_images=dict(train=None, val=None, test=None),  # so many only, for a quick try; None: all
         image_size=640,  # pixels of the shorter edge
         max_size=1024,  # pixels of the longer edge
@@ -35,6 +36,7 @@ def _dataset(split: str, **kwargs):
         classes="${data.classes}",
         max_images="${data.max_images." + split + "}",
         polygons="${data.polygons}",
+        clip="${data.clip}",
         **kwargs,
     )
 
