@@ -28,10 +28,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     synthetic.set_defaults(run=run_synthetic)
 
     check = commands.add_parser("check", help="report faults of COCO files; exit code 1 where there are any")
-    check.add_argument("json", nargs="+", help="COCO instances files")
-    check.add_argument("--images", required=True, nargs="+", help="image folder: one for all files, or one for each")
+    check.add_argument("json", nargs="+", help="COCO instances files, that of the training split first")
+    check.add_argument(
+        "--images",
+        nargs="+",
+        metavar="FOLDER",
+        help="image folder: one for all files, or one for each (default: pictures are not opened)",
+    )
     check.add_argument("--fix", metavar="OUT.json", help="also write a repaired copy (one input only)")
     check.add_argument("--limit", type=int, default=20, help="lines shown of each kind of fault (default 20)")
+    check.add_argument(
+        "--config-file",
+        nargs="+",
+        metavar=("CONFIG", "KEY=VALUE"),
+        help="also say which boxes no anchor of this config reaches",
+    )
+    check.add_argument("--report", metavar="OUT.html", help="also write a page with histograms and the worst pictures")
     check.set_defaults(run=run_check)
 
     subset = commands.add_parser("subset", help="write a COCO file of N images")
@@ -69,7 +81,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.command == "check":
         if options.fix and len(options.json) > 1:
             parser.error("--fix repairs one file at a time")
-        if len(options.images) not in (1, len(options.json)):
+        if options.fix and not options.images:
+            parser.error("--fix needs --images: it writes the sizes that the pictures have")
+        if options.images and len(options.images) not in (1, len(options.json)):
             parser.error(f"--images: expected 1 folder or {len(options.json)}, one for each file")
     if options.command == "coco2017" and options.retries < 0:
         parser.error("--retries takes 0 or more")
@@ -98,20 +112,39 @@ def run_synthetic(options: argparse.Namespace) -> int:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    from loradet.datasets import check, fix
+    from loradet.datasets.checks import check_splits, splits_of
 
-    roots = options.images * len(options.json) if len(options.images) == 1 else options.images
-    found = False
-    for json_file, image_root in zip(options.json, roots):
-        if options.fix:
-            report = fix(json_file, image_root, options.fix, progress=True)
-        else:
-            report = check(json_file, image_root, progress=True)
-        print(report.text(options.limit))
-        found = found or not report.ok
+    roots = options.images or [None]
+    splits = splits_of(options.json, roots * len(options.json) if len(roots) == 1 else roots)
+    rule = _anchor_rule(*options.config_file) if options.config_file else None
+    report = check_splits(splits, repaired=options.fix, progress=True)
+    print(report.text(options.limit))
+    anchors = {}
+    if rule is not None:
+        from loradet.datasets.checks.anchors import check_anchors
+
+        for name, content in report.contents.items():
+            anchors[name] = check_anchors(content, rule)
+            print(f"{name}, {options.config_file[0]}:\n{anchors[name].text(options.limit)}")
     if options.fix:
         print(f"Repaired copy: {options.fix}")
-    return int(found)
+    if options.report:
+        from loradet.visualization.check_page import write_check_page
+
+        print(f"Page: {write_check_page(report, options.report, anchors)}")
+    return int(not report.ok)
+
+
+def _anchor_rule(config: str, *overrides: str):
+    """The anchors of a config; None, and a line that says so, where its detector has none."""
+    import loradet  # noqa: F401
+    from loradet.config import load_config
+    from loradet.config.anchors import anchor_rule
+
+    rule = anchor_rule(load_config(config, list(overrides)))
+    if rule is None:
+        print(f"{config}: its detector has no anchors, so that there is nothing to check about them.")
+    return rule
 
 
 def run_subset(options: argparse.Namespace) -> int:

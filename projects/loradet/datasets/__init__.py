@@ -11,6 +11,7 @@ _HOMES = {
     "count_yolo_classes": "yolo_description",
     "yolo_class_names": "yolo_description",
     "check": "checks",
+    "check_splits": "checks",
     "fix": "checks",
     "make_subset": "subset",
     "synthetic": "synthetic",
