@@ -32,11 +32,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "source",
         nargs="+",
         help="a folder laid out as COCO, Roboflow, YOLO, Pascal VOC or SARDet-100K, of which every split is checked; "
-        "or COCO instances files",
+        "or COCO instances files, that of the training split first",
     )
-    check.add_argument("--images", nargs="+", help="image folder of the files: one for all, or one for each")
+    check.add_argument(
+        "--images",
+        nargs="+",
+        metavar="FOLDER",
+        help="image folder of the files: one for all, or one for each (default: pictures are not opened)",
+    )
     check.add_argument("--fix", metavar="OUT.json", help="also write a repaired copy (one input only)")
     check.add_argument("--limit", type=int, default=20, help="lines shown of each kind of fault (default 20)")
+    check.add_argument(
+        "--config-file",
+        nargs="+",
+        metavar=("CONFIG", "KEY=VALUE"),
+        help="also say which boxes no anchor of this config reaches",
+    )
+    check.add_argument("--report", metavar="OUT.html", help="also write a page with histograms and the worst pictures")
     check.set_defaults(run=run_check)
 
     split = commands.add_parser("split", help="split a COCO file into train, val and test")
@@ -73,6 +85,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     yolo.add_argument("output", help="folder for SPLIT.json")
     yolo.add_argument("--splits", nargs="+", default=["train", "val"], help="default: train val")
     yolo.add_argument("--polygons", action="store_true", help="labels may be polygons, of which the boxes are taken")
+    yolo.add_argument("--clip", action="store_true", help="clip boxes that leave the image by over 1 %% of its side")
     yolo.set_defaults(run=run_yolo2coco)
 
     voc = commands.add_parser("voc2coco", help="convert a Pascal VOC data set to a COCO file")
@@ -96,9 +109,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         folders = [source for source in options.source if Path(source).expanduser().is_dir()]
         if options.fix and (len(options.source) > 1 or folders):
             parser.error("--fix repairs one file at a time")
-        if folders and (options.images or len(folders) < len(options.source)):
-            parser.error("a folder is checked by itself: no --images, and no files beside it")
-        if not folders and len(options.images or ()) not in (1, len(options.source)):
+        if folders and (options.images or len(options.source) > 1):
+            parser.error("a folder is checked by itself: no --images, and nothing beside it")
+        if options.fix and not options.images:
+            parser.error("--fix needs --images: it writes the sizes that the pictures have")
+        if options.images and len(options.images) not in (1, len(options.source)):
             parser.error(f"--images: expected 1 folder or {len(options.source)}, one for each file")
     if options.command == "coco2017" and options.retries < 0:
         parser.error("--retries takes 0 or more")
@@ -127,47 +142,64 @@ def run_synthetic(options: argparse.Namespace) -> int:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    from loradet.datasets import check, fix
+    from loradet.datasets.checks import check_splits, splits_of
+    from loradet.datasets.layouts import layout_of
 
-    if not options.images:
-        found = [_check_folder(folder, options.limit) for folder in options.source]
-        return int(any(found))
-    roots = options.images * len(options.source) if len(options.images) == 1 else options.images
-    found = False
-    for json_file, image_root in zip(options.source, roots):
-        if options.fix:
-            report = fix(json_file, image_root, options.fix, progress=True)
-        else:
-            report = check(json_file, image_root, progress=True)
-        print(report.text(options.limit))
-        found = found or not report.ok
+    rule = _anchor_rule(*options.config_file) if options.config_file else None
+    layout, broken = None, False
+    if Path(options.source[0]).expanduser().is_dir():
+        layout = layout_of(options.source[0])
+        print(f"{layout.root}: {layout.name}; splits: {', '.join(layout.splits) or 'none'}")
+        splits = list(_readable_splits(layout))
+        broken = len(splits) < max(1, len(layout.splits))
+    else:
+        roots = options.images or [None]
+        splits = splits_of(options.source, roots * len(options.source) if len(roots) == 1 else roots)
+    report = check_splits(splits, repaired=options.fix, progress=True)
+    print(report.text(options.limit))
+    anchors = {}
+    if rule is not None:
+        from loradet.datasets.checks.anchors import check_anchors
+
+        for name, content in report.contents.items():
+            anchors[name] = check_anchors(content, rule)
+            print(f"{name}, {options.config_file[0]}:\n{anchors[name].text(options.limit)}")
     if options.fix:
         print(f"Repaired copy: {options.fix}")
-    return int(found)
+    if options.report:
+        from loradet.visualization.check_page import write_check_page
+
+        print(f"Page: {write_check_page(report, options.report, anchors)}")
+    if broken or not report.ok:
+        return 1
+    if layout is not None and "train" in layout.splits:
+        print(f"Train on it: python tools/lazyconfig_train_net.py --config-file {layout.config}")
+    return 0
 
 
-def _check_folder(folder: str, limit: int) -> bool:
-    """Print what is wrong with each split of a folder; whether there is anything."""
-    from loradet.datasets import check
-    from loradet.datasets.layouts import layout_of, split_as_coco
+def _readable_splits(layout):
+    """The splits of a folder as COCO; what is wrong with the labels of the others is printed."""
+    from loradet.datasets.checks import Split
+    from loradet.datasets.layouts import split_as_coco
     from loradet.errors import UserError
 
-    layout = layout_of(folder)
-    print(f"{layout.root}: {layout.name}; splits: {', '.join(layout.splits) or 'none'}")
-    found = not layout.splits
     for split in layout.splits:
         try:
-            json_file, image_root = split_as_coco(layout, split, progress=True)
-        except UserError as error:  # faults of its labels
+            yield Split(split, *split_as_coco(layout, split, progress=True))
+        except UserError as error:
             print(error)
-            found = True
-            continue
-        report = check(json_file, image_root, progress=True)
-        print(f"{split}: {report.text(limit)}")
-        found = found or not report.ok
-    if not found and "train" in layout.splits:
-        print(f"Train on it: python tools/lazyconfig_train_net.py --config-file {layout.config}")
-    return found
+
+
+def _anchor_rule(config: str, *overrides: str):
+    """The anchors of a config; None, and a line that says so, where its detector has none."""
+    import loradet  # noqa: F401
+    from loradet.config import load_config
+    from loradet.config.anchors import anchor_rule
+
+    rule = anchor_rule(load_config(config, list(overrides)))
+    if rule is None:
+        print(f"{config}: its detector has no anchors, so that there is nothing to check about them.")
+    return rule
 
 
 def run_split(options: argparse.Namespace) -> int:
@@ -212,7 +244,9 @@ def run_yolo2coco(options: argparse.Namespace) -> int:
 
     for split in options.splits:
         output = Path(options.output) / f"{split}.json"
-        target, image_root = yolo_to_coco(options.data, split, output, polygons=options.polygons, progress=True)
+        target, image_root = yolo_to_coco(
+            options.data, split, output, polygons=options.polygons, clip=options.clip, progress=True
+        )
         print(f"{target}: image_root is {image_root}")
     return 0
 
