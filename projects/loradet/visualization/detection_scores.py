@@ -122,7 +122,9 @@ def _of_retinanet(model: RetinaNet, images: ImageList, features: dict, wanted: _
     predictions = model.head(list(maps.values()))
     logits = [permute_to_N_HWA_K(level, model.num_classes)[0] for level in predictions[0]]
     with torch.no_grad():
-        found = model.forward_inference(images, list(maps.values()), predictions)[0]
+        # An installed Detectron2 turns logits into scores in place.
+        copies = [[level.detach().clone() for level in kind] for kind in predictions]
+        found = model.forward_inference(images, list(maps.values()), copies)[0]
         sources = _sources(model, list(maps.values()), logits, predictions[1], found)
     names = [model.head_in_features[level] for level, _ in sources]
     kept = wanted.choose(found, names)
