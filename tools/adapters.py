@@ -138,7 +138,9 @@ def export(arguments: argparse.Namespace) -> None:
         cfg, model = _build(arguments)
         Checkpointer(model).load_weights(arguments.checkpoint, strict=True)
         classes, class_ids = _classes(arguments, cfg)
-        save_adapter(model, output, classes=classes, class_ids=class_ids)
+        save_adapter(
+            model, output, classes=classes, class_ids=class_ids, metadata=_operating_point(arguments.checkpoint)
+        )
     print(f"Written: {output} ({adapter_sizes(output)})")
     if arguments.peft:
         print(f"Written: {export_peft(output, arguments.peft)}")
@@ -166,7 +168,7 @@ def _write_each(arguments: argparse.Namespace, content: Callable) -> None:
         ((name, file),) = arguments.adapter.items()
         with names_missing_start(cfg):
             load_adapter(model, file)
-        _write(arguments.output[name], content(model) | _held_classes(file))
+        _write(arguments.output[name], content(model) | _held(file))
         return
     bank = AdapterBank(model)
     with names_missing_start(cfg):
@@ -174,15 +176,23 @@ def _write_each(arguments: argparse.Namespace, content: Callable) -> None:
             bank.add(name, file)
     for name in bank.names:
         with bank.using(name):
-            _write(arguments.output[name], content(model) | _held_classes(arguments.adapter[name]))
+            _write(arguments.output[name], content(model) | _held(arguments.adapter[name]))
 
 
-def _held_classes(file: str) -> dict:
-    """The classes that a file is of, as a checkpoint holds them."""
+def _held(file: str) -> dict:
+    """The classes that an adapter is of and its operating point, as a checkpoint holds them."""
     from loradet.weight_classes import KEY, read_weight_classes
 
     classes = read_weight_classes(file)
-    return {} if classes is None else {KEY: classes.to_dict()}
+    return ({} if classes is None else {KEY: classes.to_dict()}) | _operating_point(file)
+
+
+def _operating_point(file: str) -> dict:
+    """The operating point that was found for a file, as checkpoints and the metadata of adapters hold it."""
+    from loradet.evaluation.score_thresholds import KEY, find_operating_point
+
+    point = find_operating_point(file)
+    return {} if point is None else {KEY: point.to_dict()}
 
 
 def _build(arguments: argparse.Namespace):

@@ -19,6 +19,7 @@ from loradet import __version__
 from loradet.config.build import build
 from loradet.config.splits import evaluation_mapper
 from loradet.errors import UserError
+from loradet.evaluation.score_thresholds import KEY, find_operating_point
 from loradet.files import atomic_open
 from loradet.model import load_detector, number_of_classes
 
@@ -58,6 +59,7 @@ def export_checkpoint(
     resizing = Resizing.from_augmentations(build(evaluation_mapper(cfg), "The mapper").augmentations.augs)
     size = input_size or resizing.input_size()
     model = load_detector(cfg, checkpoint, merge=True)
+    point = find_operating_point(checkpoint, cfg.train.get("output_dir"))
     return export_detector(
         model=model,
         output=output,
@@ -66,6 +68,7 @@ def export_checkpoint(
         input_size=size,
         dynamic=dynamic,
         checkpoint=Path(checkpoint).name,
+        **({} if point is None else {KEY: point.to_dict()}),
     )
 
 

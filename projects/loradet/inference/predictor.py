@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from loradet import __version__
 from loradet.datasets.files import write_coco
+from loradet.evaluation.score_thresholds import ScoreThresholds
 from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
 
 from .classes import Classes
@@ -35,12 +36,14 @@ class Outcome:
         images: number of images done.
         boxes: number of detections in the file.
         failures: a message for each image that could not be read.
+        thresholds: scores from which on detections were taken, and where these come from, in words.
     """
 
     output: Path
     images: int
     boxes: int
     failures: list[str] = field(default_factory=list)
+    thresholds: str = ""
 
 
 def predict(
@@ -50,7 +53,7 @@ def predict(
     classes: Classes,
     files: Sequence[Path],
     output: str | os.PathLike,
-    score_threshold: float = 0.0,
+    score_threshold: float | ScoreThresholds = 0.0,
     batch_size: int = 1,
     pictures: bool = True,
     source: str = "",
@@ -72,6 +75,8 @@ def predict(
         pictures: whether to paint.
         source: what the detections are of, stored as `info.source`.
     """
+    by_class = isinstance(score_threshold, ScoreThresholds)
+    thresholds = score_threshold if by_class else ScoreThresholds(score_threshold, "given")
     output, root = Path(output), common_folder(files)
     names = [path.absolute().relative_to(root) for path in files]
     picture_names = _picture_names(names)
@@ -81,19 +86,21 @@ def predict(
     progress = tqdm(total=len(files), unit="image", disable=None)
     with progress:
         for number, sample, found in _detect(detector, mapper, files, batch_size, failures, progress):
-            found = found[found.scores >= score_threshold]
+            found = found[thresholds.keep(found)]
             record = {"id": number + 1, "file_name": names[number].as_posix()}
             images.append({**record, "width": sample["width"], "height": sample["height"]})
             annotations += _annotations(found, number + 1, classes.ids, len(annotations))
             if pictures:
                 _paint(files[number], found, classes.names, output / PICTURES / picture_names[number])
     info = {"description": "Detections, not ground truth", "source": source, "image_root": str(root)}
-    info |= {"score_threshold": score_threshold, "loradet": __version__, "images_failed": len(failures)}
+    info |= {"score_threshold": thresholds.plain(classes.names), "score_threshold_from": thresholds.source}
+    info |= {"loradet": __version__, "images_failed": len(failures)}
     images.sort(key=lambda image: image["id"])
     content = {"info": info | ({"synthetic": True} if classes.synthetic else {}), "images": images}
     content |= {"categories": classes.categories(), "annotations": annotations}
     write_coco(output / PREDICTIONS, content)
-    return Outcome(output / PREDICTIONS, len(images), len(annotations), failures)
+    used = thresholds.describe(classes.names)
+    return Outcome(output / PREDICTIONS, len(images), len(annotations), failures, used)
 
 
 @torch.no_grad()

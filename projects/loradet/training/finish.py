@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from loradet.adapters import save_adapter
+from loradet.evaluation.operating_point import OperatingPoint
+from loradet.evaluation.score_thresholds import KEY, write_operating_point
 from loradet.evaluation.split import Split
 from loradet.evaluation.throughput import measure_inference
 from loradet.training.assemble import Assembled
@@ -34,8 +36,7 @@ def finish_run(run: Assembled) -> None:
         train_seconds=round(trainer.step_seconds, 2),
         peak_memory_mb=round(trainer.memory.peak_mb(), 1),
     )
-    if run.best is not None:
-        _evaluate_best(run, run.best)
+    point = None if run.best is None else _evaluate_best(run, run.best)
     if comm.is_main_process():
         classes = run.checkpointer.classes
         save_adapter(
@@ -43,11 +44,13 @@ def finish_run(run: Assembled) -> None:
             run.prepared.folder.adapter,
             classes=[] if classes is None else classes.names,
             class_ids=[] if classes is None else classes.ids or None,
+            metadata={} if point is None else {KEY: point.to_dict()},
         )
     record.update(status="finished", finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
 
-def _evaluate_best(run: Assembled, best: EvaluateAndKeepBest) -> None:
+def _evaluate_best(run: Assembled, best: EvaluateAndKeepBest) -> OperatingPoint | None:
+    """Metrics of every split; returns the operating point, on the main process."""
     trainer, folder, splits = run.trainer, run.prepared.folder, run.prepared.splits
     if best.best_iteration is None:
         # A run that is resumed at its end may have been interrupted before its first evaluation.
@@ -63,6 +66,10 @@ def _evaluate_best(run: Assembled, best: EvaluateAndKeepBest) -> None:
     run.record.update(best={"metric": best.metric, "value": _or_none(best.best), "iteration": iteration})
     if run.prepared.cfg.train.efficiency.enabled:
         run.record.update(efficiency=measure_efficiency(run.prepared.cfg, trainer.module, first))
+    if not comm.is_main_process() or (point := first.operating_point(folder.path)) is None:
+        return None
+    write_operating_point(folder.path, point, checkpoint=folder.best, iteration=iteration, **first.provenance)
+    return point
 
 
 def measure_efficiency(cfg: DictConfig, model: nn.Module, split: Split) -> dict[str, Any]:
