@@ -93,8 +93,10 @@ class OperatingPoint:
 _SHARE = optional(NUMBER)
 _CLASS = entries(
     {
-        **{"name": TEXT, "boxes": WHOLE, "reached": TRUTH},
-        **{key: _SHARE for key in ("threshold", "precision", "recall", "f1")},
+        "name": TEXT,
+        "boxes": WHOLE,
+        "reached": TRUTH,
+        **dict.fromkeys(("threshold", "precision", "recall", "f1"), _SHARE),
     },
     required=("name", "threshold", "precision", "recall", "f1", "boxes", "reached"),
 )

@@ -4,7 +4,6 @@ import argparse
 import logging
 import os
 import shlex
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -30,6 +29,7 @@ from loradet.training.distributed import EXIT_ERROR, run_distributed, starts_pro
 from loradet.training.run import train
 from loradet.training.setup import setup_process
 from loradet.training.signals import EXIT_STATUS, exit_status
+from loradet.training.tool_commands import python_name
 
 logger = logging.getLogger(__name__)
 
@@ -132,9 +132,7 @@ def resume_command() -> str:
         start = ["torchrun", *([f"--nnodes={machines}", "..."] if machines > 1 else [])]
         start.append(f"--nproc-per-node={os.environ['LOCAL_WORLD_SIZE']}")
     else:
-        name = Path(sys.executable).name
-        on_path = shutil.which(name)
-        start = [name if on_path and Path(on_path).samefile(sys.executable) else os.path.relpath(sys.executable)]
+        start = [python_name()]
     return shlex.join([*start, sys.argv[0], "--resume", *words])
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 
 import numpy as np
 import pytest
@@ -132,15 +133,13 @@ def test_what_is_written_is_found_for_that_file_alone(tmp_path, caplog):
     # A merged checkpoint holds its own.
     torch.save({"model": {}, "operating_point": point.to_dict()}, tmp_path / "merged.pth")
     assert find_operating_point(tmp_path / "merged.pth") == point
-    (tmp_path / "operating_point.json").write_text('{"weights": "%s"}' % weights_digest(tmp_path / "model_best.pth"))
+    (tmp_path / "operating_point.json").write_text(json.dumps({"weights": weights_digest(tmp_path / "model_best.pth")}))
     with pytest.raises(UserError, match=r"operating_point.json holds no operating point: split is not there"):
         find_operating_point(tmp_path / "model_best.pth")
 
     names = ["class0", "class1"]
     assert choose_thresholds(0.7, point, names, "a.pth").describe(names) == "0.7 (given)"
     assert not caplog.records
-    assert choose_thresholds(None, point, names, "a.pth").describe(names) == (
-        "class0 0.6, class1 0.6 (best F1 on val)"
-    )
+    assert choose_thresholds(None, point, names, "a.pth").describe(names) == ("class0 0.6, class1 0.6 (best F1 on val)")
     assert choose_thresholds(None, None, names, "a.pth").by_class == 0.3
     assert "a.pth has no operating point" in caplog.text
