@@ -61,7 +61,14 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     modes.add_argument("--analyse", "--analysis", action="store_true", help="curves, confusion matrix, errors")
 
     parser.add_argument("--output", required=True, metavar="DIR_or_PNG", help="folder, or a PNG file for a sheet")
-    parser.add_argument("--score-threshold", type=float, metavar="S", help="(0.3; --grad-cam --class: 0)")
+    parser.add_argument(
+        "--score-threshold",
+        "--threshold",
+        type=float,
+        metavar="S",
+        help="painting and --export: the operating point of the weights, by class, or 0.3 without one; else 0.3 "
+        "(--grad-cam --class: 0)",
+    )
     model = parser.add_argument_group("the model and its data (painting, --export, --grad-cam)")
     model.add_argument("--config-file", metavar="FILE")
     model.add_argument("--checkpoint", metavar="FILE", help=".pth, or an adapter's .safetensors")
