@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 from PIL import Image
 
-from loradet.datasets.boxes import image_size
 from loradet.datasets.file_cache import FaultyFileError, FileCache, stamp
 from loradet.datasets.files import PathLike, cache_dir, expand, fingerprint, write_coco
+from loradet.datasets.image_header import image_size
 from loradet.datasets.yolo_description import YoloSplit, coco_head, find_description, label_file, read_split
 from loradet.datasets.yolo_labels import LabelRules, read_labels
 from loradet.errors import UserError

@@ -81,13 +81,21 @@ def find_description(data_yaml: PathLike) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise MissingFileError(f"No YOLO description at {path}. Expected a data.yaml with train, val and names.")
+        expected = f"No YOLO description at {path}. Expected a data.yaml with train, val and names."
+        raise MissingFileError(f"{expected} {_other_layout(path)}".rstrip())
     found = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
     named = [file for file in found if file.stem == "data"]
     if len(named or found) != 1:
         names = ", ".join(file.name for file in found) or "none"
-        raise MissingFileError(f"{path} should hold one data.yaml; YAML files there: {names}. Give the file itself.")
+        expected = f"{path} should hold one data.yaml; YAML files there: {names}."
+        raise MissingFileError(f"{expected} {_other_layout(path) or 'Give the file itself.'}")
     return (named or found)[0]
+
+
+def _other_layout(path: Path) -> str:
+    from loradet.datasets.layouts import advice  # which stands on this module
+
+    return advice(path)
 
 
 def read_split(data_yaml: Path, split: str) -> YoloSplit:

@@ -4,18 +4,21 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from loradet.datasets.checks import Problem, SetReport
 from loradet.datasets.checks.anchors import AnchorReport
 from loradet.datasets.checks.split_content import SplitContent
+from loradet.datasets.image_header import sample_format
+from loradet.datasets.image_reading import read_image
+from loradet.datasets.intensity import AUTO, Intensity
 
 _SIDE = 560  # pixels of a painted picture's longer edge
 _FAULTY, _OTHER, _HALO = (255, 59, 48), (90, 200, 250), (0, 0, 0)
+_STRETCHED = Intensity.parse("percentile:1,99")  # of more than 8 bits
 _ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -67,7 +70,8 @@ def _painted(content: SplitContent, name: str, faulty: Sequence[tuple]) -> str |
     if content.image_root is None:
         return None
     try:
-        image = _read(content.image_root / name)
+        path = content.image_root / name
+        image = read_image(str(path), "RGB", _STRETCHED if sample_format(path).is_deep else AUTO).copy()
     except _ERRORS:
         return None  # it is among the findings as one that cannot be read
     places = [place for place, entry in enumerate(content.images.kept) if entry["file_name"] == name]
@@ -88,14 +92,3 @@ def _draw(image: np.ndarray, xywh: np.ndarray, color: tuple[int, int, int]) -> N
     for left, top, right, bottom in corners.tolist():
         cv2.rectangle(image, (left, top), (right, bottom), _HALO, 4)
         cv2.rectangle(image, (left, top), (right, bottom), color, 2)
-
-
-def _read(path: Path) -> np.ndarray:
-    """(H, W, 3) RGB uint8, upright; more than 8 bits are stretched between their first and last hundredth."""
-    with Image.open(path) as image:
-        if image.mode in ("RGB", "L", "P", "RGBA", "CMYK", "YCbCr", "LA", "1"):
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-        values = np.asarray(image, np.float64)
-    low, high = np.percentile(values, (1, 99)) if np.isfinite(values).all() else (0.0, 1.0)
-    grey = np.clip((np.nan_to_num(values) - low) / max(high - low, 1e-12), 0, 1)
-    return np.repeat((255 * grey).astype(np.uint8)[:, :, None], 3, axis=2)

@@ -67,11 +67,19 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError) as error:
-        raise MissingFileError(
-            f"{path}: there is no such file. Expected a COCO instances JSON (images, annotations, categories)."
-        ) from error
+        expected = f"{path}: there is no such file. Expected a COCO instances JSON (images, annotations, categories)."
+        raise MissingFileError(f"{expected} {_other_layout(path)}".rstrip()) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _other_layout(path: Path) -> str:
+    from loradet.datasets.layouts import advice  # which stands on this reader
+
+    try:
+        return advice(path)
+    except (OSError, ValueError):  # a path that no file can have, or a folder that may not be looked into
+        return ""
 
 
 def decode_entries(data: bytes, path: Path) -> tuple[Entries, bool]:

@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from loradet.datasets.boxes import upright_size
+from loradet.datasets.image_decoding import decode
+from loradet.datasets.image_header import parse_header
 
 _THREADS = 4
-_JPEG2000_HEAD = b"\xff\x4f\xff\x51"  # start of a codestream, and of its sizes
 _ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -74,9 +75,12 @@ def _read(path: Path) -> PictureState:
         return "missing"
     try:
         data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            bits = _bits(image, data)  # first: Pillow loads a PNG to look for its orientation
-            size = upright_size(image)
+        header, image = parse_header(io.BytesIO(data))
+        size, bits = (header.width, header.height), header.samples.bits
+        if header.samples.is_deep:
+            values, _ = decode(io.BytesIO(data))
+            return Picture(size, bits, bool((values == values.flat[0]).all()), _hash(data), _hash(*_values(values)))
+        with image or Image.open(io.BytesIO(data)) as image:
             image.draft(None, (image.width // 8, image.height // 8))  # JPEG: all data are read, few pixels made
             image.load()
             return Picture(size, bits, _is_blank(image), _hash(data), _hash(repr(size).encode(), *_pixels(image)))
@@ -84,21 +88,6 @@ def _read(path: Path) -> PictureState:
         return "cannot be read: it is no image of a known format"
     except _ERRORS as error:
         return f"cannot be read: {error}"
-
-
-def _bits(image: Image.Image, data: bytes) -> int:
-    """Bits of a channel; must be asked before the pixels are loaded, since Pillow reads 16-bit colour as 8-bit."""
-    layout = image.mode
-    if image.tile:
-        arguments = image.tile[0][3]
-        layout += str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
-    if "16" in layout:
-        return 16
-    if image.mode in ("I", "F") or ";32" in layout:
-        return 32
-    if image.format == "JPEG2000" and (head := data.find(_JPEG2000_HEAD)) >= 0:
-        return (data[head + 42] & 0x7F) + 1  # Ssiz of the first component, ISO/IEC 15444-1, A.5.1
-    return 8
 
 
 def _is_blank(image: Image.Image) -> bool:
@@ -112,10 +101,15 @@ def _pixels(image: Image.Image) -> tuple[bytes, ...]:
     return image.mode.encode(), bytes(palette or ()), image.tobytes()
 
 
+def _values(values: np.ndarray) -> tuple[bytes, ...]:
+    return repr((values.dtype, values.shape)).encode(), values.tobytes()
+
+
 def _all_pixels(path: Path) -> bytes | None:
     try:
-        with Image.open(path) as image:
-            return _hash(*_pixels(image))
+        with path.open("rb") as file:
+            image, _ = decode(file)
+        return _hash(*(_values(image) if isinstance(image, np.ndarray) else _pixels(image)))
     except _ERRORS:
         return None
 
