@@ -10,4 +10,4 @@ except (ImportError, ValueError) as error:  # no Detectron2 that can be used
     sys.exit(f"error: {error}")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -42,6 +42,10 @@ def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Na
         help="image folder of the files: one for all, or one for each (default: pictures are not opened)",
     )
     check.add_argument("--fix", metavar="OUT.json", help="also write a repaired copy (one input only)")
+    check.add_argument("--polygons", action="store_true", help="of a YOLO folder: labels may be polygons")
+    check.add_argument(
+        "--clip", action="store_true", help="of a YOLO folder: clip boxes that leave the image by over 1 %%"
+    )
     check.add_argument("--limit", type=int, default=20, help="lines shown of each kind of fault (default 20)")
     check.add_argument(
         "--config-file",
@@ -145,17 +149,20 @@ def run_synthetic(options: argparse.Namespace) -> int:
 def run_check(options: argparse.Namespace) -> int:
     from loradet.datasets.checks import check_splits, splits_of
     from loradet.datasets.layouts import layout_of
+    from loradet.errors import UserError
 
     rule = _anchor_rule(*options.config_file) if options.config_file else None
     layout, broken = None, False
     if Path(options.source[0]).expanduser().is_dir():
         layout = layout_of(options.source[0])
         print(f"{layout.root}: {layout.name}; splits: {', '.join(layout.splits) or 'none'}")
-        splits = list(_readable_splits(layout))
+        splits = list(_readable_splits(layout, options))
         broken = len(splits) < max(1, len(layout.splits))
     else:
         roots = options.images or [None]
         splits = splits_of(options.source, roots * len(options.source) if len(roots) == 1 else roots)
+    if (options.polygons or options.clip) and (layout is None or layout.kind != "yolo"):
+        raise UserError(f"{options.source[0]} is no YOLO folder: --polygons and --clip are for the labels of one.")
     report = check_splits(splits, repaired=options.fix, progress=True)
     print(report.text(options.limit))
     anchors = {}
@@ -178,7 +185,7 @@ def run_check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _readable_splits(layout):
+def _readable_splits(layout, options: argparse.Namespace):
     """The splits of a folder as COCO; what is wrong with the labels of the others is printed."""
     from loradet.datasets.checks import Split
     from loradet.datasets.layouts import split_as_coco
@@ -186,7 +193,8 @@ def _readable_splits(layout):
 
     for split in layout.splits:
         try:
-            yield Split(split, *split_as_coco(layout, split, progress=True))
+            files = split_as_coco(layout, split, polygons=options.polygons, clip=options.clip, progress=True)
+            yield Split(split, *files)
         except UserError as error:
             print(error)
 
