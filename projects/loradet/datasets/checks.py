@@ -18,6 +18,7 @@ from loradet.datasets.check_walk import TOLERANCE, ImageState, Problem, Walk
 from loradet.datasets.classes import real_categories
 from loradet.datasets.files import PathLike, expand, refuse_overwrite, write_coco
 from loradet.datasets.image_decoding import decoded_size
+from loradet.datasets.image_header import depth_notes
 from loradet.errors import MissingFileError
 
 __all__ = ["TOLERANCE", "Problem", "Report", "check", "fix"]
@@ -105,7 +106,8 @@ def _examine(json_file: PathLike, image_root: PathLike, progress: bool) -> tuple
     images = walk.images(_with_states(content["images"], root, progress))
     annotations = walk.annotations(content["annotations"])
     counts = len(content["images"]), len(content["annotations"])
-    report = Report(path, root, *counts, walk.problems, walk.notes())
+    files = [root / name for name in map(as_name, (entry.get("file_name") for entry in content["images"])) if name]
+    report = Report(path, root, *counts, walk.problems, (*walk.notes(), *depth_notes(files)))
     repaired = {**content, "images": images, "annotations": annotations, "categories": categories}
     return report, repaired if strict else without_nan(repaired)
 

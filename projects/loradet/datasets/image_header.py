@@ -3,6 +3,7 @@
 import os
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Number
 from pathlib import Path
@@ -100,6 +101,27 @@ def sample_format(path: Path | str) -> SampleFormat:
         if start[:4] in _TIFF:
             return _parse_tiff(file).samples
         return _samples(start, None if start.startswith(_PNG) else Image.open(file))
+
+
+def known_format(path: Path | str) -> SampleFormat | None:
+    """`sample_format`; None of what is missing, broken or no image."""
+    try:
+        return sample_format(path)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def depth_notes(files: Sequence[Path | str]) -> list[str]:
+    """A line for each sample format of more than eight bits among image files: how many have it, and one of them."""
+    deep: dict[SampleFormat, list[Path | str]] = {}
+    for file in files:
+        if (samples := known_format(file)) is not None and samples.is_deep:
+            deep.setdefault(samples, []).append(file)
+    return [
+        f"{len(found)} of {len(files)} images have {samples} samples, such as {found[0]}: data.intensity says how they "
+        "become 0..255"
+        for samples, found in deep.items()
+    ]
 
 
 def parse_header(file: IO[bytes]) -> tuple[ImageHeader, Image.Image | None]:

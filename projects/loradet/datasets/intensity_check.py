@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from loradet.datasets.image_header import SHALLOW_SUFFIXES, SampleFormat, sample_format
+from loradet.datasets.image_header import SHALLOW_SUFFIXES, SampleFormat, known_format
 from loradet.datasets.image_reading import read_values
 from loradet.datasets.intensity import Intensity
 from loradet.errors import UserError
@@ -82,17 +81,10 @@ def _deep_files(files: Iterable[str | os.PathLike]) -> dict[SampleFormat, list[s
     asked = [f for f in map(str, files) if os.path.splitext(f)[1].lower() not in SHALLOW_SUFFIXES]  # noqa: PTH122
     groups: dict[SampleFormat, list[str]] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
-        for file, samples in zip(asked, pool.map(_format_of, asked)):
+        for file, samples in zip(asked, pool.map(known_format, asked)):
             if samples is not None and samples.is_deep:
                 groups.setdefault(samples, []).append(file)
     return groups
-
-
-def _format_of(file: str) -> SampleFormat | None:
-    try:
-        return sample_format(file)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
 
 
 def _look_into(samples: SampleFormat, files: Sequence[str]) -> _Group:
