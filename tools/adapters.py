@@ -142,7 +142,8 @@ def export(arguments: argparse.Namespace) -> None:
         classes, class_ids = _classes(arguments, cfg)
         rule = read_weight_intensity(arguments.checkpoint) or trained_intensity(cfg)
         intensity = None if rule is None else rule.to_value()
-        save_adapter(model, output, classes=classes, class_ids=class_ids, intensity=intensity)
+        point = _operating_point(arguments.checkpoint)
+        save_adapter(model, output, classes=classes, class_ids=class_ids, intensity=intensity, metadata=point)
     print(f"Written: {output} ({adapter_sizes(output)})")
     if arguments.peft:
         print(f"Written: {export_peft(output, arguments.peft)}")
@@ -170,7 +171,7 @@ def _write_each(arguments: argparse.Namespace, content: Callable) -> None:
         ((name, file),) = arguments.adapter.items()
         with names_missing_start(cfg):
             load_adapter(model, file)
-        _write(arguments.output[name], content(model) | _about_data(file))
+        _write(arguments.output[name], content(model) | _held(file))
         return
     bank = AdapterBank(model)
     with names_missing_start(cfg):
@@ -178,16 +179,25 @@ def _write_each(arguments: argparse.Namespace, content: Callable) -> None:
             bank.add(name, file)
     for name in bank.names:
         with bank.using(name):
-            _write(arguments.output[name], content(model) | _about_data(arguments.adapter[name]))
+            _write(arguments.output[name], content(model) | _held(arguments.adapter[name]))
 
 
-def _about_data(file: str) -> dict:
-    """The classes that a file is of and how its images were read, as a checkpoint holds them."""
+def _held(file: str) -> dict:
+    """What a checkpoint holds beside weights, of an adapter: classes, rule of intensity, operating point."""
     from loradet.weight_classes import INTENSITY_KEY, KEY, read_weight_classes, read_weight_intensity
 
     classes, intensity = read_weight_classes(file), read_weight_intensity(file)
-    about = {} if classes is None else {KEY: classes.to_dict()}
-    return about if intensity is None else {**about, INTENSITY_KEY: intensity.to_value()}
+    held = {} if classes is None else {KEY: classes.to_dict()}
+    held |= {} if intensity is None else {INTENSITY_KEY: intensity.to_value()}
+    return held | _operating_point(file)
+
+
+def _operating_point(file: str) -> dict:
+    """The operating point that was found for a file, as checkpoints and the metadata of adapters hold it."""
+    from loradet.evaluation.score_thresholds import KEY, find_operating_point
+
+    point = find_operating_point(file)
+    return {} if point is None else {KEY: point.to_dict()}
 
 
 def _build(arguments: argparse.Namespace):

@@ -20,7 +20,13 @@ def main() -> None:
     parser.add_argument("--exported", metavar="FILE", help="a .pt2 of tools/export.py instead")
     parser.add_argument("--trust", action="store_true", help="run --exported, which can hold any code")
     parser.add_argument("--output", required=True, metavar="DIR", help="gets predictions.json and pictures/")
-    parser.add_argument("--score-threshold", type=float, default=0.3, metavar="S", help="(%(default)s)")
+    parser.add_argument(
+        "--score-threshold",
+        "--threshold",
+        type=float,
+        metavar="S",
+        help="leave lower scores out; default: the operating point of the weights, by class, or 0.3 without one",
+    )
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="(%(default)s)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1; default: the config's, or auto")
     parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True)
@@ -65,6 +71,7 @@ def main() -> None:
             cfg = load_config(arguments.config_file, [*arguments.set, *device])
             outcome = predict_checkpoint(cfg, arguments.checkpoint, arguments.images, arguments.output, **options)
     print(f"{outcome.output}: {outcome.boxes} detections on {outcome.images} images")
+    print(f"score threshold: {outcome.thresholds}")
     if outcome.failures:
         count = len(outcome.failures)
         sys.exit(f"error: {count} image{'s' * (count > 1)} could not be used; the warnings above say why")

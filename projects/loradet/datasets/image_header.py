@@ -3,7 +3,6 @@
 import os
 import re
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Number
 from pathlib import Path
@@ -109,19 +108,6 @@ def known_format(path: Path | str) -> SampleFormat | None:
         return sample_format(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-
-
-def depth_notes(files: Sequence[Path | str]) -> list[str]:
-    """A line for each sample format of more than eight bits among image files: how many have it, and one of them."""
-    deep: dict[SampleFormat, list[Path | str]] = {}
-    for file in files:
-        if (samples := known_format(file)) is not None and samples.is_deep:
-            deep.setdefault(samples, []).append(file)
-    return [
-        f"{len(found)} of {len(files)} images have {samples} samples, such as {found[0]}: data.intensity says how they "
-        "become 0..255"
-        for samples, found in deep.items()
-    ]
 
 
 def parse_header(file: IO[bytes]) -> tuple[ImageHeader, Image.Image | None]:

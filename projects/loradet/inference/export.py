@@ -22,6 +22,7 @@ from loradet.config.splits import evaluation_mapper
 from loradet.datasets.intensity import AUTO, Intensity
 from loradet.datasets.mapper import intensity_of
 from loradet.errors import UserError
+from loradet.evaluation.score_thresholds import KEY, find_operating_point
 from loradet.files import atomic_open
 from loradet.model import load_detector, number_of_classes
 
@@ -63,6 +64,7 @@ def export_checkpoint(
     resizing = Resizing.from_augmentations(mapper.augmentations.augs)
     size = input_size or resizing.input_size()
     model = load_detector(cfg, checkpoint, merge=True)
+    point = find_operating_point(checkpoint, cfg.train.get("output_dir"))
     return export_detector(
         model=model,
         output=output,
@@ -72,6 +74,7 @@ def export_checkpoint(
         input_size=size,
         dynamic=dynamic,
         checkpoint=Path(checkpoint).name,
+        **({} if point is None else {KEY: point.to_dict()}),
     )
 
 

@@ -19,6 +19,7 @@ from loradet.datasets.files import write_coco
 from loradet.datasets.image_reading import read_image
 from loradet.datasets.intensity_check import check_intensity
 from loradet.datasets.mapper import intensity_of
+from loradet.evaluation.score_thresholds import ScoreThresholds
 from loradet.files import fitting_name
 from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
 
@@ -41,12 +42,14 @@ class Outcome:
         images: number of images done.
         boxes: number of detections in the file.
         failures: a message for each image that could not be read.
+        thresholds: scores from which on detections were taken, and where these come from, in words.
     """
 
     output: Path
     images: int
     boxes: int
     failures: list[str] = field(default_factory=list)
+    thresholds: str = ""
 
 
 def predict(
@@ -56,7 +59,7 @@ def predict(
     classes: Classes,
     files: Sequence[Path],
     output: str | os.PathLike,
-    score_threshold: float = 0.0,
+    score_threshold: float | ScoreThresholds = 0.0,
     batch_size: int = 1,
     pictures: bool = True,
     source: str = "",
@@ -83,6 +86,8 @@ def predict(
     Raises:
         UserError: images would lose their pixels by "auto", see `check_intensity`.
     """
+    by_class = isinstance(score_threshold, ScoreThresholds)
+    thresholds = score_threshold if by_class else ScoreThresholds(score_threshold, "given")
     output, root = Path(output), common_folder(files)
     names = [path.absolute().relative_to(root) for path in files]
     intensity = intensity_of(mapper)
@@ -94,7 +99,7 @@ def predict(
     progress = tqdm(total=len(files), unit="image", disable=None)
     with progress:
         for number, sample, found in _detect(detector, mapper, files, batch_size, failures, progress):
-            found = found[found.scores >= score_threshold]
+            found = found[thresholds.keep(found)]
             record = {"id": number + 1, "file_name": names[number].as_posix()}
             images.append({**record, "width": sample["width"], "height": sample["height"]})
             annotations += _annotations(found, number + 1, classes.ids, len(annotations))
@@ -107,12 +112,14 @@ def predict(
                 except OSError as error:  # detections are worth more than pictures
                     progress.write(f"warning: {files[number]}: no picture, {error}", file=sys.stderr)
     info = {"description": "Detections, not ground truth", "source": source, "image_root": str(root)}
-    info |= {"score_threshold": score_threshold, "loradet": __version__, "images_failed": len(failures)}
+    info |= {"score_threshold": thresholds.plain(classes.names), "score_threshold_from": thresholds.source}
+    info |= {"loradet": __version__, "images_failed": len(failures)}
     images.sort(key=lambda image: image["id"])
     content = {"info": info | ({"synthetic": True} if classes.synthetic else {}), "images": images}
     content |= {"categories": classes.categories(), "annotations": annotations}
     write_coco(output / PREDICTIONS, content)
-    return Outcome(output / PREDICTIONS, len(images), len(annotations), failures)
+    used = thresholds.describe(classes.names)
+    return Outcome(output / PREDICTIONS, len(images), len(annotations), failures, used)
 
 
 @torch.no_grad()

@@ -40,6 +40,7 @@ from loradet.training.hooks import (
 from loradet.training.plan import BatchPlan
 from loradet.training.prepare import Prepared
 from loradet.training.record import RunRecord
+from loradet.training.schedule import report_peak
 from loradet.training.trainer import Trainer
 from loradet.weight_classes import WeightClasses
 from loradet.wording import shorten
@@ -174,11 +175,13 @@ def _register_hooks(
             prepared.upload.checkpoint_saved()
 
     period, kept = prepared.schedule.checkpoint_period, train.checkpointer.max_to_keep
+    multiplier = build(cfg.lr_multiplier, "lr_multiplier")
+    report_peak(multiplier, prepared.schedule.max_iter, cfg.optimizer.get("lr"))
     trainer.register_hooks(
         [
             StopOnInterrupt(),
             at_stage(Stage.TIME, hooks.IterationTimer(warmup_iter=0)),
-            at_stage(Stage.RATE, hooks.LRScheduler(scheduler=build(cfg.lr_multiplier, "lr_multiplier"))),
+            at_stage(Stage.RATE, hooks.LRScheduler(scheduler=multiplier)),
             LogMemory(train.log_period),
             best,
             KeepCheckpoints(checkpointer, period, kept, on_save=on_save),

@@ -35,7 +35,7 @@ from loradet.run_folder import RunFolder
 # let pass.
 NEUTRAL_KEYS = (
     *("allow_random_frozen", "accept_changed_data"),
-    *("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period", "efficiency"),
+    *("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period", "efficiency", "operating_point"),
     *("trackio", "wandb", "hub"),
 )
 

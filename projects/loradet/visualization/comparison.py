@@ -132,10 +132,10 @@ class _Painter:
         boxes: Mapping[str, LabelledBoxes],
         frame: tuple[int, int],
     ) -> list[Cell]:
-        titles = [f"{Path(entry['file_name']).name}: {TRUTH}", *list(boxes)[1:]]
+        titles = [(Path(entry["file_name"]).name, f": {TRUTH}"), *((name, "") for name in list(boxes)[1:])]
         return [
-            Cell(title, paint_in_frame(image, labelled, self.names, frame))
-            for title, labelled in zip(titles, boxes.values())
+            Cell(title, paint_in_frame(image, labelled, self.names, frame), kind)
+            for (title, kind), labelled in zip(titles, boxes.values())
         ]
 
     def _with_legend(self, painted: np.ndarray, boxes: Iterable[LabelledBoxes]) -> np.ndarray:

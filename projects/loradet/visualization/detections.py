@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from loradet.errors import UserError
+from loradet.evaluation.score_thresholds import ScoreThresholds, choose_thresholds, find_operating_point
 from loradet.files import fitting_name
 
 from .painting import LabelledBoxes, Panel, contact_sheet, paint_pair, save_png
@@ -32,7 +33,7 @@ def paint_split(
     *,
     split: str = "val",
     num_images: int | None = None,
-    score_threshold: float = 0.3,
+    score_threshold: float | None = None,
     ground_truth: bool = True,
     sheet: bool = False,
     subset: int | None = None,
@@ -47,7 +48,7 @@ def paint_split(
         split: as in `dataloader.<split>`.
         num_images: images spread evenly over those that have boxes. None: 8, or all of a subset if it is
             not for a sheet.
-        score_threshold: detections under it are left out.
+        score_threshold: detections under it are left out. None: the operating point of the checkpoint, else 0.3.
         ground_truth: paint it beside the detections.
         sheet: one contact sheet instead of a PNG for each image.
         subset: choose from as many images of the split, the same for every model; see `choose_subset`.
@@ -65,17 +66,19 @@ def paint_split(
         raise UserError(f"{output} cannot hold {count} images: add --contact-sheet, or name a folder as the output.")
     loaded = load_split(cfg, checkpoint, split, subset=subset, subset_seed=subset_seed)
     names = loaded.class_names
+    point = find_operating_point(checkpoint, cfg.train.get("output_dir"))
+    thresholds = choose_thresholds(score_threshold, point, names, checkpoint)
     panels = make_panels(
         loaded.model,
         loaded.records if whole_subset else choose_records(loaded.records, count),
         loaded.mapper,
         loaded.read,
-        score_threshold=score_threshold,
+        score_threshold=thresholds,
         ground_truth=ground_truth,
     )
     if sheet:
         path = Path(output) if as_file else Path(output) / "detections.png"
-        heading = f"{Path(checkpoint).name} on {split}{loaded.origin}, detections with score >= {score_threshold:g}"
+        heading = f"{Path(checkpoint).name} on {split}{loaded.origin}, detections with score >= {thresholds.brief()}"
         return [save_png(path, contact_sheet(panels, names, heading=heading))]
     if as_file:
         return [save_png(output, paint_pair(panels[0], names))]
@@ -95,7 +98,7 @@ def make_panels(
     mapper: Any,
     read: Callable[[dict[str, Any]], np.ndarray],
     *,
-    score_threshold: float = 0.3,
+    score_threshold: float | ScoreThresholds = 0.3,
     ground_truth: bool = True,
 ) -> list[Panel]:
     """Run the model over Detectron2 records; the model comes back in the mode it was in.
@@ -121,7 +124,7 @@ def make_panel(
     image: np.ndarray,
     instances: Instances,
     *,
-    score_threshold: float = 0.3,
+    score_threshold: float | ScoreThresholds = 0.3,
     ground_truth: bool = True,
 ) -> Panel:
     """The image of a record, RGB (H, W, 3) uint8, with what was found in it, in pixels of the file."""
@@ -135,10 +138,11 @@ def picture_name(record: dict[str, Any]) -> str:
     return fitting_name(re.sub(r"[^\w.-]+", "_", f"{record['image_id']}_{Path(record['file_name']).stem}") + ".png")
 
 
-def found_boxes(instances: Instances, score_threshold: float = 0.0) -> LabelledBoxes:
-    """A model's detections with at least this score."""
+def found_boxes(instances: Instances, score_threshold: float | ScoreThresholds = 0.0) -> LabelledBoxes:
+    """A model's detections with at least this score, or that of their class."""
     instances = instances.to("cpu")
-    keep = instances.scores >= score_threshold
+    by_class = isinstance(score_threshold, ScoreThresholds)
+    keep = score_threshold.keep(instances) if by_class else instances.scores >= score_threshold
     return LabelledBoxes(
         instances.pred_boxes.tensor[keep].numpy(),
         instances.pred_classes[keep].numpy(),

@@ -43,8 +43,7 @@ def test_check_says_what_is_deeper_than_eight_bits_and_what_is_cut(coco_folder):
     coco_folder.content["images"][0]["file_name"] = "a.tif"
     report = check(coco_folder.write(), coco_folder.images)
     assert [(problem.kind, problem.file_name) for problem in report.problems] == [("unreadable image", "a.tif")]
-    assert "note: 1 of 3 images have 16-bit unsigned samples, such as" in report.text()
-    assert "note: 1 of 3 images have 32-bit float samples" in report.text()
+    assert "(b.png): 16 bits a channel" in report.text()
 
 
 def test_yolo_records_upright_sizes(tmp_path):
