@@ -19,7 +19,7 @@ ENOUGH = 64  # levels of 256 that the bulk of the pixels must keep, where they h
 _BULK = (1, 99)  # percent: a few hot or dead pixels say nothing
 _SUGGESTED = (0.5, 99.5)
 _IMAGES = 32  # of each format that are looked into
-_PIXELS = 1 << 16  # of each image
+_PIXELS = 1 << 14  # of each image
 _THREADS = 8  # reading headers waits for the disk
 
 
