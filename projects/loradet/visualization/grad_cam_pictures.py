@@ -18,7 +18,7 @@ from loradet.errors import UserError
 from loradet.files import write_json
 
 from .detections import DEFAULT_IMAGES, found_boxes, picture_name
-from .grad_cam import ImageHeat, check_levels, grad_cam
+from .grad_cam import ImageHeat, check_levels, grad_cam, method_of
 from .grid import SHEET_ROWS, Cell, grid
 from .painting import WHITE, LabelledBoxes, enlarge, fit_in_frame, paint_in_frame, save_png
 from .split import choose_records, load_split, spread
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 TILE = 300  # side of a picture, pixels
 SHEET, NUMBERS = "grad_cam.png", "grad_cam.json"
-METHOD = "HiResCAM, https://arxiv.org/abs/2011.08891"
 
 
 def paint_grad_cam(
@@ -97,7 +96,7 @@ def paint_grad_cam(
     write_json(
         output / NUMBERS,
         {
-            "method": METHOD,
+            "method": method_of(loaded.model),
             "checkpoint": str(checkpoint),
             "split": split,
             "num_images": len(records),
