@@ -54,9 +54,14 @@ class ImageHeat:
         return resized[0, 0].clamp(0.0, 1.0)
 
 
+def is_attention(model: nn.Module) -> bool:
+    """Whether heat is where a transformer looks, and not what speaks for a score."""
+    return level_names(model) == [ENCODER]
+
+
 def method_of(model: nn.Module) -> str:
     """How the heat of a model's detections is found, and the paper."""
-    if level_names(model) == [ENCODER]:
+    if is_attention(model):
         return "cross-attention of the decoder, https://arxiv.org/abs/2005.12872"
     return "HiResCAM, https://arxiv.org/abs/2011.08891"
 

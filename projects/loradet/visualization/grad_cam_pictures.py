@@ -18,7 +18,7 @@ from loradet.errors import UserError
 from loradet.files import write_json
 
 from .detections import DEFAULT_IMAGES, found_boxes, picture_name
-from .grad_cam import ImageHeat, check_levels, grad_cam, method_of
+from .grad_cam import ImageHeat, check_levels, grad_cam, is_attention, method_of
 from .grid import SHEET_ROWS, Cell, grid
 from .painting import WHITE, LabelledBoxes, enlarge, fit_in_frame, paint_in_frame, save_png
 from .split import choose_records, load_split, spread
@@ -74,7 +74,8 @@ def paint_grad_cam(
     if num_images is not None or subset is None:
         records = choose_records(records, DEFAULT_IMAGES if num_images is None else num_images)
     about = f"best detections of {class_name}" if class_name else "best detections"
-    heading = f"What speaks for the {about}, {Path(checkpoint).name} on {split}{loaded.origin}"
+    looks = "Where the decoder looks for" if is_attention(loaded.model) else "What speaks for"
+    heading = f"{looks} the {about}, {Path(checkpoint).name} on {split}{loaded.origin}"
     on_sheet = {record["image_id"] for record in spread(records, SHEET_ROWS)}
     rows, written, lines = [], [], []
     for record in tqdm(records, desc="Grad-CAM", unit="image"):
