@@ -71,6 +71,11 @@ def _add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
         "--config-file", required=required, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)"
     )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let a .yaml config call what it likes, as a program does",
+    )
 
 
 def _check_export(arguments: argparse.Namespace) -> str | None:
@@ -200,7 +205,7 @@ def _build(arguments: argparse.Namespace):
     from loradet.config import load_config
     from loradet.model import weights_base
 
-    cfg = load_config(arguments.config_file, arguments.overrides)
+    cfg = load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust)
     file = arguments.checkpoint if arguments.command == "export" else next(iter(arguments.adapter.values()))
     return cfg, weights_base(cfg, file)
 

@@ -42,6 +42,11 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
         "--random-images", nargs=2, type=int, metavar=("H", "W"), help="train, memory: instead of the data set"
     )
     parser.add_argument("--objects", type=int, metavar="N", help="in each of those (10)")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let a .yaml config call what it likes, as a program does",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change, in both configs")
     arguments = parser.parse_intermixed_args(words)

@@ -27,6 +27,11 @@ def main() -> None:
         default=True,
         help="leave batch, height and width open where torch.export can (default)",
     )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let a .yaml config call what it likes, as a program does",
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
     arguments = parser.parse_intermixed_args()
     if not arguments.output.endswith(".pt2"):
@@ -45,7 +50,7 @@ def main() -> None:
 
     with errors_in_one_line():
         metadata = export_checkpoint(
-            load_config(arguments.config_file, arguments.overrides),
+            load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust),
             arguments.checkpoint,
             arguments.output,
             input_size=arguments.input_size and tuple(arguments.input_size),

@@ -31,6 +31,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--split", metavar="NAME", help="with --eval-only: split, as val; default: train.eval_splits")
     parser.add_argument("--output-json", metavar="FILE", help="with --eval-only and --split: where metrics go")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let a .yaml config call what it likes, as a program does",
+    )
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes on this machine (also on CPU)")
     parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="number of machines")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="R", help="this machine's number, from 0")

@@ -20,6 +20,11 @@ def main() -> None:
         help="in pixels; default: the largest test image of the config (landscape)",
     )
     parser.add_argument("--json", metavar="FILE", help="write the counts as JSON too")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let a .yaml config call what it likes, as a program does",
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
     arguments = parser.parse_intermixed_args()
     if arguments.input_size and min(arguments.input_size) < 1:
@@ -36,7 +41,8 @@ def main() -> None:
 
     with errors_in_one_line():
         statistics = count_config(
-            load_config(arguments.config, arguments.overrides), arguments.input_size and tuple(arguments.input_size)
+            load_config(arguments.config, arguments.overrides, trusted=arguments.trust),
+            arguments.input_size and tuple(arguments.input_size),
         )
         print(statistics)
         if arguments.json:

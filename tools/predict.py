@@ -18,7 +18,11 @@ def main() -> None:
     parser.add_argument("--config-file", metavar="FILE", help="of the checkpoint")
     parser.add_argument("--checkpoint", metavar="FILE", help=".pth, merged .pth, or an adapter's .safetensors")
     parser.add_argument("--exported", metavar="FILE", help="a .pt2 of tools/export.py instead")
-    parser.add_argument("--trust", action="store_true", help="run --exported, which can hold any code")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run --exported, which can hold any code, or a .yaml config that calls what is not known to be harmless",
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="gets predictions.json and pictures/")
     parser.add_argument(
         "--score-threshold",
@@ -38,8 +42,6 @@ def main() -> None:
         parser.error("--checkpoint needs the --config-file that it was trained with")
     if arguments.exported and (arguments.config_file or arguments.set):
         parser.error("--exported needs neither --config-file nor --set: the file says everything")
-    if arguments.trust and not arguments.exported:
-        parser.error("--trust is for --exported alone")
     if arguments.batch_size < 1:
         parser.error("--batch-size: expected 1 or more")
 
@@ -68,7 +70,7 @@ def main() -> None:
             )
         else:
             device = [f"train.device={arguments.device}"] if arguments.device else []
-            cfg = load_config(arguments.config_file, [*arguments.set, *device])
+            cfg = load_config(arguments.config_file, [*arguments.set, *device], trusted=arguments.trust)
             outcome = predict_checkpoint(cfg, arguments.checkpoint, arguments.images, arguments.output, **options)
     print(f"{outcome.output}: {outcome.boxes} detections on {outcome.images} images")
     print(f"score threshold: {outcome.thresholds}")

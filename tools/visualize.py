@@ -27,6 +27,7 @@ MODES = {
     "config_file": WITH_MODEL,
     "checkpoint": WITH_MODEL,
     "overrides": WITH_MODEL,
+    "trust": WITH_MODEL,
     "split": WITH_MODEL,
     "subset": (*WITH_MODEL, ANALYSE),
     "subset_seed": (*WITH_MODEL, ANALYSE),
@@ -68,6 +69,11 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     model.add_argument("--split", help="dataloader.<split> (val)")
     model.add_argument("--subset", type=int, metavar="N", help="N images of the split, the same for every model")
     model.add_argument("--subset-seed", type=int, metavar="SEED", help="another choice (0)")
+    model.add_argument(
+        "--trust",
+        action="store_true",
+        help="let a .yaml config call what it likes, as a program does",
+    )
     model.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument(

@@ -101,6 +101,9 @@ def test_a_writer_changes_nothing_of_a_run(finished, train_data, tmp_path):
     assert [reproducible(line) for line in ours] == [reproducible(line) for line in theirs]
     records = [json.loads((folder / "run.json").read_text()) for folder in (finished, tmp_path / "without")]
     assert records[0]["config_sha256"] == records[1]["config_sha256"]
+    # Two runs that are the same leave the same adapter, byte for byte.
+    adapters = {(folder / "adapter.safetensors").read_bytes() for folder in (finished, tmp_path / "without")}
+    assert len(adapters) == 1
 
 
 @needs_trackio
