@@ -30,8 +30,8 @@ FLOORS = [
     ("config",),
     ("model",),
     ("evaluation",),
-    ("training",),
     ("visualization",),
+    ("training",),
     ("inference",),
     ("experiments",),
 ]
