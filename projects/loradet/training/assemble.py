@@ -262,7 +262,7 @@ def _report_evaluation(prepared: Prepared, trainer: Trainer, writing: WriteMetri
     if count and not writing.is_closed:
         try:
             pictures = paint_validation(next(iter(prepared.splits.values())), prepared.folder.path, count)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, LookupError) as error:
             logger.warning("No pictures of this evaluation: %s", error)
             pictures = {}
         for name, picture in pictures.items():
