@@ -1,13 +1,28 @@
 """Package metadata; the two packages live under projects/."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 
+
+class BuildWithConfigs(build_py):
+    """Puts `configs/` into the package; an editable install reads them where they are."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "loradet" / "configs"
+            ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+            shutil.copytree(ROOT / "configs", target, dirs_exist_ok=True, ignore=ignored)
+
+
 setup(
     name="loradet",
+    cmdclass={"build_py": BuildWithConfigs},
     version="0.1.0",
     description="Adapt a frozen foundation backbone to object detection with few trained parameters",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),

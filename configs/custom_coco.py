@@ -18,8 +18,12 @@ slim(model)
 model.backbone.bottom_up = atto_lora
 data.image_size = 320
 data.max_size = 512
-dataloader.train.total_batch_size = 8
+data.total_batch_size = 8
 optimizer.lr = 1e-3
 train.init_checkpoint = "asset://retinanet_slim_synthetic.safetensors"
 train.output_dir = "work_dirs/custom_coco"
+# Few images take their number of steps, and many are evaluated and saved before their epoch is over.
+train.max_iter = "12 epochs, at least 120 iterations"
+train.eval_period = "1 epochs, at least 20, at most 10000 iterations"
+train.checkpointer.period = "1 epochs, at least 20, at most 5000 iterations"
 train.clip_grad.max_norm = 1.0

@@ -29,7 +29,7 @@ model.num_queries = 20
 data.name = "synthetic_shapes"
 data.root = "datasets/synthetic_shapes"
 data.image_size = data.max_size = 128
-dataloader.train.total_batch_size = 16
+data.total_batch_size = 16
 optimizer.lr = 5e-4
 optimizer.weight_decay = 1e-4
 train.output_dir = "work_dirs/detr_shapes"

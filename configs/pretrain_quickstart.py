@@ -33,7 +33,7 @@ dataloader.train.mapper.augmentations = [
     L(T.RandomContrast)(intensity_min=0.6, intensity_max=1.4),
     L(T.RandomSaturation)(intensity_min=0.0, intensity_max=1.4),
 ]
-dataloader.train.total_batch_size = 16
+data.total_batch_size = 16
 optimizer.lr = 1.5e-3
 train.output_dir = "work_dirs/pretrain_quickstart"
 train.max_iter = 2400

@@ -138,14 +138,17 @@ def export(arguments: argparse.Namespace) -> None:
         output = export_run(arguments.run, arguments.output)
     else:
         from loradet.checkpoint import Checkpointer
+        from loradet.config.intensity import trained_intensity
+        from loradet.weight_classes import read_weight_intensity
 
         output = arguments.output
         cfg, model = _build(arguments)
         Checkpointer(model).load_weights(arguments.checkpoint, strict=True)
         classes, class_ids = _classes(arguments, cfg)
-        save_adapter(
-            model, output, classes=classes, class_ids=class_ids, metadata=_operating_point(arguments.checkpoint)
-        )
+        rule = read_weight_intensity(arguments.checkpoint) or trained_intensity(cfg)
+        intensity = None if rule is None else rule.to_value()
+        point = _operating_point(arguments.checkpoint)
+        save_adapter(model, output, classes=classes, class_ids=class_ids, intensity=intensity, metadata=point)
     print(f"Written: {output} ({adapter_sizes(output)})")
     if arguments.peft:
         print(f"Written: {export_peft(output, arguments.peft)}")
@@ -185,11 +188,13 @@ def _write_each(arguments: argparse.Namespace, content: Callable) -> None:
 
 
 def _held(file: str) -> dict:
-    """The classes that an adapter is of and its operating point, as a checkpoint holds them."""
-    from loradet.weight_classes import KEY, read_weight_classes
+    """What a checkpoint holds beside weights, of an adapter: classes, rule of intensity, operating point."""
+    from loradet.weight_classes import INTENSITY_KEY, KEY, read_weight_classes, read_weight_intensity
 
-    classes = read_weight_classes(file)
-    return ({} if classes is None else {KEY: classes.to_dict()}) | _operating_point(file)
+    classes, intensity = read_weight_classes(file), read_weight_intensity(file)
+    held = {} if classes is None else {KEY: classes.to_dict()}
+    held |= {} if intensity is None else {INTENSITY_KEY: intensity.to_value()}
+    return held | _operating_point(file)
 
 
 def _operating_point(file: str) -> dict:

@@ -27,12 +27,45 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     synthetic.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     synthetic.set_defaults(run=run_synthetic)
 
-    check = commands.add_parser("check", help="report faults of COCO files; exit code 1 where there are any")
-    check.add_argument("json", nargs="+", help="COCO instances files")
-    check.add_argument("--images", required=True, nargs="+", help="image folder: one for all files, or one for each")
+    check = commands.add_parser("check", help="report faults of a data set; exit code 1 where there are any")
+    check.add_argument(
+        "source",
+        nargs="+",
+        help="a folder laid out as COCO, Roboflow, YOLO, Pascal VOC or SARDet-100K, of which every split is checked; "
+        "or COCO instances files, that of the training split first",
+    )
+    check.add_argument(
+        "--images",
+        nargs="+",
+        metavar="FOLDER",
+        help="image folder of the files: one for all, or one for each (default: pictures are not opened)",
+    )
     check.add_argument("--fix", metavar="OUT.json", help="also write a repaired copy (one input only)")
     check.add_argument("--limit", type=int, default=20, help="lines shown of each kind of fault (default 20)")
+    check.add_argument(
+        "--config-file",
+        nargs="+",
+        metavar=("CONFIG", "KEY=VALUE"),
+        help="also say which boxes no anchor of this config reaches",
+    )
+    check.add_argument("--report", metavar="OUT.html", help="also write a page with histograms and the worst pictures")
     check.set_defaults(run=run_check)
+
+    split = commands.add_parser("split", help="split a COCO file into train, val and test")
+    split.add_argument("json")
+    split.add_argument("--val", type=float, default=0.2, metavar="SHARE", help="of the images (default 0.2)")
+    split.add_argument(
+        "--test", type=float, default=0.0, metavar="SHARE", help="of the images (default 0: no such file)"
+    )
+    split.add_argument("--seed", type=int, default=0)
+    split.add_argument(
+        "--group-by",
+        metavar="KEY",
+        help="keep images together that have one value of this key of their entries; re:PATTERN is looked for in their "
+        "file names instead (its first group, else the match)",
+    )
+    split.add_argument("--output", metavar="FOLDER", help="for train.json … (default: NAME_split beside NAME.json)")
+    split.set_defaults(run=run_split)
 
     subset = commands.add_parser("subset", help="write a COCO file of N images")
     subset.add_argument("json")
@@ -52,7 +85,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     yolo.add_argument("output", help="folder for SPLIT.json")
     yolo.add_argument("--splits", nargs="+", default=["train", "val"], help="default: train val")
     yolo.add_argument("--polygons", action="store_true", help="labels may be polygons, of which the boxes are taken")
+    yolo.add_argument("--clip", action="store_true", help="clip boxes that leave the image by over 1 %% of its side")
     yolo.set_defaults(run=run_yolo2coco)
+
+    voc = commands.add_parser("voc2coco", help="convert a Pascal VOC data set to a COCO file")
+    voc.add_argument("root", help="folder with Annotations and JPEGImages, or with train, valid and test")
+    voc.add_argument("output", help="JSON to write")
+    voc.add_argument("--split", default="all", help="train, val or test (default all: every file of Annotations)")
+    voc.set_defaults(run=run_voc2coco)
 
     coco = commands.add_parser("coco2017", help="download COCO 2017, or go on with an interrupted download")
     coco.add_argument("root", nargs="?", help="folder to fill (default $DETECTRON2_DATASETS/coco, else datasets/coco)")
@@ -74,10 +114,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.command == "synthetic" and len(options.size) > 2:
         parser.error("--size takes one number or two (H W)")
     if options.command == "check":
-        if options.fix and len(options.json) > 1:
+        folders = [source for source in options.source if Path(source).expanduser().is_dir()]
+        if options.fix and (len(options.source) > 1 or folders):
             parser.error("--fix repairs one file at a time")
-        if len(options.images) not in (1, len(options.json)):
-            parser.error(f"--images: expected 1 folder or {len(options.json)}, one for each file")
+        if folders and (options.images or len(options.source) > 1):
+            parser.error("a folder is checked by itself: no --images, and nothing beside it")
+        if options.fix and not options.images:
+            parser.error("--fix needs --images: it writes the sizes that the pictures have")
+        if options.images and len(options.images) not in (1, len(options.source)):
+            parser.error(f"--images: expected 1 folder or {len(options.source)}, one for each file")
     if options.command == "coco2017" and options.retries < 0:
         parser.error("--retries takes 0 or more")
     if options.command == "coco2017" and (wrong := [word for word in options.sha256 if "=" not in word]):
@@ -107,20 +152,84 @@ def run_synthetic(options: argparse.Namespace) -> int:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    from loradet.datasets import check, fix
+    from loradet.datasets.checks import check_splits, splits_of
+    from loradet.datasets.layouts import layout_of
 
-    roots = options.images * len(options.json) if len(options.images) == 1 else options.images
-    found = False
-    for json_file, image_root in zip(options.json, roots):
-        if options.fix:
-            report = fix(json_file, image_root, options.fix, progress=True)
-        else:
-            report = check(json_file, image_root, progress=True)
-        print(report.text(options.limit))
-        found = found or not report.ok
+    rule = _anchor_rule(*options.config_file) if options.config_file else None
+    layout, broken = None, False
+    if Path(options.source[0]).expanduser().is_dir():
+        layout = layout_of(options.source[0])
+        print(f"{layout.root}: {layout.name}; splits: {', '.join(layout.splits) or 'none'}")
+        splits = list(_readable_splits(layout))
+        broken = len(splits) < max(1, len(layout.splits))
+    else:
+        roots = options.images or [None]
+        splits = splits_of(options.source, roots * len(options.source) if len(roots) == 1 else roots)
+    report = check_splits(splits, repaired=options.fix, progress=True)
+    print(report.text(options.limit))
+    anchors = {}
+    if rule is not None:
+        from loradet.datasets.checks.anchors import check_anchors
+
+        for name, content in report.contents.items():
+            anchors[name] = check_anchors(content, rule)
+            print(f"{name}, {options.config_file[0]}:\n{anchors[name].text(options.limit)}")
     if options.fix:
         print(f"Repaired copy: {options.fix}")
-    return int(found)
+    if options.report:
+        from loradet.visualization.check_page import write_check_page
+
+        print(f"Page: {write_check_page(report, options.report, anchors)}")
+    if broken or not report.ok:
+        return 1
+    if layout is not None and "train" in layout.splits:
+        print(f"Train on it: python tools/lazyconfig_train_net.py --config-file {layout.config}")
+    return 0
+
+
+def _readable_splits(layout):
+    """The splits of a folder as COCO; what is wrong with the labels of the others is printed."""
+    from loradet.datasets.checks import Split
+    from loradet.datasets.layouts import split_as_coco
+    from loradet.errors import UserError
+
+    for split in layout.splits:
+        try:
+            yield Split(split, *split_as_coco(layout, split, progress=True))
+        except UserError as error:
+            print(error)
+
+
+def _anchor_rule(config: str, *overrides: str):
+    """The anchors of a config; None, and a line that says so, where its detector has none."""
+    import loradet  # noqa: F401
+    from loradet.config import load_config
+    from loradet.config.anchors import anchor_rule
+
+    rule = anchor_rule(load_config(config, list(overrides)))
+    if rule is None:
+        print(f"{config}: its detector has no anchors, so that there is nothing to check about them.")
+    return rule
+
+
+def run_split(options: argparse.Namespace) -> int:
+    from loradet.datasets import split_coco
+    from loradet.datasets.split import describe_split
+
+    source = Path(options.json)
+    files = split_coco(
+        source,
+        options.output or source.with_name(f"{source.stem}_split"),
+        val=options.val,
+        test=options.test,
+        seed=options.seed,
+        group_by=options.group_by,
+    )
+    print(describe_split(files))
+    print("For a config, with the folder of the images for IMAGES:")
+    for split, file in files.items():
+        print(f"    {shlex.quote(f'data.{split}_json={file}')} data.{split}_images=IMAGES")
+    return 0
 
 
 def run_subset(options: argparse.Namespace) -> int:
@@ -145,8 +254,18 @@ def run_yolo2coco(options: argparse.Namespace) -> int:
 
     for split in options.splits:
         output = Path(options.output) / f"{split}.json"
-        target, image_root = yolo_to_coco(options.data, split, output, polygons=options.polygons, progress=True)
+        target, image_root = yolo_to_coco(
+            options.data, split, output, polygons=options.polygons, clip=options.clip, progress=True
+        )
         print(f"{target}: image_root is {image_root}")
+    return 0
+
+
+def run_voc2coco(options: argparse.Namespace) -> int:
+    from loradet.datasets import voc_to_coco
+
+    target, image_root = voc_to_coco(options.root, options.split, options.output, progress=True)
+    print(f"{target}: image_root is {image_root}")
     return 0
 
 

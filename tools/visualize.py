@@ -11,13 +11,14 @@ Leave predictions, metrics and pictures of a split in one folder; set several su
     python tools/visualize.py --export --zip --config-file FILE --checkpoint FILE --subset 500 --output exports/lora
     python tools/visualize.py --compare lora=exports/lora probe=exports/probe --contact-sheet --output compared.png
 
-Heat maps of pyramid levels; curves, confusion matrix and error breakdown:
+What speaks for each detection; curves, confusion matrix and error breakdown:
 
-    python tools/visualize.py --grad-cam p3,p4 --config-file FILE --checkpoint FILE --subset 500 --output cams
+    python tools/visualize.py --grad-cam --config-file FILE --checkpoint FILE --subset 500 --output cams
     python tools/visualize.py --analyse --predictions exports/lora --output analysis
 """
 
 import argparse
+import logging
 import sys
 
 PAINT, EXPORT, COMPARE, GRAD_CAM, ANALYSE = "painting", "--export", "--compare", "--grad-cam", "--analyse"
@@ -52,7 +53,12 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     modes = parser.add_argument_group("what to make (default: painted detections)")
     modes.add_argument("--export", action="store_true", help="predictions, metrics, painted images in one folder")
     modes.add_argument("--compare", nargs="+", metavar="NAME=EXPORT_DIR", help="several exports side by side")
-    modes.add_argument("--grad-cam", metavar="LEVEL[,LEVEL]", help="Grad-CAM of RetinaNet's levels, as p3,p5")
+    modes.add_argument(
+        "--grad-cam",
+        nargs="?",
+        metavar="LEVEL[,LEVEL]",
+        help="heat of each detection, on the map that made it; with p3,p5 only of detections from these maps",
+    )
     modes.add_argument("--analyse", "--analysis", action="store_true", help="curves, confusion matrix, errors")
 
     parser.add_argument("--output", required=True, metavar="DIR_or_PNG", help="folder, or a PNG file for a sheet")
@@ -61,7 +67,8 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
         "--threshold",
         type=float,
         metavar="S",
-        help="painting and --export: the operating point of the weights, by class, or 0.3 without one; else 0.3",
+        help="painting and --export: the operating point of the weights, by class, or 0.3 without one; else 0.3 "
+        "(--grad-cam --class: 0)",
     )
     model = parser.add_argument_group("the model and its data (painting, --export, --grad-cam)")
     model.add_argument("--config-file", metavar="FILE")
@@ -87,12 +94,15 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     more = parser.add_argument_group("options of one mode")
     more.add_argument("--zip", action="store_true", help="--export: OUTPUT.zip too, with its sha256 beside it")
     more.add_argument("--image-root", metavar="DIR", help="--compare: where the images lie now")
-    more.add_argument("--class", dest="class_name", metavar="NAME", help="--grad-cam: ask about this class alone")
-    more.add_argument("--top", type=int, metavar="K", help="--grad-cam: detections to ask about (5)")
+    more.add_argument("--class", dest="class_name", metavar="NAME", help="--grad-cam: detections of this class alone")
+    more.add_argument("--top", type=int, metavar="K", help="--grad-cam: detections of an image (5)")
     more.add_argument("--predictions", metavar="PATH", help="--analyse: export folder or detections file")
     more.add_argument("--annotations", metavar="FILE", help="--analyse: truth of a detections file (its run's)")
     more.add_argument("--iou-threshold", type=float, metavar="T", help="confusion matrix (0.5)")
     arguments = parser.parse_intermixed_args(words)
+    if "=" in (getattr(arguments, "grad_cam", None) or ""):  # a KEY=VALUE that came right behind it
+        arguments.overrides = [arguments.grad_cam, *getattr(arguments, "overrides", [])]
+        arguments.grad_cam = None
     if not getattr(arguments, "overrides", None):
         vars(arguments).pop("overrides", None)
     arguments.mode = _mode(parser, arguments)
@@ -135,6 +145,8 @@ def main() -> None:
     except (ImportError, ValueError) as error:  # no Detectron2 that can be used
         sys.exit(f"error: {error}")
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("loradet.visualization").setLevel(logging.INFO)
     with errors_in_one_line():
         written = run_command(arguments)
     for path in written:

@@ -1,4 +1,8 @@
-"""Learning-rate schedules as fractions of the run, so that they hold in epochs and in iterations alike."""
+"""Learning-rate schedules as fractions of the run, so that they hold in epochs and in iterations alike.
+
+Warm-ups have so many `iterations`, but no more than `max_fraction` of the run: a longer one would end where the rate
+has fallen already. `lr_multiplier.max_fraction = 1.0` takes a study's own warm-up as it was published.
+"""
 
 from detectron2.config import LazyCall as L
 from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler, MultiStepParamScheduler
@@ -10,6 +14,7 @@ multistep_1x = L(warmup)(
     scheduler=L(MultiStepParamScheduler)(values=[1.0, 0.1, 0.01], milestones=[8, 11], num_updates=12),
     iterations=500,
     factor=0.001,
+    max_fraction=0.1,
     max_iter="${train.max_iter}",
 )
 
@@ -18,6 +23,7 @@ multistep_70_90 = L(warmup)(
     scheduler=L(MultiStepParamScheduler)(values=[1.0, 0.1, 0.01], milestones=[7, 9], num_updates=10),
     iterations=500,
     factor=0.001,
+    max_fraction=0.1,
     max_iter="${train.max_iter}",
 )
 
@@ -25,6 +31,7 @@ cosine = L(warmup)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),
     iterations=100,
     factor=0.01,
+    max_fraction=0.1,
     max_iter="${train.max_iter}",
 )
 

@@ -48,7 +48,7 @@ dataloader.train.mapper.augmentations += [
     L(T.RandomContrast)(intensity_min=0.9, intensity_max=1.1),
 ]
 dataloader.train.dataset.filter_empty = False
-dataloader.train.total_batch_size = 8
+data.total_batch_size = 8
 dataloader.train.num_workers = 8
 dataloader.val.batch_size = dataloader.test.batch_size = 2
 dataloader.val.num_workers = dataloader.test.num_workers = 8

@@ -19,9 +19,10 @@ _resize = L(T.Resize)(shape=["${data.image_size}", "${data.image_size}"])
 dataloader.train.mapper.augmentations = [_resize, L(T.RandomFlip)(horizontal=True)]
 dataloader.val.mapper.augmentations = dataloader.test.mapper.augmentations = [_resize]
 dataloader.train.dataset.min_size = 16
-dataloader.train.total_batch_size = 64
+data.total_batch_size = 64
 dataloader.train.num_workers = 4
 optimizer.params.weight_decay_norm = None  # the study decays norms like everything else
+lr_multiplier.max_fraction = 1.0  # the study's own warm-up, as published
 train.amp.enabled = True
 train.max_batch_per_gpu = 16
 train.eval_splits = ["val", "test"]

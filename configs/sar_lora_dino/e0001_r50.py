@@ -15,6 +15,6 @@ model.backbone.bottom_up = L(freeze)(
 )
 model.backbone.top_block.in_channels = 2048
 model.test_score_thresh = 0.0
-dataloader.train.total_batch_size = 16
+data.total_batch_size = 16
 train.amp.enabled = False
 train.output_dir = "work_dirs/E0001_full"

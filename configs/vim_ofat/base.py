@@ -24,7 +24,7 @@ _resize = L(T.Resize)(shape=["${data.image_size}", "${data.image_size}"])
 dataloader.train.mapper.augmentations = [_resize, L(T.RandomFlip)(horizontal=True)]
 dataloader.val.mapper.augmentations = dataloader.test.mapper.augmentations = [_resize]
 dataloader.train.dataset.filter_empty = False  # epochs count every image, as the study's iterations do
-dataloader.train.total_batch_size = 8
+data.total_batch_size = 8
 dataloader.train.num_workers = 4
 
 model.backbone.net = L(freeze)(
@@ -42,6 +42,7 @@ model.backbone.in_feature = "last_feat"
 optimizer.lr = 1e-3
 optimizer.weight_decay = 0.1
 
+lr_multiplier.max_fraction = 1.0  # the study's own warm-up, as published
 train.max_iter = "100 epochs"
 train.max_batch_per_gpu = 2
 train.eval_splits = ["val", "test"]

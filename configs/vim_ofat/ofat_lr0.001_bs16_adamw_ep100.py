@@ -2,5 +2,5 @@
 
 from .base import data, dataloader, lr_multiplier, model, optimizer, train
 
-dataloader.train.total_batch_size = 16
+data.total_batch_size = 16
 train.output_dir = "work_dirs/ofat_lr0.001_bs16_adamw_ep100"

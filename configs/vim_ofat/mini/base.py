@@ -12,6 +12,7 @@ data.root = "datasets/synthetic_mini"
 dataloader.train.dataset.filter_empty = False
 dataloader.train.total_batch_size = None
 lr_multiplier.iterations = 5
+lr_multiplier.max_fraction = 1.0
 train.max_iter = "1 epochs"
 train.eval_period = "0.5 epochs"
 train.eval_splits = ["val", "test"]

@@ -51,6 +51,7 @@ def describe_adapter(path: str | os.PathLike) -> str:
         "classes": _classes(info),
         "pixel mean": info.get("pixel_mean"),
         "pixel std": info.get("pixel_std"),
+        "intensity": info.get("intensity"),
     }
     for name, value in info["metadata"].items():
         rows[f"metadata {name}"] = value

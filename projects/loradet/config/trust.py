@@ -40,8 +40,10 @@ _FUNCTIONS = (
     "loradet.backbones.resnet_weights.resnet_with_weights",
     "loradet.datasets.classes.count_classes",
     "loradet.datasets.coco_dataset",
+    "loradet.datasets.count_voc_classes",
     "loradet.datasets.count_yolo_classes",
     "loradet.datasets.loader.build_train_loader",
+    "loradet.datasets.voc_dataset",
     "loradet.datasets.yolo_dataset",
     "loradet.detectors.feature_shape.feature_shape",
     "loradet.training.schedule.warmup",
@@ -52,8 +54,8 @@ _PATHS = {f"pathlib.{name}" for name in ("Path", "PosixPath", "PurePath", "PureP
 _TAG = "tag:yaml.org,2002:python/"
 # `${oc.env:HOME}`, `${oc.create:…}`: a resolver, which gives more than the value of another key.
 _RESOLVER = re.compile(r"\$\{[^${}]*:")
-# Detectron2's place of data sets tells nothing; other variables may be secrets.
-_DATASETS = re.compile(r"\$\{oc\.env:DETECTRON2_DATASETS(,[^${}]*)?\}")
+# Another key or a value without it, and places of data sets; other variables of the environment may be secrets.
+_HARMLESS = re.compile(r"\$\{(oc\.select:[\w.]+|oc\.env:[A-Z0-9_]+_(ROOT|DATASETS))(,[\w./~ -]*)?\}")
 
 
 def is_yaml(file: str | Path) -> bool:
@@ -99,7 +101,7 @@ def foreign_calls(content: Any) -> list[str]:
 
 def _foreign(node: Any, key: str, seen: set[int]) -> Iterator[tuple[str, str]]:
     if isinstance(node, str):
-        if _RESOLVER.search(_DATASETS.sub("", node)):
+        if _RESOLVER.search(_HARMLESS.sub("", node)):
             yield key, f"a resolver, {node[:60]!r}"
         return
     if not isinstance(node, Mapping | list | tuple) or id(node) in seen:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from loradet.config.initial_weights import initial_weights
+from loradet.config.intensity import check_images
 from loradet.config.splits import check_evaluation_split, evaluation_splits, split_config
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
 from loradet.evaluation.detection_limit import detection_limit
@@ -90,8 +91,12 @@ class Split:
         return self._evaluators[output_dir]
 
     def check(self) -> None:
-        """Raise UserError where the split has nothing to find, or cannot be evaluated; see `check_ground_truth`."""
+        """Raise UserError where the split has nothing to find, cannot be evaluated, or its images would lose pixels.
+
+        See `check_ground_truth` and `check_images`.
+        """
         check_ground_truth(self.metadata, max_detections=detection_limit(self.cfg))
+        check_images(self.cfg, self.name, self.records)
 
     def evaluate(self, model: nn.Module, output_dir: Path) -> dict[str, Any]:
         """Run a model over the split, on all processes.

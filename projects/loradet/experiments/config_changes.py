@@ -12,7 +12,7 @@ from loradet.config.edits import with_num_classes
 from loradet.flattening import flatten
 from loradet.run_folder import RunFolder
 from loradet.training import record
-from loradet.training.plan import iterations
+from loradet.training.plan import is_in_epochs, iterations
 
 
 def config_changes(cfg: DictConfig, folder: Path) -> list[str]:
@@ -51,4 +51,4 @@ def _comparable(key: str, value: Any, per_epoch: int | None) -> Any:
         return value
     if key.endswith("_target_"):
         return locate(value)
-    return iterations(value, per_epoch, key) if per_epoch and value.endswith(" epochs") else value
+    return iterations(value, per_epoch, key) if per_epoch and is_in_epochs(value) else value

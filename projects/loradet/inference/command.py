@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from loradet.config.build import build
+from loradet.config.intensity import with_intensity_of
 from loradet.config.splits import evaluation_mapper
 from loradet.device import choose_device
 from loradet.evaluation.operating_point import OperatingPoint
@@ -39,6 +40,7 @@ def predict_checkpoint(
         **options: of `predict`.
     """
     files = find_images(inputs)
+    cfg = with_intensity_of(cfg, checkpoint)
     device = choose_device(cfg.train.get("device", "auto"))
     model = load_detector(cfg, checkpoint, device=device, merge=True)
     classes = find_classes(cfg, checkpoint, number_of_classes(model))
@@ -51,6 +53,7 @@ def predict_checkpoint(
         files=files,
         output=output,
         source=Path(checkpoint).name,
+        intensity_key="--set data.intensity",
         **options,
     )
 
@@ -88,5 +91,6 @@ def predict_exported(
         files=files,
         output=output,
         source=Path(exported).name,
+        intensity_key="exporting anew with data.intensity",
         **options,
     )

@@ -19,6 +19,7 @@ from loradet.checkpoint import Checkpointer
 from loradet.config.build import build
 from loradet.config.edits import with_num_classes
 from loradet.config.initial_weights import allows_random_frozen
+from loradet.config.intensity import intensity_references, trained_intensity
 from loradet.errors import UserError
 from loradet.evaluation.split import Split
 from loradet.files import write_json
@@ -39,6 +40,7 @@ from loradet.training.hooks import (
 from loradet.training.plan import BatchPlan
 from loradet.training.prepare import Prepared
 from loradet.training.record import RunRecord
+from loradet.training.schedule import report_peak
 from loradet.training.trainer import Trainer
 from loradet.training.validation_loss import ValidationLoss, validation_loss
 from loradet.training.validation_pictures import paint_validation
@@ -83,7 +85,8 @@ def assemble(prepared: Prepared) -> Assembled:
     if not prepared.resume:
         check_frozen(model, allow_random=allows_random_frozen(cfg))
     trainer = build_trainer(cfg, model, prepared.loader, prepared.plan, folder.path)
-    checkpointer = Checkpointer(model, folder.path, classes=WeightClasses.of(prepared.metadata), trainer=trainer)
+    classes, intensity = WeightClasses.of(prepared.metadata), trained_intensity(cfg)
+    checkpointer = Checkpointer(model, folder.path, classes=classes, intensity=intensity, trainer=trainer)
     record = RunRecord(folder.path)
     best = _register_hooks(prepared, trainer, checkpointer, record)
     start_iter = _restore(prepared, checkpointer, trainer) if prepared.resume else 0
@@ -175,11 +178,13 @@ def _register_hooks(
             prepared.upload.checkpoint_saved()
 
     period, kept = prepared.schedule.checkpoint_period, train.checkpointer.max_to_keep
+    multiplier = build(cfg.lr_multiplier, "lr_multiplier")
+    report_peak(multiplier, prepared.schedule.max_iter, cfg.optimizer.get("lr"))
     trainer.register_hooks(
         [
             StopOnInterrupt(),
             at_stage(Stage.TIME, hooks.IterationTimer(warmup_iter=0)),
-            at_stage(Stage.RATE, hooks.LRScheduler(scheduler=build(cfg.lr_multiplier, "lr_multiplier"))),
+            at_stage(Stage.RATE, hooks.LRScheduler(scheduler=multiplier)),
             LogMemory(train.log_period),
             best,
             KeepCheckpoints(checkpointer, period, kept, on_save=on_save),
@@ -225,12 +230,16 @@ def _take_over_folder(prepared: Prepared, model: nn.Module, start_iter: int) -> 
 def _write_config(cfg: DictConfig, folder: Path, model: nn.Module, classes: WeightClasses | None) -> Path:
     """The resolved config, under a temporary name.
 
-    What it works out of the data, classes and their number, is a value there: whoever has it needs no data.
+    What it works out of the data, classes and their number, is a value there: whoever has it needs no data. Mappers
+    still refer to `data.intensity`, which is worth changing for images from elsewhere.
     """
     resolved = copy.deepcopy(cfg)
     if classes is not None and "classes" in (resolved.get("data") or {}):
         resolved.data.classes = list(classes.names)
+    references = intensity_references(resolved)
     OmegaConf.resolve(resolved)
+    for key, reference in references.items():
+        OmegaConf.update(resolved, key, reference)
     if (count := model_classes(model)) is not None:
         resolved.model = with_num_classes(resolved.model, count)
     temporary = folder / f".{RunFolder.CONFIG}"

@@ -39,12 +39,13 @@ def finish_run(run: Assembled) -> None:
     )
     metrics, point = ({}, None) if run.best is None else _evaluate_best(run, run.best)
     if comm.is_main_process():
-        classes = run.checkpointer.classes
+        classes, intensity = run.checkpointer.classes, run.checkpointer.intensity
         save_adapter(
             trainer.module,
             run.prepared.folder.adapter,
             classes=[] if classes is None else classes.names,
             class_ids=[] if classes is None else classes.ids or None,
+            intensity=None if intensity is None else intensity.to_value(),
             metadata={} if point is None else {KEY: point.to_dict()},
         )
     record.update(status="finished", finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"))

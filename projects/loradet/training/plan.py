@@ -5,11 +5,23 @@ from dataclasses import dataclass
 
 from loradet.errors import UserError
 
-_EPOCHS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*epochs?\s*")
+_EPOCHS = re.compile(
+    r"\s*(?P<epochs>\d+(?:\.\d+)?)\s*epochs?"
+    r"(?:\s*,\s*at\s+least\s+(?P<least>\d+)(?:\s+iterations?)?)?"
+    r"(?:\s*,\s*at\s+most\s+(?P<most>\d+)(?:\s+iterations?)?)?\s*"
+)
+
+
+def is_in_epochs(duration: object) -> bool:
+    """Whether a duration is a text that counts epochs, so that its iterations depend on the data."""
+    return isinstance(duration, str) and _EPOCHS.fullmatch(duration) is not None
 
 
 def iterations(duration: int | str, iterations_per_epoch: int | None, key: str) -> int:
     """Iterations of a duration: a number of them, or a text such as "2 epochs".
+
+    A text may have bounds, so that one config fits few images and many: "12 epochs, at least 120 iterations",
+    "1 epochs, at least 20, at most 10000 iterations".
 
     Args:
         duration: the value.
@@ -22,15 +34,23 @@ def iterations(duration: int | str, iterations_per_epoch: int | None, key: str) 
         return duration
     match = _EPOCHS.fullmatch(duration) if isinstance(duration, str) else None
     if match is None:
-        raise UserError(f'{key}={duration!r}: expected a number of iterations or a text such as "12 epochs".')
+        raise UserError(
+            f'{key}={duration!r}: expected a number of iterations or a text such as "12 epochs", which may go on '
+            'with ", at least 120 iterations" and ", at most 10000 iterations".'
+        )
+    least, most = (None if match[bound] is None else int(match[bound]) for bound in ("least", "most"))
+    if None not in (least, most) and least > most:
+        raise UserError(f"{key}={duration!r}: at least {least} and at most {most} leave no number between them.")
     if iterations_per_epoch is None:
         raise UserError(
             f"{key}={duration!r}: this training loader does not tell its number of images; give iterations, "
             "or use loradet.datasets.loader.build_train_loader."
         )
-    count = float(match[1]) * iterations_per_epoch
+    count = float(match["epochs"]) * iterations_per_epoch
     # A duration so short that it rounds to nothing is not the «never» that 0 means.
-    return max(1, round(count)) if count else 0
+    count = max(1, round(count)) if count else 0
+    count = count if least is None else max(count, least)
+    return count if most is None else min(count, most)
 
 
 @dataclass(frozen=True)

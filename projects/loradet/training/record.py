@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import omegaconf
+import PIL
 import timm
 import torch
 import torchvision
@@ -171,6 +173,8 @@ def _versions() -> dict[str, str | None]:
         "torchvision": torchvision.__version__,
         "cuda": torch.version.cuda,
         "timm": timm.__version__,
+        "opencv": cv2.__version__,
+        "pillow": PIL.__version__,
         "omegaconf": omegaconf.__version__,
     }
 

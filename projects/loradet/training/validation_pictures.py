@@ -7,7 +7,11 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
+from loradet.config.build import build
+from loradet.config.splits import split_config
 from loradet.datasets.annotations import read_annotations
+from loradet.datasets.image_reading import read_image
+from loradet.datasets.mapper import intensity_of
 from loradet.evaluation.detection_records import read_records
 from loradet.evaluation.detections_file import read_detections
 from loradet.evaluation.operating_point import choose_operating_point
@@ -41,9 +45,12 @@ def paint_validation(split: Split, output_dir: Path, count: int) -> dict[str, np
     point = choose_operating_point(read_records(files.annotations, files.predictions), split=split.name)
     thresholds = ScoreThresholds(point.thresholds(names), f"{point.rule} on {split.name}")
     heading = f"{split.name}: ground truth, detections with score >= {thresholds.brief()}"
+    mapper = build(split_config(split.cfg, split.name).mapper, f"dataloader.{split.name}.mapper")
+    intensity = intensity_of(mapper)
     pictures = {}
     for number, record in enumerate(chosen):
-        panel = make_panel(record, found[record["image_id"]], score_threshold=thresholds)
+        image = read_image(record["file_name"], "RGB", intensity)
+        panel = make_panel(record, image, found[record["image_id"]], score_threshold=thresholds)
         pictures[f"{split.name}/{number}"] = contact_sheet([panel], names, heading=heading, tile=TILE)
     return pictures
 

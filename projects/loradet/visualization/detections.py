@@ -4,19 +4,19 @@ import copy
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import detection_utils
 from detectron2.structures import BoxMode, Instances
 from omegaconf import DictConfig
 from torch import nn
 
 from loradet.errors import UserError
 from loradet.evaluation.score_thresholds import ScoreThresholds, choose_thresholds, find_operating_point
+from loradet.files import fitting_name
 
 from .painting import LabelledBoxes, Panel, contact_sheet, paint_pair, save_png
 from .split import choose_records, evaluation_mode, load_split
@@ -72,6 +72,7 @@ def paint_split(
         loaded.model,
         loaded.records if whole_subset else choose_records(loaded.records, count),
         loaded.mapper,
+        loaded.read,
         score_threshold=thresholds,
         ground_truth=ground_truth,
     )
@@ -83,7 +84,9 @@ def paint_split(
         return [save_png(output, paint_pair(panels[0], names))]
     width = len(str(len(panels) - 1))
     return [
-        save_png(Path(output) / f"{split}_{i:0{width}d}_{Path(panel.title).stem}.png", paint_pair(panel, names))
+        save_png(
+            Path(output) / fitting_name(f"{split}_{i:0{width}d}_{Path(panel.title).stem}.png"), paint_pair(panel, names)
+        )
         for i, panel in enumerate(panels)
     ]
 
@@ -93,6 +96,7 @@ def make_panels(
     model: nn.Module,
     records: Sequence[dict[str, Any]],
     mapper: Any,
+    read: Callable[[dict[str, Any]], np.ndarray],
     *,
     score_threshold: float | ScoreThresholds = 0.3,
     ground_truth: bool = True,
@@ -103,32 +107,35 @@ def make_panels(
         model: takes a list of dicts with `image`, gives a list of dicts with `instances` in pixels of the file.
         records: with `file_name`, and `annotations` where ground truth is painted.
         mapper: turns a record into the model's input, as the split's loader does.
+        read: gives the picture of a record to paint on, RGB (H, W, 3) uint8.
     """
     panels = []
     with evaluation_mode(model):
         for record in records:
             instances = model([mapper(copy.deepcopy(record))])[0]["instances"]
-            panels.append(make_panel(record, instances, score_threshold=score_threshold, ground_truth=ground_truth))
+            picture = read(record)
+            options = {"score_threshold": score_threshold, "ground_truth": ground_truth}
+            panels.append(make_panel(record, picture, instances, **options))
     return panels
 
 
 def make_panel(
     record: dict[str, Any],
+    image: np.ndarray,
     instances: Instances,
     *,
     score_threshold: float | ScoreThresholds = 0.3,
     ground_truth: bool = True,
 ) -> Panel:
-    """The image of a record with what was found in it, in pixels of the file."""
+    """The image of a record, RGB (H, W, 3) uint8, with what was found in it, in pixels of the file."""
     found = found_boxes(instances, score_threshold)
     logger.debug("%s: %d detections", record["file_name"], len(found))
-    image = detection_utils.read_image(record["file_name"], format="RGB")
     return Panel(image, Path(record["file_name"]).name, found, annotated_boxes(record) if ground_truth else None)
 
 
 def picture_name(record: dict[str, Any]) -> str:
     """A file name for a picture of a record; its id keeps equal names apart, odd letters are replaced."""
-    return re.sub(r"[^\w.-]+", "_", f"{record['image_id']}_{Path(record['file_name']).stem}") + ".png"
+    return fitting_name(re.sub(r"[^\w.-]+", "_", f"{record['image_id']}_{Path(record['file_name']).stem}") + ".png")
 
 
 def found_boxes(instances: Instances, score_threshold: float | ScoreThresholds = 0.0) -> LabelledBoxes:

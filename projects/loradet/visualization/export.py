@@ -116,6 +116,7 @@ def export_split(
         "score_threshold": thresholds.plain(loaded.class_names),
         "classes": loaded.class_names,
         "image_root": loaded.metadata.get("image_root", ""),
+        "intensity": loaded.intensity.to_value(),
         "data_fingerprint": fingerprint(truth["images"], truth["annotations"], truth["categories"]),
         "sha256": {name: sha256(output / name) for name in (GROUND_TRUTH, METRICS, PREDICTIONS)},
         "images": _image_list(truth, pictures),
@@ -160,7 +161,8 @@ def _run(
                 record, instances = by_id[item["image_id"]], result["instances"].to("cpu")
                 for entry in instances_to_coco_json(instances, record["image_id"]):
                     detections.append({**entry, "category_id": category_ids[entry["category_id"]]})
-                panel = make_panel(record, instances, score_threshold=thresholds, ground_truth=ground_truth)
+                options = {"score_threshold": thresholds, "ground_truth": ground_truth}
+                panel = make_panel(record, loaded.read(record), instances, **options)
                 painted = f"{PICTURES}/{picture_name(record)}"
                 save_png(output / painted, paint_pair(panel, names))
                 images.append((record["image_id"], painted))

@@ -20,7 +20,27 @@ def test_durations(duration, expected):
     assert iterations(duration, 10, "train.max_iter") == expected
 
 
-@pytest.mark.parametrize("duration", ["12", "epochs", "-1 epochs", 1.5, True, -3, None])
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [
+        ("12 epochs, at least 100", 120),
+        ("12 epochs, at least 150 iterations", 150),
+        ("12 epochs, at most 50 iterations", 50),
+        ("1 epoch, at least 20, at most 30 iterations", 20),
+        ("9 epochs, at least 20, at most 30", 30),
+    ],
+)
+def test_durations_have_bounds(duration, expected):
+    assert iterations(duration, 10, "train.max_iter") == expected
+
+
+@pytest.mark.parametrize(
+    "duration",
+    [
+        *("12", "epochs", "-1 epochs", 1.5, True, -3, None),
+        *("2 epochs, at least", "2 epochs at least 3", "at least 3", "2 epochs, at least 9, at most 8 iterations"),
+    ],
+)
 def test_bad_duration_names_its_key(duration):
     with pytest.raises(ValueError, match=r"train\.max_iter"):
         iterations(duration, 10, "train.max_iter")

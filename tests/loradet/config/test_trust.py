@@ -92,6 +92,7 @@ def test_a_module_that_nobody_knows_is_not_even_imported(tmp_path, monkeypatch):
         ("x: !!python/module:os ''", "os (line"),
         ("x: {? !!python/object/apply:os.getcwd [] : 1}", "os.getcwd (line"),
         ("x: {? [a, {b: c}] : 1}", "what cannot be judged"),
+        ("x: '${oc.select:a,{_target_:os.getcwd}}'", "a resolver, '${oc.select:a,{_target_:os.getcwd}}' (x)"),
         ("x: '${oc.env:HOME}'", "a resolver, '${oc.env:HOME}' (x)"),
         ("x: ['${oc.create:{_target_:os.getcwd}}']", "a resolver, '${oc.create:{_target_:os.getcwd}}' (x.0)"),
         ("x: {_target_: '${y}'}", "${y} (x)"),
@@ -115,7 +116,7 @@ def test_plain_values_and_references_are_let_through(saved, tmp_path):
     (tmp_path / "a.yaml").write_text(
         "a: !!python/tuple [1, 2]\nb: '${a}'\nc: !!python/name:torch.nn.GroupNorm ''\nd: 'at 12:30'\n"
         "e: !!python/object/apply:pathlib.PosixPath [x]\nf: &f {g: 1}\nh: *f\n"
-        "i: '${oc.env:DETECTRON2_DATASETS,datasets}/coco'\n"
+        "i: '${oc.env:DETECTRON2_DATASETS,datasets}/coco'\nj: '${oc.select:data.clip,false}'\n"
     )
     assert foreign_calls_of_file(tmp_path / "a.yaml") == []
     assert foreign_calls({"model": {"_target_": len}}) == ["len (model)"]

@@ -1,0 +1,114 @@
+"""tools/datasets.py on folders: check of every split, split of one file, conversion of Pascal VOC."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from loradet.datasets.synthetic import generate
+
+_spec = importlib.util.spec_from_file_location("datasets_tool", Path(__file__).parents[2] / "tools" / "datasets.py")
+tool = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tool)
+
+
+@pytest.fixture
+def ask(capsys):
+    """Runs the tool in this process: exit status, standard output, standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = tool.main(list(map(str, arguments)))
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def make(root: Path, layout: str) -> Path:
+    return generate(root, style="shapes", size=64, counts={"train": 6, "val": 2}, seed=0, layout=layout)
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "config"),
+    [
+        ("sardet", "SARDet-100K", "configs/custom_coco.py"),
+        ("roboflow", "Roboflow's COCO export", "configs/custom_roboflow.py"),
+        ("yolo", "YOLO", "configs/custom_yolo.py"),
+    ],
+)
+def test_check_takes_a_folder(layout, name, config, tmp_path, ask):
+    root = make(tmp_path / "set", layout)
+    status, out, _ = ask("check", root)
+    assert status == 0, out
+    assert f"{root}: {name}; splits: train, val" in out
+    assert out.count("no problems") == 2
+    assert f"--config-file {config}" in out
+
+
+def test_check_of_a_folder_finds_what_is_wrong_in_any_split(tmp_path, ask):
+    root = make(tmp_path / "yolo", "yolo")
+    label = next((root / "labels" / "val").iterdir())
+    label.write_text("77 0.5 0.5 0.2 0.2\n")
+    status, out, _ = ask("check", root)
+    assert status == 1
+    assert out.count("no problems") == 1
+    assert f"{label}, line 1: class 77" in out
+
+    root = make(tmp_path / "sardet", "sardet")
+    next((root / "JPEGImages" / "val").iterdir()).unlink()
+    status, out, _ = ask("check", root)
+    assert status == 1
+    assert "missing image: 1" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["FOLDER", "--images", "FOLDER"], "a folder is checked by itself"),
+        (["FOLDER", "--fix", "x.json"], "--fix repairs one file"),
+        (["some.json"], "--images: expected 1 folder"),
+        (["FOLDER"], "is laid out in no way that is known"),
+    ],
+)
+def test_what_check_cannot_take(words, message, tmp_path, ask):
+    status, _, err = ask("check", *(str(tmp_path) if word == "FOLDER" else word for word in words))
+    assert status == 2
+    assert message in err
+
+
+def test_split_writes_files_for_a_config_and_never_over_others(tmp_path, ask):
+    root = make(tmp_path / "set", "sardet")
+    source = root / "Annotations" / "train.json"
+    status, out, _ = ask("split", source, "--val", 0.4, "--test", 0.2)
+    assert status == 0
+    folder = root / "Annotations" / "train_split"
+    counts = {file.stem: len(json.loads(file.read_text())["images"]) for file in folder.iterdir()}
+    assert sum(counts.values()) == 6
+    assert min(counts.values()) >= 1
+    assert counts.keys() == {"train", "val", "test"}
+    for split in counts:
+        assert f"data.{split}_json={folder / f'{split}.json'} data.{split}_images=IMAGES" in out
+    status, _, err = ask("split", source)
+    assert status == 2
+    assert "never overwritten" in err
+
+
+def test_voc_of_no_split_becomes_one_file(tmp_path, ask):
+    for folder in ("Annotations", "JPEGImages"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "JPEGImages" / "a.png")
+    (tmp_path / "Annotations" / "a.xml").write_text(
+        "<annotation><object><name>x</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>6</ymax></bndbox>"
+        "</object></annotation>"
+    )
+    status, out, _ = ask("voc2coco", tmp_path, tmp_path / "all.json")
+    assert (status, out) == (0, f"{tmp_path / 'all.json'}: image_root is {tmp_path / 'JPEGImages'}\n")
+    assert json.loads((tmp_path / "all.json").read_text())["annotations"][0]["bbox"] == [0, 0, 5, 6]
+    status, out, _ = ask("check", tmp_path)
+    assert status == 0
+    assert "Pascal VOC; splits: all" in out
+    assert "Train on it" not in out
