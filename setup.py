@@ -31,7 +31,9 @@ setup(
     python_requires=">=3.10,<3.14",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
+    py_modules=["loradet_command"],
     package_data={"loradet": ["assets/*"], "detectron2_embedded.detectron2.model_zoo": ["configs/**/*.py"]},
+    entry_points={"console_scripts": ["loradet=loradet_command:main"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

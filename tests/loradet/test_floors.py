@@ -34,6 +34,7 @@ FLOORS = [
     ("training",),
     ("inference",),
     ("experiments",),
+    ("cli",),
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -110,4 +110,4 @@ def next_commands(folder: RunFolder, *, splits: list[str], example: str | None) 
     commands["look into the adapter, which holds all that was trained"] = tool_command(
         "adapters.py", "inspect", folder.adapter
     )
-    return {what: command for what, command in commands.items() if command is not None}
+    return commands

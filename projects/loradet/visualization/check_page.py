@@ -109,12 +109,12 @@ def _charts(report: SetReport) -> Iterable[str]:
         "Shapes: share of the boxes of each split.",
     )
     more = f" The {CLASSES} most frequent of {classes} classes." if classes > CLASSES else ""
-    yield _figure(class_bars(counts, "classes"), f"Classes: share of the boxes of each split.{more}")
     yield "</div>"
+    yield _figure(class_bars(counts, "classes"), f"Classes: share of the boxes of each split.{more}", "classes")
 
 
-def _figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+def _figure(svg: str, caption: str, kind: str = "") -> str:
+    return f"<figure class='{kind}'>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _anchors(anchors: Mapping[str, AnchorReport]) -> Iterable[str]:
@@ -200,7 +200,8 @@ ul { margin: .5rem 0; padding-left: 1.1rem; } li { overflow-wrap: anywhere; font
 .note, figcaption { color: var(--soft); font-size: .9rem; } .note { max-width: 50rem; }
 .charts, .pictures { display: grid; gap: 1.2rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); }
-figure { margin: 0; min-width: 0; } figcaption { overflow-wrap: anywhere; margin-top: .3rem; }
+figure { margin: 0; min-width: 0; } .classes { max-width: 34rem; margin-top: 1.2rem; }
+figcaption { overflow-wrap: anywhere; margin-top: .3rem; }
 svg, img { width: 100%; height: auto; display: block; } img { border-radius: 4px; }
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 svg text.small { fill: var(--soft); font-size: 10.5px; }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loradet.datasets import check, fix
+from loradet.datasets import check, fix, yolo_to_coco
 from loradet.datasets.checks import Split, check_splits, splits_of
 from loradet.errors import UserError
 
@@ -192,6 +192,17 @@ def test_notes_of_ignored_and_crowd_boxes(coco_folder):
     assert "all 4 boxes are crowd regions" in notes[1]
 
 
+def test_notes_of_a_conversion_are_said(tmp_path):
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    _paint(tmp_path / "images" / "train" / "a.png")
+    (tmp_path / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n" * 3)
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [cell]\n")
+    report = check(*yolo_to_coco(tmp_path, "train"))
+    assert report.ok
+    assert report.notes == ("identical lines of a label file are one box; left out: 2 (in labels/train/a.txt).",)
+
+
 def test_without_pictures_the_annotations_are_checked(coco_folder):
     coco_folder.content["annotations"].append(coco_folder.box(9, 10, 5, [60, 4, 20, 10]))
     coco_folder.content["images"][1]["width"] = -1
@@ -264,7 +275,7 @@ def test_classes_of_very_different_shares(splits):
             for number, k in enumerate(np.linspace(0, 9, 200).tolist(), start=1)
         ]
     warnings = [one for one in _check(splits).warnings if one.kind == "class of very different shares"]
-    assert [one.message.split(":")[0] for one in warnings] == ["'dog'", "'cat'"]
+    assert [one.message.split(":")[0] for one in warnings] == ["'cat'", "'dog'"]  # by their number
     for split in splits:  # so few that it may be chance
         split.content["annotations"] = split.content["annotations"][:4]
     assert not [one for one in _check(splits).warnings if "different" in one.kind]

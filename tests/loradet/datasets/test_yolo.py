@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from loradet.config import load_config
 from loradet.datasets import count_yolo_classes, yolo_class_names, yolo_dataset, yolo_to_coco
 from loradet.datasets.files import cache_dir
 from loradet.datasets.provenance import is_synthetic
@@ -243,6 +245,15 @@ def test_more_is_clipped_where_it_is_asked_for(yolo, caplog):
     for line in ("0 1.5 0.5 0.4 0.5", "0 120 40 20 20"):  # nothing left, and pixels
         with pytest.raises(ValueError, match=r"a\.txt, line 1: the box from .* leaves the image wholly"):
             _boxes(yolo, caplog, line, clip=True)
+
+
+def test_a_config_asks_for_it_by_data_clip(yolo):
+    yolo.label("val/c.txt", "0 0.9 0.5 0.4 0.5\n")
+    config, keys = str(_REPOSITORY / "configs" / "custom_detr.py"), [f"data.data_yaml={yolo.path}", "data.name=clip"]
+    with pytest.raises(ValueError, match=r"data\.clip=true in a config"):
+        instantiate(load_config(config, keys).dataloader.val.dataset)
+    (record,) = instantiate(load_config(config, [*keys, "data.clip=true"]).dataloader.val.dataset)
+    np.testing.assert_allclose(record["annotations"][0]["bbox"], [56, 10, 24, 20])
 
 
 @pytest.mark.parametrize(("shape", "numbers"), [("[2, 3]", "0.5 0.5 2 0.6 0.5 0"), ("['3', 2]", "1 1 0 0 .2 1.7")])

@@ -43,7 +43,10 @@ def compare_classes(contents: Mapping[str, SplitContent], found: Findings) -> No
         return
     first, *others = counts
     for other in others:
-        classes = list(dict.fromkeys([*counts[first], *counts[other]]))
+        classes = sorted(
+            dict.fromkeys([*counts[first], *counts[other]]),
+            key=lambda name: -max(counts[first].get(name, 0), counts[other].get(name, 0)),
+        )
         totals = sum(counts[first].values()), sum(counts[other].values())
         for name in classes:
             pair = counts[first].get(name, 0), counts[other].get(name, 0)

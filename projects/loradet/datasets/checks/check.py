@@ -174,7 +174,14 @@ def _examine(split: Split, progress: bool) -> _Examined:
     images = examine_images(entries, states, root, found)
     boxes = examine_annotations(written["annotations"], images, category_ids, found)
     content = SplitContent(path, root, categories, images, boxes)
-    notes = describe_boxes(content, found)
+    notes = (*_notes_of_conversion(written), *describe_boxes(content, found))
     counts = len(entries), len(written["annotations"])
     report = Report(path, root, *counts, found.problems, notes, tuple(found.warnings))
     return _Examined(report, content, written, strict)
+
+
+def _notes_of_conversion(written: dict[str, Any]) -> list[str]:
+    """What `yolo_to_coco` has left out or clipped, in files that it made."""
+    info = written.get("info")
+    notes = info.get("notes") if isinstance(info, dict) else None
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
