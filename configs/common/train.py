@@ -20,6 +20,8 @@ train = dict(
     early_stopping=dict(enabled=False, patience=5, min_delta=0.0),
     efficiency=dict(enabled=False, steps=50, warmup=5),
     operating_point=dict(precision=None, match_iou=0.5),
+    validation_loss=dict(enabled=True, max_images=2000),
+    validation_pictures=4,
     trackio=dict(project=None, name=None, space_id=None, private=True),
     wandb=dict(project=None, name=None, entity=None, mode=None),
     hub=dict(repo_id=None, private=True),

@@ -124,7 +124,6 @@ def test_mistakes_end_in_one_line(folder, exported, tmp_path, words, message):
         ("predict.py", ["image.png"], "give one of --checkpoint"),
         ("predict.py", ["image.png", "--checkpoint", "a.pth"], "--config-file"),
         ("predict.py", ["image.png", "--exported", "a.pt2", "--set", "a=1"], "says everything"),
-        ("predict.py", ["image.png", "--config-file", "c", "--checkpoint", "a.pth", "--trust"], "--exported alone"),
         ("predict.py", ["image.png", "--exported", "a.pt2", "--batch-size", "0"], "1 or more"),
         ("export.py", ["--config-file", "c", "--checkpoint", "a.pth"], ".pt2"),
         ("export.py", ["--config-file", "c", "--checkpoint", "a.pth", "--input-size", "0", "9"], "--input-size"),

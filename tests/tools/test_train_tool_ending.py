@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
-from train_tool import CONFIG, ROOT, arguments, lines, succeed
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from train_tool import CONFIG, ROOT, arguments, lines, reproducible, succeed
 
 from loradet.adapters import read_adapter
 from loradet.config import load_config
@@ -124,3 +125,42 @@ def test_a_later_evaluation_chooses_anew(run, tmp_path, caplog):
     words = ["--config-file", run / "config.yaml", "--checkpoint", tmp_path / "other.pth", "--num-images", "1"]
     assert call("tools/visualize.py", *words, "--output", tmp_path / "one.png")[0] in (0, None)
     assert "other.pth has no operating point: detections with a score of 0.3" in caplog.text
+
+
+def test_validation_losses_and_pictures_are_reported_and_change_nothing(run, train_data, tmp_path):
+    losses = [line for line in lines(run) if "val/total_loss" in line]
+    assert [line["iteration"] for line in losses] == [line["iteration"] for line in lines(run) if "bbox/AP" in line]
+    for line in losses:
+        assert line["val/total_loss"] == pytest.approx(line["val/loss_cls"] + line["val/loss_box_reg"])
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert events.Tags()["images"] == [f"val/{number}" for number in range(4)]
+    assert [event.value for event in events.Scalars("val/total_loss")] == pytest.approx(
+        [line["val/total_loss"] for line in losses]
+    )
+    picture = events.Images("val/2")[-1]
+    assert (picture.width, picture.height > 100) == (6 + 320 + 2 + 320 + 6, True)
+
+    start = f"train.init_checkpoint={run.parent}/a.pth"
+    off = ["train.validation_loss.max_images=3", "train.validation_pictures=0", "dataloader.train.num_workers=0"]
+    succeed(*arguments(train_data, tmp_path / "off", *SETTINGS, start, *off))
+    ours, theirs = ([reproducible(line) for line in lines(folder)] for folder in (run, tmp_path / "off"))
+    assert [{key: line[key] for key in line if not key.startswith("val/")} for line in ours] == theirs
+    assert (run / "adapter.safetensors").read_bytes() == (tmp_path / "off" / "adapter.safetensors").read_bytes()
+    log = (tmp_path / "off" / "log.txt").read_text()
+    assert "No validation loss: val has 4 images, train.validation_loss.max_images is 3." in log
+    events = EventAccumulator(str(tmp_path / "off"))
+    events.Reload()
+    assert events.Tags()["images"] == []
+    same = [json.loads((folder / "run.json").read_text())["config_sha256"] for folder in (run, tmp_path / "off")]
+    assert same[0] == same[1]
+
+
+def test_the_best_may_be_the_least_validation_loss(run, train_data, tmp_path):
+    start = f"train.init_checkpoint={run.parent}/a.pth"
+    words = ["train.best.metric=val/total_loss", "train.best.mode=min", "dataloader.train.num_workers=0"]
+    succeed(*arguments(train_data, tmp_path / "out", *SETTINGS, start, *words, "train.eval_period=2"))
+    found = {line["iteration"]: line["val/total_loss"] for line in lines(tmp_path / "out") if "val/total_loss" in line}
+    best = json.loads((tmp_path / "out" / "run.json").read_text())["best"]
+    assert (best["metric"], best["iteration"]) == ("val/total_loss", min(found, key=found.get))
+    assert "val/total_loss" in ending(tmp_path / "out")

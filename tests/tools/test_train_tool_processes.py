@@ -1,6 +1,7 @@
 """Several processes: `--num-gpus 2` and torchrun over gloo, and what one process must not do to the others."""
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -11,6 +12,8 @@ import torch
 from train_tool import arguments, call, descendants_alive, lines, reproducible, snapshot, start, succeed, wait_for
 
 HERE = str(Path(__file__).parent)
+# With the project that these tests are of, where another one is installed.
+PATH = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 WORDS = [
     *("train.max_iter=24", "train.eval_period=12", "train.checkpointer.period=12", "model.test_score_thresh=0.0"),
@@ -30,8 +33,8 @@ def probe(folder, **settings):
 def launch(data, folder, *words, torchrun=False, probing=None):
     words = [*WORDS, *probe(folder.with_name(f"{folder.name}_seen"), **(probing or {})), *words]
     if torchrun:
-        return start(*arguments(data, folder, *words), launcher=TORCHRUN, PYTHONPATH=HERE)
-    return start(*arguments(data, folder, "--num-gpus", "2", *words), PYTHONPATH=HERE)
+        return start(*arguments(data, folder, *words), launcher=TORCHRUN, PYTHONPATH=PATH)
+    return start(*arguments(data, folder, "--num-gpus", "2", *words), PYTHONPATH=PATH)
 
 
 def finish(processes, seconds=240):

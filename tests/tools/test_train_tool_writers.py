@@ -90,6 +90,10 @@ def test_config_and_metrics_are_read_back(trackio, finished):
         ours = [(line["iteration"], line[name]) for line in lines(finished) if name in line]
         assert metric("crowd", "first_run", name) == ours, name
     assert len(metric("crowd", "first_run", "bbox/AP")) == 2
+    assert [step for step, _ in metric("crowd", "first_run", "val/total_loss")] == [2, 5]
+    pictures = metric("crowd", "first_run", "val/3")
+    assert [step for step, _ in pictures] == [2, 5]
+    assert all(value["_type"] == "trackio.image" for _, value in pictures)
     noted = json.loads((finished / "run.json").read_text())["run_ids"]
     assert noted == {"trackio": run.id, "trackio_name": "first_run"}
 
@@ -101,6 +105,9 @@ def test_a_writer_changes_nothing_of_a_run(finished, train_data, tmp_path):
     assert [reproducible(line) for line in ours] == [reproducible(line) for line in theirs]
     records = [json.loads((folder / "run.json").read_text()) for folder in (finished, tmp_path / "without")]
     assert records[0]["config_sha256"] == records[1]["config_sha256"]
+    # Two runs that are the same leave the same adapter, byte for byte.
+    adapters = {(folder / "adapter.safetensors").read_bytes() for folder in (finished, tmp_path / "without")}
+    assert len(adapters) == 1
 
 
 @needs_trackio
@@ -223,10 +230,17 @@ def note(**line):
     with open(os.environ["FAKE_WANDB"], "a") as file:
         file.write(json.dumps(line) + "\\n")
 
+class Image:
+    def __init__(self, pixels):
+        self.shape = list(pixels.shape)
+
 class Run:
     def __init__(self, id, step):
         self.id, self.step, self.summary = id or "run-of-wandb", step, {}
     def log(self, scalars, step):
+        if pictures := {name: value.shape for name, value in scalars.items() if isinstance(value, Image)}:
+            note(pictures=pictures, at=step)
+            return
         if os.environ.get("FAKE_WANDB_FAILS"):
             raise ConnectionError("no answer")
         note(step=step, **scalars)
@@ -250,7 +264,9 @@ def wandb(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     monkeypatch.syspath_prepend(tmp_path / "fake")
     monkeypatch.setenv("FAKE_WANDB", str(tmp_path / "noted"))
-    yield lambda: [json.loads(line) for line in (tmp_path / "noted").read_text().splitlines()]
+    yield lambda: [
+        line for line in map(json.loads, (tmp_path / "noted").read_text().splitlines()) if "pictures" not in line
+    ]
     sys.modules.pop("wandb", None)
 
 
@@ -269,6 +285,9 @@ def test_wandb_is_told_the_same(wandb, train_data, tmp_path, crash_at):
     assert (last["finish"], last["status"]) == (1, "failed")
     assert "the lights went out" in last["error"]
     succeed(*arguments(train_data, folder, *words, "--resume"))
+    pictures = [line for line in map(json.loads, (tmp_path / "noted").read_text().splitlines()) if "pictures" in line]
+    assert [(line["at"], len(line["pictures"])) for line in pictures] == [(2, 4), (5, 4)]
+    assert all(shape[2] == 3 for line in pictures for shape in line["pictures"].values())
     second, *steps, last = wandb()[7:]
     assert (second["init"]["id"], second["init"]["resume"]) == ("run-of-wandb", "allow")
     assert [line["step"] for line in steps] == [5]

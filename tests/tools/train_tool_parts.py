@@ -3,22 +3,23 @@
 from pathlib import Path
 
 import torch
-from detectron2.data import DatasetMapper
 from detectron2.utils import comm
+
+from loradet.datasets.mapper import DetectionMapper
 
 
 class ProbingMapper:
-    """A DatasetMapper that notes which process maps which image, and plays tricks on one process.
+    """A DetectionMapper that notes which process maps which image, and plays tricks on one process.
 
     Args:
         folder: gets a file `<rank>` with a line for each image.
         boxless_rank: this process sees no boxes.
         nan_rank, nan_from: this process sees NaN pixels from its so many-th image on.
-        **kwargs: of DatasetMapper.
+        **kwargs: of DetectionMapper.
     """
 
     def __init__(self, *, folder, boxless_rank=None, nan_rank=None, nan_from=0, **kwargs):
-        self.mapper = DatasetMapper(**kwargs)
+        self.mapper = DetectionMapper(**kwargs)
         self.folder = Path(folder)
         self.boxless_rank = boxless_rank
         self.nan_rank = nan_rank

@@ -79,22 +79,35 @@ def save_adapter(
 
 
 def write_adapter(path: str | os.PathLike, info: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write what `read_adapter` reads, whole or not at all.
+    """Write what `read_adapter` reads, whole or not at all; the same content gives the same bytes.
 
     Raises:
         ValueError: `info` is not JSON.
     """
     try:
-        text = json.dumps(info, allow_nan=False)
+        text = json.dumps(info, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise UserError(f"save_adapter: metadata takes plain JSON values ({error}).") from error
     # Clones: safetensors refuses tensors that share memory or are not contiguous.
     held = {name: t.cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
-    content = safetensors.torch.save(held, {METADATA_KEY: text, "format": "pt"})
+    content = _in_order(safetensors.torch.save(held, {METADATA_KEY: text, "format": "pt"}))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path, "wb") as file:
         file.write(content)
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file whose metadata are sorted; the library writes them in an order of chance.
+
+    It is the length of the header (8 bytes), the header as JSON, padded by blanks to whole 8 bytes, and the tensors.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def load_adapter(model: nn.Module, path: str | os.PathLike) -> dict[str, Any]:

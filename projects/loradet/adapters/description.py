@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from loradet.adapters.adapter_file import read_adapter
+from loradet.adapters.parameters import PARTS
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def _recipe(recipe: dict[str, Any]) -> list[str]:
 
 
 def _parts(parameters: dict[str, dict[str, int]]) -> str:
-    counts = [f"{name} {c['trainable'] / 1e6:.3f} of {c['total'] / 1e6:.3f} M" for name, c in parameters.items()]
+    ordered = {name: parameters[name] for name in (*PARTS, "all")}
+    counts = [f"{name} {c['trainable'] / 1e6:.3f} of {c['total'] / 1e6:.3f} M" for name, c in ordered.items()]
     return ", ".join(counts)
 
 

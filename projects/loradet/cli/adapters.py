@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
 
@@ -74,6 +75,7 @@ def _add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
         "--config-file", required=required, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)"
     )
+    add_trust(parser)
 
 
 def _check_export(arguments: argparse.Namespace) -> str | None:
@@ -208,7 +210,7 @@ def _build(arguments: argparse.Namespace):
     from loradet.config import load_config
     from loradet.model import weights_base
 
-    cfg = load_config(arguments.config_file, arguments.overrides)
+    cfg = load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust)
     file = arguments.checkpoint if arguments.command == "export" else next(iter(arguments.adapter.values()))
     return cfg, weights_base(cfg, file)
 

@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
 STEPS = {"eval": 1, "memory": 3}
@@ -47,6 +48,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     )
     parser.add_argument("--objects", type=int, metavar="N", help="in each of those (10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    add_trust(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change, in both configs")
     arguments = parser.parse_intermixed_args(argv)
     for name, parts in PARTS.items():

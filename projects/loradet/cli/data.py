@@ -103,6 +103,14 @@ def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Na
     coco.add_argument("root", nargs="?", help="folder to fill (default $DETECTRON2_DATASETS/coco, else datasets/coco)")
     coco.add_argument("--splits", nargs="+", choices=["train", "val"], default=["train", "val"], help="default: both")
     coco.add_argument("--url", metavar="BASE", help="mirror that has zips/ and annotations/ (default COCO's own)")
+    coco.add_argument(
+        "--sha256",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ARCHIVE=SUM",
+        help="sums to compare with, as val2017.zip=4f79…; all are recorded in checksums.sha256",
+    )
     coco.add_argument("--remove-archives", action="store_true", help="delete each archive once it is unpacked")
     coco.add_argument("--retries", type=int, default=5, metavar="N", help="attempts without progress (default 5)")
     coco.set_defaults(run=run_coco2017)
@@ -120,6 +128,8 @@ def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Na
             parser.error("--fix needs --images: it writes the sizes that the pictures have")
         if options.images and len(options.images) not in (1, len(options.source)):
             parser.error(f"--images: expected 1 folder or {len(options.source)}, one for each file")
+    if options.command == "coco2017" and (wrong := [word for word in options.sha256 if "=" not in word]):
+        parser.error(f"--sha256 {wrong[0]}: expected ARCHIVE=SUM, as val2017.zip=4f79…")
     if options.command == "coco2017" and options.retries < 0:
         parser.error("--retries takes 0 or more")
     return options
@@ -276,6 +286,7 @@ def run_coco2017(options: argparse.Namespace) -> int:
             options.root or default_root(),
             splits=options.splits,
             url=options.url or BASE_URL,
+            sums=dict(word.split("=", 1) for word in options.sha256),
             remove_archives=options.remove_archives,
             retries=options.retries,
             progress=True,

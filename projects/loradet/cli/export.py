@@ -6,6 +6,7 @@
 
 import argparse
 
+from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
 
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         default=True,
         help="leave batch, height and width open where torch.export can (default)",
     )
+    add_trust(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
     arguments = parser.parse_intermixed_args(argv)
     if not arguments.output.endswith(".pt2"):
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         from loradet.inference.metadata import describe
 
         metadata = export_checkpoint(
-            load_config(arguments.config_file, arguments.overrides),
+            load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust),
             arguments.checkpoint,
             arguments.output,
             input_size=arguments.input_size and tuple(arguments.input_size),

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument("--config-file", metavar="FILE", help="of the checkpoint")
     parser.add_argument("--checkpoint", metavar="FILE", help=".pth, merged .pth, or an adapter's .safetensors")
     parser.add_argument("--exported", metavar="FILE", help="a .pt2 of loradet export instead")
-    parser.add_argument("--trust", action="store_true", help="run --exported, which can hold any code")
+    parser.add_argument("--trust", action="store_true", help="run --exported, or a .yaml that calls what it likes")
     parser.add_argument("--output", required=True, metavar="DIR", help="gets predictions.json and pictures/")
     parser.add_argument(
         "--score-threshold",
@@ -41,8 +41,6 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         parser.error("--checkpoint needs the --config-file that it was trained with")
     if arguments.exported and (arguments.config_file or arguments.set):
         parser.error("--exported needs neither --config-file nor --set: the file says everything")
-    if arguments.trust and not arguments.exported:
-        parser.error("--trust is for --exported alone")
     if arguments.batch_size < 1:
         parser.error("--batch-size: expected 1 or more")
 
@@ -66,7 +64,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
             )
         else:
             device = [f"train.device={arguments.device}"] if arguments.device else []
-            cfg = load_config(arguments.config_file, [*arguments.set, *device])
+            cfg = load_config(arguments.config_file, [*arguments.set, *device], trusted=arguments.trust)
             outcome = predict_checkpoint(cfg, arguments.checkpoint, arguments.images, arguments.output, **options)
     print(f"{outcome.output}: {outcome.boxes} detections on {outcome.images} images")
     print(f"score threshold: {outcome.thresholds}")

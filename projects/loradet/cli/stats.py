@@ -6,6 +6,7 @@ loradet stats configs/custom_coco.py --input-size 640 1024 --json stats.json mod
 
 import argparse
 
+from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
 
@@ -22,6 +23,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         help="in pixels; default: the largest test image of the config (landscape)",
     )
     parser.add_argument("--json", metavar="FILE", help="write the counts as JSON too")
+    add_trust(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
     arguments = parser.parse_intermixed_args(argv)
     if arguments.input_size and min(arguments.input_size) < 1:
@@ -33,7 +35,8 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         from loradet.inference.model_cost import count_config
 
         statistics = count_config(
-            load_config(arguments.config, arguments.overrides), arguments.input_size and tuple(arguments.input_size)
+            load_config(arguments.config, arguments.overrides, trusted=arguments.trust),
+            arguments.input_size and tuple(arguments.input_size),
         )
         print(statistics)
         if arguments.json:

@@ -16,6 +16,7 @@ An error in what was given is one line; with LORADET_TRACEBACK=1 in the environm
 import argparse
 import sys
 
+from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
 
@@ -63,6 +64,7 @@ def add_launch(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help='rendezvous; "auto" on one machine, else tcp://HOST:PORT (default: auto)',
     )
+    add_trust(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change; +KEY=VALUE adds one")
 
 

@@ -19,6 +19,7 @@ What speaks for each detection; curves, confusion matrix and error breakdown:
 import argparse
 import logging
 
+from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
 PAINT, EXPORT, COMPARE, GRAD_CAM, ANALYSE = "painting", "--export", "--compare", "--grad-cam", "--analyse"
@@ -28,6 +29,7 @@ MODES = {
     "config_file": WITH_MODEL,
     "checkpoint": WITH_MODEL,
     "overrides": WITH_MODEL,
+    "trust": WITH_MODEL,
     "split": WITH_MODEL,
     "subset": (*WITH_MODEL, ANALYSE),
     "subset_seed": (*WITH_MODEL, ANALYSE),
@@ -78,6 +80,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     model.add_argument("--split", help="dataloader.<split> (val)")
     model.add_argument("--subset", type=int, metavar="N", help="N images of the split, the same for every model")
     model.add_argument("--subset-seed", type=int, metavar="SEED", help="another choice (0)")
+    add_trust(model)
     model.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument(

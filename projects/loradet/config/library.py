@@ -50,11 +50,15 @@ def get_config(name: PathLike, *keys: str) -> Any:
 
     Raises:
         MissingFileError: no such config; the nearest names are listed.
+        UserError: a .yaml that calls more than `loradet.config.trust` knows.
         KeyError: the file does not define a key.
     """
     from detectron2.config import LazyConfig
 
+    from loradet.config.trust import check_trusted
+
     file = str(find_config(name))
+    check_trusted(file)
     if not keys:
         return LazyConfig.load(file)
     values = LazyConfig.load(file, keys)

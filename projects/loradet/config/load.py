@@ -15,22 +15,27 @@ from loradet.config.library import find_config
 from loradet.config.overrides import apply_overrides, typed_keys
 from loradet.config.settings import complete_train_settings
 from loradet.config.splits import fill_in_evaluated_data
+from loradet.config.trust import check_trusted
 from loradet.errors import UserError, one_line
 
 
-def load_config(file: str, overrides: list[str]) -> DictConfig:
+def load_config(file: str, overrides: list[str], *, trusted: bool = False) -> DictConfig:
     """Load a config, fill the `train` keys that it does not name, and apply command-line overrides.
 
     Args:
         file: a file, or the name of one of the project's own, see `find_config`.
         overrides: `key=value` words.
+        trusted: let a .yaml name calls of any package; else those that `loradet.config.trust` knows.
 
     Raises:
         FileNotFoundError: no such file; the nearest names are listed.
         ValueError: a syntax error, a name that the file does not know, an unknown key in `train` or in an override, an
-            argument that what is called does not take, or a value of another type than it takes.
+            argument that what is called does not take, a value of another type than it takes, or a .yaml that is not
+            trusted with what it would call.
     """
     file = str(find_config(file))
+    if not trusted:
+        check_trusted(file)
     try:
         cfg = LazyConfig.load(file)
     except SyntaxError as error:

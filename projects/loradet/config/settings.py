@@ -98,6 +98,14 @@ class OperatingPointSettings:
 
 
 @dataclass
+class ValidationLossSettings:
+    """Losses on the first split at each evaluation; off where it has more images. max_images null: any number."""
+
+    enabled: bool = True
+    max_images: int | None = _positive(2000)
+
+
+@dataclass
 class EarlyStoppingSettings:
     """Ends a run after so many evaluations without a better one."""
 
@@ -165,6 +173,8 @@ class TrainSettings:
     best: BestSettings = field(default_factory=BestSettings)
     efficiency: EfficiencySettings = field(default_factory=EfficiencySettings)
     operating_point: OperatingPointSettings = field(default_factory=OperatingPointSettings)
+    validation_loss: ValidationLossSettings = field(default_factory=ValidationLossSettings)
+    validation_pictures: int = _ranged(4, "from 0 to 32", lambda value: 0 <= value <= 32)  # painted at each evaluation
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     trackio: TrackioSettings = field(default_factory=TrackioSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)

@@ -48,6 +48,7 @@ class Manifest:
         """Raises ValueError where a line of an existing file is no sum, or a file has two of them."""
         self.file = file
         self._sums: dict[str, str] = {}
+        self._given: dict[str, str] = {}
         self._lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         for number, line in enumerate(self._lines, 1):
             match = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](.+)", line)
@@ -59,11 +60,21 @@ class Manifest:
     def __contains__(self, name: str) -> bool:
         return name in self._sums
 
+    def expect(self, sums: Mapping[str, str]) -> None:
+        """Compare with sums that were given, too; ChecksumError where another one is written down."""
+        for name, given in sums.items():
+            if self._sums.get(name, given) != given:
+                raise ChecksumError(
+                    f"{name}: sha256 {given} was given, {self.file} has {self._sums[name]}. Nothing was "
+                    "changed; delete the line there, and the file, if the sum that was given is the right one."
+                )
+        self._given = dict(sums)
+
     def compare(self, name: str, found: str, advice: str) -> None:
-        """Raise ChecksumError where the file's sum is another than the one written down."""
-        expected = self._sums.get(name, found)
-        if expected != found:
-            raise ChecksumError(f"{name}: sha256 expected {expected} ({self.file}), found {found}. {advice}")
+        """Raise ChecksumError where the file's sum is another than the one written down, or given."""
+        for expected, source in ((self._sums.get(name), self.file), (self._given.get(name), "given")):
+            if expected not in (None, found):
+                raise ChecksumError(f"{name}: sha256 expected {expected} ({source}), found {found}. {advice}")
 
     def add(self, name: str, found: str) -> None:
         """Write the sum of a file that has none yet."""
@@ -85,6 +96,7 @@ def coco2017(
     splits: Sequence[str] = SPLITS,
     url: str = BASE_URL,
     sizes: Mapping[str, int] | None = None,
+    sums: Mapping[str, str] | None = None,
     remove_archives: bool = False,
     retries: int = 5,
     backoff: float = 1.0,
@@ -102,6 +114,7 @@ def coco2017(
         splits: of "train", "val".
         url: where `zips/` and `annotations/` are.
         sizes: bytes by archive name. Default: COCO's own at COCO's own address, none elsewhere.
+        sums: sha256 by archive name, known from elsewhere: what differs is refused.
         remove_archives: delete an archive once it is unpacked.
         retries, backoff, timeout: as in `download`.
         progress: say what is done, with bars, on stderr.
@@ -126,9 +139,11 @@ def coco2017(
     files = tuple(f"annotations/instances_{split}2017.json" for split in dict.fromkeys(splits))
     archives = [_Archive("annotations/annotations_trainval2017.zip", "annotations", files)]
     archives += [_Archive(f"zips/{split}2017.zip", f"{split}2017") for split in dict.fromkeys(splits)]
+    sums = _checked_sums(sums or {}, [archive.name for archive in archives])
     options = dict(retries=retries, backoff=backoff, timeout=timeout, progress=progress)
     with _alone(root):
         manifest = Manifest(root / "checksums.sha256")
+        manifest.expect(sums)
         for archive in archives:
             if not (root / archive.name).exists():
                 if _unpacked_before(archive, root):
@@ -145,6 +160,15 @@ def coco2017(
         keys[f"data.{split}_json"] = str(root / "annotations" / f"instances_{split}2017.json")
         keys[f"data.{split}_images"] = str(root / f"{split}2017")
     return keys
+
+
+def _checked_sums(sums: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    for name, given in sums.items():
+        if name not in names:
+            raise UserError(f"A sha256 of {name} was given; the files to download are {', '.join(names)}.")
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", given):
+            raise UserError(f"The sha256 of {name}, {given!r}: expected 64 hexadecimal digits.")
+    return {name: given.lower() for name, given in sums.items()}
 
 
 @contextmanager

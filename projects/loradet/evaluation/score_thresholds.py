@@ -19,6 +19,7 @@ from loradet.backbones.weights import UNREADABLE
 from loradet.evaluation.operating_point import DEFAULT_THRESHOLD, OperatingPoint
 from loradet.files import read_json, write_json
 from loradet.run_folder import RunFolder
+from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,9 @@ class ScoreThresholds:
 
     def describe(self, names: Sequence[str]) -> str:
         """For people: "0.3 (given)", or "ship 0.41, car 0.37 (best F1 on val)"."""
-        shown = f"{self.by_class:g}" if not isinstance(self.by_class, tuple) else ""
-        shown = shown or ", ".join(f"{name} {value:g}" for name, value in zip(names, self.by_class))
+        if not isinstance(self.by_class, tuple):
+            return f"{self.by_class:g} ({self.source})"
+        shown = shorten((f"{name} {value:g}" for name, value in zip(names, self.by_class)), 12)
         return f"{shown} ({self.source})"
 
     def brief(self) -> str:

@@ -17,16 +17,17 @@ def run_benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     images = None if arguments.random_images is None else RandomImages(*arguments.random_images, arguments.objects)
     other = arguments.against and (arguments.against, [*arguments.overrides, *arguments.against_overrides])
+    trusted = arguments.trust
     if arguments.part == "memory":
-        options = {"steps": arguments.steps, "images": images}
+        options = {"steps": arguments.steps, "images": images, "trusted": trusted}
         ours = training_memory(arguments.config_file, arguments.overrides, **options)
         return compare_memory(ours, training_memory(*other, **options)) if other else ours
     return benchmark(
-        load_config(arguments.config_file, arguments.overrides),
+        load_config(arguments.config_file, arguments.overrides, trusted=trusted),
         arguments.part,
         steps=arguments.steps,
         warmup=arguments.warmup,
         bare=arguments.bare,
-        against=load_config(*other) if other else None,
+        against=load_config(*other, trusted=trusted) if other else None,
         images=images,
     )

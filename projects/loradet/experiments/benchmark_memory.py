@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
 from loradet.config import load_config
 from loradet.device import choose_device
@@ -22,7 +23,12 @@ _RATIOS = {"peak_mb": "peak_ratio", "training_mb": "training_ratio"}
 
 
 def training_memory(
-    config_file: str, overrides: Sequence[str] = (), *, steps: int = 3, images: RandomImages | None = None
+    config_file: str,
+    overrides: Sequence[str] = (),
+    *,
+    steps: int = 3,
+    images: RandomImages | None = None,
+    trusted: bool = False,
 ) -> dict[str, Any]:
     """Peak memory of training steps of a config in a fresh process.
 
@@ -31,6 +37,7 @@ def training_memory(
         overrides: of its keys.
         steps: optimizer steps; the optimizer's state is there from the second on.
         images: in place of the config's own.
+        trusted: as in `load_config`.
 
     Returns:
         in MiB: `before_model_mb`, held when everything is imported and the first batch is read, but no model built;
@@ -47,7 +54,8 @@ def training_memory(
     # Not forked: a forked process would hold, and count, what this one does.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            outcome = pool.submit(_measure, config_file, list(overrides), steps, images, torch.get_num_threads())
+            words = (config_file, list(overrides), steps, images, trusted)
+            outcome = pool.submit(_measure, *words, torch.get_num_threads())
             result = outcome.result()
         except BrokenProcessPool as error:
             raise ChildProcessError(
@@ -66,21 +74,20 @@ def compare_memory(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, An
 
 
 def _measure(
-    config_file: str, overrides: list[str], steps: int, images: RandomImages | None, threads: int
+    config_file: str, overrides: list[str], steps: int, images: RandomImages | None, trusted: bool, threads: int
 ) -> dict[str, Any] | str:
     """The figures, or what a user did wrong."""
     torch.set_num_threads(threads)
     try:
-        return _run_steps(config_file, overrides, steps, images)
+        return _run_steps(load_config(config_file, overrides, trusted=trusted), steps, images)
     except Exception as error:
         if is_user_error(error):
             return one_line(error)
         raise
 
 
-def _run_steps(config_file: str, overrides: list[str], steps: int, images: RandomImages | None) -> dict[str, Any]:
+def _run_steps(cfg: DictConfig, steps: int, images: RandomImages | None) -> dict[str, Any]:
     torch.manual_seed(0)
-    cfg = load_config(config_file, overrides)
     device = choose_device(cfg.train.device)
     loader = training_loader(cfg, images)
     next(iter(loader))

@@ -196,17 +196,31 @@ def to_tsv(study: Study, table: Sequence[Row]) -> str:
         *(f"{name}:{part}" for name in metrics for part in (*_PARTS_OF_SUMMARY, *_PARTS_OF_REPORTED)),
     ]
     writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow(map(_cell, names))
     for row in table:
         writer.writerow(
-            [
-                *(column(row) for column in columns.values()),
-                *(row.parameters(part, kind) for kind in ("trainable", "total") for part in PARTS),
-                *(value for cost in (*COSTS, *INFERENCE) for value in _values(row.cost(cost))),
-                *(v for name in metrics for s in (row.metrics, row.reported) for v in _values(s.get(name))),
-            ]
+            map(
+                _cell,
+                [
+                    *(column(row) for column in columns.values()),
+                    *(row.parameters(part, kind) for kind in ("trainable", "total") for part in PARTS),
+                    *(value for cost in (*COSTS, *INFERENCE) for value in _values(row.cost(cost))),
+                    *(v for name in metrics for s in (row.metrics, row.reported) for v in _values(s.get(name))),
+                ],
+            )
         )
     return file.getvalue()
+
+
+def _cell(value: object) -> object:
+    """A value that no spreadsheet takes for a formula: texts that begin like one get an apostrophe before them."""
+    if not isinstance(value, str) or not value.lstrip("\t\r\n ").startswith(("=", "+", "-", "@")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 _PARTS_OF_SUMMARY = ("mean", "std", "n")

@@ -42,6 +42,8 @@ from loradet.training.prepare import Prepared
 from loradet.training.record import RunRecord
 from loradet.training.schedule import report_peak
 from loradet.training.trainer import Trainer
+from loradet.training.validation_loss import ValidationLoss, validation_loss
+from loradet.training.validation_pictures import paint_validation
 from loradet.weight_classes import WeightClasses
 from loradet.wording import shorten
 
@@ -159,9 +161,10 @@ def _register_hooks(
     best = None
     if prepared.splits:
         first = next(iter(prepared.splits.values()))
+        loss = validation_loss(cfg, first, prepared.plan.per_forward)
         best = EvaluateAndKeepBest(
             prepared.schedule.eval_period,
-            lambda: evaluate(first, trainer),
+            lambda: evaluate(first, trainer, loss),
             checkpointer,
             metric=train.best.metric,
             mode=train.best.mode,
@@ -191,9 +194,11 @@ def _register_hooks(
     return best
 
 
-def evaluate(split: Split, trainer: Trainer) -> dict[str, Any]:
-    """The results of the weights that the trainer has now."""
-    return split.evaluate(trainer.module, trainer.output_dir)
+def evaluate(split: Split, trainer: Trainer, loss: ValidationLoss | None = None) -> dict[str, Any]:
+    """The results of the weights that the trainer has now; losses beside them, as {"val": {"total_loss": …}}."""
+    results = split.evaluate(trainer.module, trainer.output_dir)
+    losses = {} if loss is None else loss.measure(trainer.module)
+    return results | {split.name: losses} if results and losses else results
 
 
 def _restore(prepared: Prepared, checkpointer: Checkpointer, trainer: Trainer) -> int:
@@ -256,5 +261,21 @@ def _register_writers(prepared: Prepared, trainer: Trainer, best: EvaluateAndKee
     ]
     writing = WriteMetrics(writers, period=prepared.cfg.train.log_period)
     if best is not None:
-        best.on_evaluated = writing.write_evaluation
+        best.on_evaluated = lambda: _report_evaluation(prepared, trainer, writing)
     trainer.register_hooks([writing, prepared.upload])
+
+
+def _report_evaluation(prepared: Prepared, trainer: Trainer, writing: WriteMetrics) -> None:
+    """Write an evaluation's numbers at once, and pictures where somebody takes them."""
+    count = prepared.cfg.train.validation_pictures
+    if count and not writing.is_closed:
+        try:
+            pictures = paint_validation(next(iter(prepared.splits.values())), prepared.folder.path, count)
+        except (OSError, ValueError, LookupError) as error:
+            logger.warning("No pictures of this evaluation: %s", error)
+            pictures = {}
+        for name, picture in pictures.items():
+            trainer.storage.put_image(name, picture.transpose(2, 0, 1))  # TensorBoard's
+        for tracker in prepared.trackers:
+            tracker.write_pictures(pictures, trainer.iter)
+    writing.write_evaluation()

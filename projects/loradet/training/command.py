@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 def run_command(arguments: argparse.Namespace) -> int:
     """Train or evaluate on as many processes as asked for; returns the exit status of this process."""
     try:
-        cfg = load_config(arguments.config_file, arguments.overrides)
+        cfg = load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust)
         # A started process reads the file itself. This one does not read it twice: it may register data sets.
         own = () if starts_processes(arguments.num_gpus, arguments.num_machines) else (cfg,)
         run_distributed(
@@ -65,7 +65,7 @@ def _process(arguments: argparse.Namespace, cfg: DictConfig | None = None) -> No
     """
     try:
         if cfg is None:
-            cfg = load_config(arguments.config_file, arguments.overrides)
+            cfg = load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust)
         if arguments.eval_only:
             evaluate(cfg, _checkpoint_to_evaluate(cfg, arguments), arguments.split, arguments.output_json)
             return

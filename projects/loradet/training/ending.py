@@ -6,6 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from loradet.config.trust import foreign_calls_of_file
 from loradet.evaluation.coco_metrics import PREFIX
 from loradet.evaluation.operating_point import OperatingPoint, operating_point_table
 from loradet.run_folder import RunFolder
@@ -93,7 +94,9 @@ def next_commands(folder: RunFolder, *, splits: list[str], example: str | None) 
         example: an image.
     """
     weights = folder.best if folder.best.is_file() else folder.path / folder.FINAL
-    of_run = ("--config-file", folder.config, "--checkpoint", weights)
+    # A backbone of one's own, say: the files of one's own runs are programs like others.
+    trust = ("--trust",) if foreign_calls_of_file(folder.config) else ()
+    of_run = ("--config-file", folder.config, "--checkpoint", weights, *trust)
     commands = {}
     if example is not None:
         found = folder.path / "found"
@@ -107,4 +110,4 @@ def next_commands(folder: RunFolder, *, splits: list[str], example: str | None) 
     commands["look into the adapter, which holds all that was trained"] = tool_command(
         "adapters.py", "inspect", folder.adapter
     )
-    return {what: command for what, command in commands.items() if command is not None}
+    return commands

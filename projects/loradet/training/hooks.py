@@ -293,6 +293,11 @@ class WriteMetrics(PeriodicWriter):
         self._written_at: int | None = None
         self._closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is written any more."""
+        return self._closed
+
     def write_evaluation(self) -> None:
         """Write this iteration now: at the next period the storage gives the latest value of a metric alone."""
         # A run that is resumed at its end evaluates after the loop.

@@ -27,6 +27,7 @@ import detectron2_embedded
 import loradet
 from loradet.config.initial_weights import initial_weights
 from loradet.config.splits import name_evaluated_data
+from loradet.config.trust import check_trusted
 from loradet.errors import one_line
 from loradet.files import FileError, write_json
 from loradet.run_folder import RunFolder
@@ -36,6 +37,7 @@ from loradet.run_folder import RunFolder
 NEUTRAL_KEYS = (
     *("allow_random_frozen", "accept_changed_data"),
     *("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period", "efficiency", "operating_point"),
+    *("validation_loss", "validation_pictures"),
     *("trackio", "wandb", "hub"),
 )
 
@@ -101,6 +103,7 @@ def read_config(folder: str | os.PathLike) -> DictConfig:
         FileError: it is broken, or no config of a run; it is named.
     """
     file = RunFolder(folder).config
+    check_trusted(file)  # a folder may be from anybody, and nothing of it is built here
     try:
         cfg = LazyConfig.load(str(file))
     except (*_UNREADABLE, OSError) as error:

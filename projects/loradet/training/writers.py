@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 from detectron2.utils.events import EventWriter, get_event_storage
 from omegaconf import DictConfig, OmegaConf
 
@@ -87,6 +88,12 @@ class RunWriter(EventWriter):
             with self._told_once():
                 self._log(new[iteration], iteration)
 
+    def write_pictures(self, pictures: Mapping[str, np.ndarray], iteration: int) -> None:
+        """Report RGB uint8 pictures (H, W, 3) of an iteration, by name."""
+        if pictures and iteration > self._last_write:
+            with self._told_once():
+                self._log_pictures(pictures, iteration)
+
     def finish(self, status: str, error: str | None = None) -> None:
         """Close the run; the end of the training loop does not, as an evaluation follows.
 
@@ -120,6 +127,10 @@ class RunWriter(EventWriter):
     @abstractmethod
     def _log(self, scalars: dict[str, float], iteration: int) -> None:
         """Report the scalars of an iteration."""
+
+    @abstractmethod
+    def _log_pictures(self, pictures: Mapping[str, np.ndarray], iteration: int) -> None:
+        """Report the pictures of an iteration, whose scalars follow."""
 
     @abstractmethod
     def _finish(self, status: str, error: str | None) -> None:
@@ -226,6 +237,9 @@ class TrackioWriter(RunWriter):
         # "time" is trackio's own.
         self._run.log({"iter_time" if k == "time" else k: v for k, v in scalars.items()}, step=iteration)
 
+    def _log_pictures(self, pictures: Mapping[str, np.ndarray], iteration: int) -> None:
+        self._run.log({name: self._trackio.Image(picture) for name, picture in pictures.items()}, step=iteration)
+
     def _finish(self, status: str, error: str | None) -> None:
         if status != "finished":
             level = self._trackio.AlertLevel.ERROR if status == "failed" else self._trackio.AlertLevel.WARN
@@ -284,6 +298,9 @@ class WandbWriter(RunWriter):
 
     def _log(self, scalars: dict[str, float], iteration: int) -> None:
         self._run.log(scalars, step=iteration)
+
+    def _log_pictures(self, pictures: Mapping[str, np.ndarray], iteration: int) -> None:
+        self._run.log({name: self._wandb.Image(picture) for name, picture in pictures.items()}, step=iteration)
 
     def _finish(self, status: str, error: str | None) -> None:
         self._run.summary["status"] = status

@@ -27,7 +27,7 @@ def run_command(arguments: argparse.Namespace) -> list[Path]:
     if arguments.mode == "--analyse":
         return analyse_files(**given)
     config, overrides = given.pop("config_file"), given.pop("overrides", [])
-    cfg = load_config(config, overrides)
+    cfg = load_config(config, overrides, trusted=given.pop("trust", False))
     if arguments.mode == "--export":
         archive = given.pop("zip", False)
         with_analysis = hasattr(arguments, "analyse")

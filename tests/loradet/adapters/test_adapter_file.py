@@ -271,3 +271,16 @@ def test_description(file):
     text = describe_adapter(file)
     for part in ("tiny", "ship (3), tank (7)", "mlp.fc1, conv_dw (6 layers), rank 2, alpha 4", "MB", "metadata AP"):
         assert part in text
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    for number in range(12):
+        metadata = {"b": 1, "a": 2} if number % 2 else {"a": 2, "b": 1}
+        save_adapter(train_a_little(build()), tmp_path / f"{number}.safetensors", classes=["é"], metadata=metadata)
+    contents = {file.read_bytes() for file in tmp_path.iterdir()}
+    assert len(contents) == 1
+    (content,) = contents
+    assert int.from_bytes(content[:8], "little") % 8 == 0
+    info, tensors = read_adapter(tmp_path / "0.safetensors")
+    assert info["classes"] == ["é"]
+    assert same_state(tensors, safetensors.torch.load(content))

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import stat
@@ -106,6 +107,37 @@ def test_the_tool_fills_a_folder(server, tmp_path):
     assert result.returncode == 0, result.stderr
     assert len(server.asked) == asked
     assert sorted(p.name for p in root.iterdir()) == ["annotations", "checksums.sha256", "train2017", "val2017"]
+
+
+def test_sums_that_are_given(server, tmp_path):
+    right = {path.rpartition("/")[2]: hashlib.sha256(body).hexdigest() for path, body in ARCHIVES.items()}
+    words = [f"{name}={found.upper()}" for name, found in right.items()]
+    result = run_tool(tmp_path / "right", "--url", server.url, "--sha256", *words[:2], "--sha256", words[2])
+    assert result.returncode == 0, result.stderr
+    assert content(tmp_path / "right")["checksums.sha256"].decode() == sums(ANNOTATIONS, TRAIN, VAL)
+
+    wrong = "0" * 64
+    result = run_tool(tmp_path / "wrong", "--url", server.url, "--splits", "val", "--sha256", f"val2017.zip={wrong}")
+    assert result.returncode == 2
+    assert f"val2017.zip: sha256 expected {wrong} (given), found {right['val2017.zip']}." in result.stderr
+    there = {path.name for path in (tmp_path / "wrong").iterdir()}
+    assert there == {"annotations", "annotations_trainval2017.zip", "checksums.sha256"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"val2017.zip": "12"}, "expected 64 hexadecimal digits"),
+        ({"test2017.zip": "0" * 64}, "the files to download are annotations_trainval2017.zip, val2017.zip"),
+        ({"annotations_trainval2017.zip": "0" * 64}, "checksums.sha256 has"),
+    ],
+)
+def test_sums_that_cannot_be(fill, server, tmp_path, given, message):
+    fill(splits=["val"])
+    before, asked = content(tmp_path / "coco"), len(server.asked)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        fill(splits=["val"], sums=given)
+    assert (content(tmp_path / "coco"), len(server.asked)) == (before, asked)
 
 
 def test_one_split_then_the_other(fill, server, tmp_path):

@@ -228,3 +228,17 @@ def test_a_run_whose_log_is_gone_has_no_curve(tmp_path):
     names = [path.name for path in write_report(STUDY, [first, second], tmp_path / "report")]
     assert "curves_loss.png" in names
     assert "curves_ap.png" not in names
+
+
+@pytest.mark.parametrize(
+    ("title", "cell"),
+    [
+        *(("=1+1", "'=1+1"), ("+A1", "'+A1"), ("-A1", "'-A1"), ("@SUM(A1)", "'@SUM(A1)"), (" =1+1", "' =1+1")),
+        *(("-0.5", "-0.5"), ("+1e-3", "+1e-3"), ("rank = 4", "rank = 4"), ("a-b", "a-b")),
+    ],
+)
+def test_no_text_of_the_tsv_is_a_formula(title, cell, tmp_path):
+    one = study(entry("E1", title=title))
+    write_report(one, [absent(tmp_path, one.entries[0])], tmp_path / "report")
+    (row,) = read_tsv(tmp_path / "report").values()
+    assert row["title"] == cell
