@@ -15,23 +15,26 @@ from loradet.config import load_config
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "datasets" / "README.md"]
 OVERRIDE = re.compile(r"\+?[a-z_]+(\.\w+)+=")
+TOOL = re.compile(r"\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:python|torchrun .*?) (tools/\w+\.py .*?)\s*(?: #.*)?$")
+LORADET = re.compile(r" {4,}(?:[A-Z_]+=\S+ )*(loradet .*?)\s*(?: #.*)?$")
 _SHELL = {"|", ">", ">>", "&&", "&", ";"}
 
 
 @dataclass(frozen=True)
 class Command:
     page: str
-    words: tuple[str, ...]  # from `tools/….py` on
+    words: tuple[str, ...]  # from `tools/….py`, or `loradet`, on
 
     def __str__(self):
         return f"{self.page}: {' '.join(self.words)}"
 
     @property
     def config(self):
-        """The config file, where it is one of the repository's."""
+        """The config file, where it is one of the repository's; `loradet` takes its name too."""
         where = self.words.index("--config-file") + 1 if "--config-file" in self.words else None
         file = self.words[where] if where and where < len(self.words) else ""
-        return file if file.startswith("configs/") else None
+        is_name = self.words[0] == "loradet" and re.fullmatch(r"\w+", file) is not None
+        return str(ROOT / file) if file.startswith("configs/") else file if is_name else None
 
     @property
     def overrides(self):
@@ -42,10 +45,9 @@ def commands():
     for page in PAGES:
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         for line in text.splitlines():
-            # A comment ends a command; in prose, none begins a line.
-            if match := re.match(
-                r"\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:python|torchrun .*?) (tools/\w+\.py .*?)\s*(?: #.*)?$", line
-            ):
+            # A comment ends a command; in prose, none of a tool begins a line, and none of `loradet` is indented.
+            line = re.sub(r"^\s*(srun )?torchrun .* -m loradet\.cli ", "    loradet ", line)
+            if match := TOOL.match(line) or LORADET.match(line):
                 words = shlex.split(match[1])
                 stop = next((i for i, word in enumerate(words) if word in _SHELL), len(words))
                 yield Command(str(page.relative_to(ROOT)), tuple(words[:stop]))
@@ -60,7 +62,8 @@ def test_there_are_commands():
 
 @cache
 def help_text(tool: str, *subcommands: str) -> str:
-    done = subprocess.run([sys.executable, ROOT / tool, *subcommands, "--help"], capture_output=True, text=True)
+    program = ["-m", "loradet.cli"] if tool == "loradet" else [ROOT / tool]
+    done = subprocess.run([sys.executable, *program, *subcommands, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -68,7 +71,8 @@ def help_text(tool: str, *subcommands: str) -> str:
 def parsers_of(command: Command) -> list[str]:
     """The tool's own help, and that of its subcommands as far as words name them."""
     tool, *words = command.words
-    texts, named = [help_text(tool)], []
+    named = [words.pop(0)] if tool == "loradet" else []
+    texts = [help_text(tool, *named)]
     for word in words:
         choices = re.search(r"\{([\w,-]+)\}", texts[-1])
         if choices is not None and word in choices[1].split(","):
@@ -79,7 +83,7 @@ def parsers_of(command: Command) -> list[str]:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_tool_and_flags_exist(command):
-    assert (ROOT / command.words[0]).is_file()
+    assert command.words[0] == "loradet" or (ROOT / command.words[0]).is_file()
     flags = {word.partition("=")[0] for word in command.words if word.startswith("--")}
     helps = " ".join(parsers_of(command))
     assert not {flag for flag in flags if not re.search(rf"{flag}(?![\w-])", helps)}
@@ -88,4 +92,4 @@ def test_tool_and_flags_exist(command):
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one.config], ids=str)
 def test_config_and_overrides_are_taken(command):
     values = [re.sub(r"\$\w+", "0", word) for word in command.overrides]  # a shell's loop variable
-    load_config(ROOT / command.config, values)
+    load_config(command.config, values)
