@@ -64,6 +64,7 @@ setup(
         "wandb": ["wandb>=0.19"],
         "test": [
             "pytest>=8",
+            "setuptools>=68",
             "hypothesis>=6.100",
             "pytest-xdist>=3.5",
             "ruff==0.17.5",

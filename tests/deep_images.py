@@ -62,13 +62,15 @@ def write_tiff(
     return path
 
 
-def write_png(path: Path, pixels: np.ndarray, *, orientation: int | None = None) -> Path:
-    """A PNG of 8 or 16 bits, grey or RGB, with an EXIF orientation."""
+def write_png(path: Path, pixels: np.ndarray, *, orientation: int | None = None, late: bool = False) -> Path:
+    """A PNG of 8 or 16 bits, grey or RGB, with an EXIF orientation, behind the pixels where `late`."""
     data = cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1].tobytes()
     if orientation is not None:
         exif = b"II*\0\x08\0\0\0" + struct.pack("<HHHIHHI", 1, 274, 3, 1, orientation, 0, 0)
         chunk = b"eXIf" + exif
-        data = data[:33] + struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+        place = len(data) - 12 if late else 33
+        chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        data = data[:place] + chunk + data[place:]
     path.write_bytes(data)
     return path
 

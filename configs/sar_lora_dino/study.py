@@ -6,7 +6,7 @@ from pathlib import Path
 from loradet.experiments.study import Entry, Reported, Scenes, Study
 
 HERE = "configs/sar_lora_dino"
-PUBLISHED = json.loads(Path(HERE, "reported.json").read_text(encoding="utf-8"))
+PUBLISHED = json.loads(Path(__file__).with_name("reported.json").read_text(encoding="utf-8"))
 DINOV3 = "convnext_small.dinov3_lvd1689m, pretrained"
 SUPERVISED = "convnext_small, ImageNet with labels"
 RANDOM = "none (convnext_small at random)"

@@ -366,4 +366,10 @@ def test_a_metrics_file_cut_in_half_fails_its_run_alone(grid, tmp_path):
     assert f"Entry r2: {file} is cut short" in printed
     assert [line.split()[1] for line in printed.splitlines()[2:]] == ["failed", "finished"]
     assert snapshot(study / "runs") == before
-    assert ask(study, "status", status=1).startswith(f"error: Entry r2: {file}")
+    for command in ("status", "collect"):
+        printed = ask(study, command)
+        assert "broken" in printed
+        assert f"Entry r2: {file} is cut short" in printed
+    ask(study, "report")
+    report = (study / "runs" / f"{study.name}_report" / "report.md").read_text()
+    assert "1 of 2; seed 0 broken" in report

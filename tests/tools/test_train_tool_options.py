@@ -32,6 +32,14 @@ def test_durations_in_epochs(train_data, tmp_path):
     assert names == {*(f"model_{i:07d}.pth" for i in (1, 3, 5, 7)), "model_final.pth", "model_best.pth"}
 
 
+def test_a_rate_that_never_comes_near_what_was_asked_is_a_warning_before_the_start(train_data, tmp_path):
+    words = [*QUIET, "train.max_iter=3", "lr_multiplier.iterations=100", "lr_multiplier.max_fraction=1.0"]
+    succeed(*arguments(train_data, tmp_path, *words))
+    log = (tmp_path / "log.txt").read_text()
+    warning = log.index("peaks at 0.000258 (iteration 2 of 3), under half of optimizer.lr=0.001")
+    assert warning < log.index("Starting at iteration 0")
+
+
 def test_a_run_without_evaluation(train_data, tmp_path):
     succeed(*arguments(train_data, tmp_path, *QUIET, "train.max_iter=2"))
     assert {path.name for path in tmp_path.glob("*.pth")} == {"model_final.pth"}

@@ -1,6 +1,7 @@
 """Decodes image files of any depth, upright."""
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 import cv2
@@ -8,6 +9,9 @@ import numpy as np
 from PIL import Image
 
 from loradet.datasets.image_header import ImageHeader, SampleFormat, parse_header
+
+_opencv_log = getattr(cv2.utils, "logging", cv2)  # since OpenCV 5
+_LOG_LEVEL = _opencv_log.getLogLevel()
 
 
 def decode(file: IO[bytes]) -> tuple[Image.Image | np.ndarray, SampleFormat]:
@@ -28,24 +32,6 @@ def decode(file: IO[bytes]) -> tuple[Image.Image | np.ndarray, SampleFormat]:
     return image if header.turn is None else image.transpose(header.turn), header.samples
 
 
-def decoded_size(path: Path) -> tuple[int, int]:
-    """(width, height), upright, of a file all of whose data have been read; of a JPEG few pixels are made of them.
-
-    Raises:
-        OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError: missing, broken or no image.
-    """
-    with path.open("rb") as file:
-        header, image = parse_header(file)
-        if header.samples.is_deep:
-            file.seek(0)
-            _decode_deep(file.read(), header)
-        else:
-            image = image or _reopen(file)
-            image.draft(None, (image.width // 8, image.height // 8))
-            image.load()
-    return header.width, header.height
-
-
 def _reopen(file: IO[bytes]) -> Image.Image:
     file.seek(0)
     return Image.open(file)
@@ -56,7 +42,8 @@ def _decode_deep(data: bytes, header: ImageHeader) -> np.ndarray:
     samples = header.samples
     if header.obstacle is not None:
         raise ValueError(f"{samples} samples: {header.obstacle}")
-    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    with _silent_opencv():
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype.kind != samples.kind[0].replace("s", "i") or values.itemsize * 8 < samples.bits:
         raise ValueError(f"OpenCV {cv2.__version__} cannot decode its {samples} samples")
     channels = values.shape[2] if values.ndim == 3 else 1
@@ -71,6 +58,16 @@ def _decode_deep(data: bytes, header: ImageHeader) -> np.ndarray:
     if header.is_inverted:
         values = np.invert(values)
     return np.ascontiguousarray(values)
+
+
+@contextmanager
+def _silent_opencv() -> Iterator[None]:
+    """Nothing on standard error of what is wrong with a file, which OpenCV does not name."""
+    _opencv_log.setLogLevel(0)
+    try:
+        yield
+    finally:
+        _opencv_log.setLogLevel(_LOG_LEVEL)  # not what it was before: another thread may decode too
 
 
 def _turn(values: np.ndarray, turn: Image.Transpose) -> np.ndarray:

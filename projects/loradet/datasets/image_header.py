@@ -102,6 +102,14 @@ def sample_format(path: Path | str) -> SampleFormat:
         return _samples(start, None if start.startswith(_PNG) else Image.open(file))
 
 
+def known_format(path: Path | str) -> SampleFormat | None:
+    """`sample_format`; None of what is missing, broken or no image."""
+    try:
+        return sample_format(path)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
 def parse_header(file: IO[bytes]) -> tuple[ImageHeader, Image.Image | None]:
     """The header of an opened image file, and the image as pillow opens it, which may have decoded it; None of a TIFF.
 
@@ -111,13 +119,30 @@ def parse_header(file: IO[bytes]) -> tuple[ImageHeader, Image.Image | None]:
     start = file.read(_START)
     if start[:4] in _TIFF:
         return _parse_tiff(file), None
+    # Pillow decodes a PNG to look for tags behind its pixels, where hardly any file has them.
+    is_plain = start.startswith(_PNG) and not _has_late_tags(file)
     file.seek(0)
     image = Image.open(file)
-    turn = turn_of(image.getexif().get(ORIENTATION))
+    turn = turn_of((Image.Image.getexif(image) if is_plain else image.getexif()).get(ORIENTATION))
     width, height = image.size
     if swaps_sides(turn):
         width, height = height, width
     return ImageHeader(width, height, _samples(start, image), turn), image
+
+
+def _has_late_tags(file: IO[bytes]) -> bool:
+    """Whether a PNG has chunks with EXIF data or texts behind its first pixels, or is cut short."""
+    file.seek(len(_PNG))
+    has_pixels = False
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"IEND":
+            return False
+        has_pixels |= kind == b"IDAT"
+        if has_pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+            return True
+        file.seek(length + 4, os.SEEK_CUR)
+    return True
 
 
 def turn_of(orientation: object) -> Image.Transpose | None:

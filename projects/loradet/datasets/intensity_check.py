@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from loradet.datasets.image_header import SHALLOW_SUFFIXES, SampleFormat, sample_format
+from loradet.datasets.image_header import SHALLOW_SUFFIXES, SampleFormat, known_format
 from loradet.datasets.image_reading import read_values
 from loradet.datasets.intensity import Intensity
 from loradet.errors import UserError
@@ -20,7 +19,7 @@ ENOUGH = 64  # levels of 256 that the bulk of the pixels must keep, where they h
 _BULK = (1, 99)  # percent: a few hot or dead pixels say nothing
 _SUGGESTED = (0.5, 99.5)
 _IMAGES = 32  # of each format that are looked into
-_PIXELS = 1 << 16  # of each image
+_PIXELS = 1 << 14  # of each image
 _THREADS = 8  # reading headers waits for the disk
 
 
@@ -34,65 +33,65 @@ class _Group:
 
 
 def check_intensity(
-    files: Sequence[str | os.PathLike], intensity: Intensity | None, what: str, *, key: str = "data.intensity"
+    files: Sequence[str | os.PathLike], intensity: Intensity | None, what: str, *, option: str = ""
 ) -> None:
     """Refuse images of more than eight bits that would lose their pixels without anybody having said so.
 
     Under "auto" the whole range of a format becomes 0..255. That is fine where the bulk of the pixels, percentiles 1 to
     99 over images spread evenly over all, keeps `ENOUGH` levels or as many as it has values. With any other rule the
-    same is a warning. Files that cannot be read are left to whoever reads them.
+    same is a warning. A range is for images of eight bits too, so these are looked into as well. Files that cannot be
+    read are left to whoever reads them.
 
     Args:
         files: image files.
         intensity: the rule that they are read by; None for Detectron2's own mapper, which cuts what is over 255.
         what: begins the message, as "train".
-        key: how the user gives a rule.
+        option: what the user writes before `data.intensity=…`, as "--set".
 
     Raises:
         UserError: names a file, its depth, and what to write.
     """
-    for samples, deep in _deep_files(files).items():
-        many = f"{len(deep)} of {len(files)} images have {samples} samples"
+    is_for_all = intensity is not None and intensity.name == "range"
+    for samples, found in _by_format(files, shallow=is_for_all).items():
+        many = f"{len(found)} of {len(files)} images have {samples} samples"
         if intensity is None:
             raise UserError(
-                f"{what}: {many}, such as {deep[0]}, and detectron2.data.DatasetMapper reads eight bits. Take "
+                f"{what}: {many}, such as {found[0]}, and detectron2.data.DatasetMapper reads eight bits. Take "
                 "loradet.datasets.mapper.DetectionMapper, which takes an intensity=…, as the mapper."
             )
-        group = _look_into(samples, deep)
+        group = _look_into(samples, found)
         if group.values.size == 0:
             continue
         problem = _problem(group, intensity)
         if problem is None:
-            logger.info("%s: %s; data.intensity=%s brings them into 0..255.", what, many, intensity)
+            if samples.is_deep:
+                logger.info("%s: %s; data.intensity=%s brings them into 0..255.", what, many, intensity)
             continue
-        line = f"{what}: {many}, such as {deep[0]}; {problem}"
+        line = f"{what}: {many}, such as {found[0]}; {problem}"
         if intensity.name != "auto":
             logger.warning("%s.", line)
             continue
         low, high = (_rounded(v) for v in np.percentile(group.values, _SUGGESTED, method="nearest").tolist())
         high = high if high > low else low + 1
+        by = f"by {option} " if option else "by "
         raise UserError(
-            f"{line}. Say what black and white are by {key}=[{low},{high}] (99 % of the pixels lie there), "
-            f"{key}=percentile:1,99 (for each image by itself), or {key}=full_range if it is meant so."
+            f"{line}. Say what black and white are {by}'data.intensity=[{low},{high}]' (99 % of the pixels lie there), "
+            "data.intensity=percentile:1,99 (for each image by itself), or data.intensity=full_range (if it is meant "
+            "so)."
         )
 
 
-def _deep_files(files: Iterable[str | os.PathLike]) -> dict[SampleFormat, list[str]]:
-    """Files of more than eight bits a sample, by format."""
-    asked = [f for f in map(str, files) if os.path.splitext(f)[1].lower() not in SHALLOW_SUFFIXES]  # noqa: PTH122
+def _by_format(files: Iterable[str | os.PathLike], *, shallow: bool) -> dict[SampleFormat, list[str]]:
+    """Files by sample format, those of eight bits only where they are asked for."""
+    asked = [str(file) for file in files]
+    if not shallow:
+        asked = [file for file in asked if os.path.splitext(file)[1].lower() not in SHALLOW_SUFFIXES]  # noqa: PTH122
     groups: dict[SampleFormat, list[str]] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
-        for file, samples in zip(asked, pool.map(_format_of, asked)):
-            if samples is not None and samples.is_deep:
+        for file, samples in zip(asked, pool.map(known_format, asked)):
+            if samples is not None and (shallow or samples.is_deep):
                 groups.setdefault(samples, []).append(file)
     return groups
-
-
-def _format_of(file: str) -> SampleFormat | None:
-    try:
-        return sample_format(file)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
 
 
 def _look_into(samples: SampleFormat, files: Sequence[str]) -> _Group:
@@ -122,7 +121,7 @@ def _problem(group: _Group, intensity: Intensity) -> str | None:
     bulk = np.unique(values[(values >= ends[0]) & (values <= ends[1])])
     levels = len(np.unique(intensity.apply(bulk, samples)))
     if intensity.name != "percentile" and levels < min(ENOUGH, len(bulk)):
-        return f"{shown}, of which data.intensity={intensity} keeps {levels} levels of 256"
+        return f"{shown}, of which data.intensity={intensity} keeps {levels} level{'s' * (levels > 1)} of 256"
     return None
 
 

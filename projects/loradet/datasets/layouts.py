@@ -86,15 +86,9 @@ def recognise(folder: PathLike) -> Layout | None:
 
 
 def _layouts(root: Path) -> Iterator[Layout]:
-    for places in _COCO:
-        splits = {
-            split: (places.json_file(root, split), places.image_folder(root, split))
-            for split in SPLITS
-            if places.json_file(root, split).is_file()
-        }
-        if splits:
-            expected = tuple(places.json_file(root, split) for split in SPLITS)
-            yield Layout(places.name, "coco", root, _coco_config(places, root, splits), splits, expected)
+    found = [layout for places in _COCO if (layout := _coco_layout(places, root)) is not None]
+    # Where a file system makes no difference between Annotations and annotations, the images do.
+    yield from sorted(found, key=lambda layout: not any(images.is_dir() for _, images in layout.splits.values()))
     if (description := _description(root)) is not None:
         file, names = description
         config = f"configs/custom_yolo.py {_key('data.data_yaml', file)}"
@@ -104,6 +98,14 @@ def _layouts(root: Path) -> Iterator[Layout]:
         splits = {ALL: (xml, root)}
     if splits:
         yield Layout("Pascal VOC", "voc", root, f"configs/custom_voc.py {_key('data.root', root)}", splits)
+
+
+def _coco_layout(places: CocoPlaces, root: Path) -> Layout | None:
+    expected = {split: places.json_file(root, split) for split in SPLITS}
+    splits = {split: (file, places.image_folder(root, split)) for split, file in expected.items() if file.is_file()}
+    if not splits:
+        return None
+    return Layout(places.name, "coco", root, _coco_config(places, root, splits), splits, tuple(expected.values()))
 
 
 def _coco_config(places: CocoPlaces, root: Path, splits: dict[str, tuple[Path, Path]]) -> str:
@@ -145,15 +147,15 @@ def advice(missing: PathLike) -> str:
     It says which config reads the folder that the path is in; "" where that has no layout that is known, or the one
     by which the path is named.
     """
-    path = expand(missing).absolute()
-    for folder in (path, *path.parents[:2]):
-        layout = recognise(folder)
-        if layout is None:
-            continue
-        if path in layout.expected:
-            return ""
-        return f"{folder} is laid out as {layout.name}: take --config-file {layout.config}"
-    return ""
+    try:
+        path = expand(missing).absolute()
+        found = ((folder, recognise(folder)) for folder in (path, *path.parents[:2]))
+        folder, layout = next(((folder, layout) for folder, layout in found if layout is not None), (path, None))
+    except (OSError, ValueError):  # a path that no file can have, or a folder that may not be looked into
+        return ""
+    if layout is None or path in layout.expected:
+        return ""
+    return f"{folder} is laid out as {layout.name}: take --config-file {layout.config}"
 
 
 def layout_of(folder: PathLike) -> Layout:

@@ -139,16 +139,18 @@ def _stratify(groups: list[_Group], shares: list[float], seed: int) -> list[int]
         totals.update(_numbers(group))
     expected = {name: np.array(shares) * count for name, count in totals.items()}
     lacks = {name: numbers.copy() for name, numbers in expected.items()}
+    holders: dict[int, list[int]] = {}
+    for number, group in enumerate(groups):
+        for name in group.classes:
+            holders.setdefault(name, []).append(number)
+    left = Counter({name: count for name, count in totals.items() if name != _IMAGES})
     waiting = set(range(len(groups)))
     chosen = [0] * len(groups)
     order = {number: _rank(seed, group.key) for number, group in enumerate(groups)}
     while waiting:
-        left: Counter[int] = Counter()
-        for number in waiting:
-            left.update(groups[number].classes)
-        rarest = min(left, key=lambda name: (left[name], name))
+        rarest = min((name for name, count in left.items() if count), key=lambda name: (left[name], name))
         # Large groups first: small ones can still even out.
-        members = [number for number in waiting if groups[number].classes[rarest]]
+        members = [number for number in holders[rarest] if number in waiting]
         for number in sorted(members, key=lambda n: (-len(groups[n].images), order[n])):
             counts = _numbers(groups[number])
             changes = sum(count * (count - 2 * lacks[name]) / expected[name] for name, count in counts.items())
@@ -156,6 +158,7 @@ def _stratify(groups: list[_Group], shares: list[float], seed: int) -> list[int]
             chosen[number] = part
             for name, count in counts.items():
                 lacks[name][part] -= count
+            left.subtract(groups[number].classes)
         waiting -= set(members)
     return _none_empty(groups, chosen, order, len(shares))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from loradet.config.library import LIBRARY
 from loradet.errors import MissingFileError, UserError
 from loradet.experiments.grid import expand_grid, make_entry
 from loradet.experiments.study import Entry, Scenes, Smoke, Study
@@ -17,8 +18,10 @@ from loradet.experiments.study import Entry, Scenes, Smoke, Study
 FILES = ("study.py", "study.yaml")
 
 
-def find_studies(root: str | os.PathLike = "configs") -> list[Path]:
-    """The study files under a folder, sorted."""
+def find_studies(root: str | os.PathLike | None = None) -> list[Path]:
+    """The study files under a folder, sorted; None: `configs/` where it has some, else the project's own."""
+    if root is None:
+        return find_studies("configs") or find_studies(LIBRARY)
     return sorted(path for name in FILES for path in Path(root).glob(f"**/{name}"))
 
 
@@ -59,14 +62,19 @@ def _execute(file: Path) -> dict[str, Any]:
 def _short(file: Path) -> str:
     """The folder, without `configs/` where it lies there."""
     folder = file.parent
-    return str(folder.relative_to("configs")) if folder.is_relative_to("configs") else str(folder)
+    for root in (Path("configs"), LIBRARY):
+        if folder.is_relative_to(root):
+            return str(folder.relative_to(root))
+    return str(folder)
 
 
 def _study_file(path: Path) -> Path:
-    for candidate in (path, *(path / name for name in FILES), *(Path("configs") / path / name for name in FILES)):
+    inside = path.relative_to("configs") if path.is_relative_to("configs") else path
+    folders = (path, Path("configs") / path, LIBRARY / inside)
+    for candidate in (path, *(folder / name for folder in folders for name in FILES), LIBRARY / inside):
         if candidate.is_file():
             return candidate
-    known = [str(file.parent) for file in find_studies()]
+    known = [_short(file) if file.is_absolute() else str(file.parent) for file in find_studies()]
     raise MissingFileError(f"No study at {path}; there are: {', '.join(known) or 'none under configs/'}.")
 
 

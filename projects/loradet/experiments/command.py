@@ -14,7 +14,8 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-from loradet.errors import UserError
+from loradet.errors import UserError, is_user_error, one_line
+from loradet.experiments.broken import broken, inspect_or_broken, set_aside_broken
 from loradet.experiments.catalogue import find_studies, load_study
 from loradet.experiments.intervals import Intervals, bootstrap_runs
 from loradet.experiments.ledger import describe, entry_table, ledger, status_table
@@ -169,7 +170,7 @@ def _results(study: Study, arguments: argparse.Namespace, modes: Sequence[str]) 
     found = []
     for mode in modes:
         runs = plan(study, arguments.ids, mode=mode, seeds=arguments.seeds, root=arguments.work_dirs)
-        results = [inspect(run) for run in runs]
+        results = [inspect_or_broken(run) for run in runs]
         found += [r for r in results if mode == modes[0] or _has_begun(r)]
     return found
 
@@ -182,7 +183,9 @@ def _report(study: Study, arguments: argparse.Namespace) -> None:
         if any(map(_has_begun, short)):
             print("No full run has begun: this is the report of the smoke runs, whose numbers say nothing.")
             results = short
-    intervals = _intervals(results, arguments.bootstrap) if arguments.bootstrap else None
+    intervals = None
+    if arguments.bootstrap:
+        results, intervals = _intervals(set_aside_broken(results), arguments.bootstrap)
     _write_report(study, results, arguments.output or _report_folder(study, arguments), intervals)
 
 
@@ -203,23 +206,35 @@ def _write_report(
         print(path)
 
 
-def _intervals(results: Sequence[Result], resamples: int) -> Intervals:
+def _intervals(results: Sequence[Result], resamples: int) -> tuple[list[Result], Intervals]:
+    """The results, with those broken whose detections no longer give their AP, and the intervals of the others."""
+    kept, intervals = [], {}
     with tqdm(desc="bootstrap", unit="run", disable=None) as bar:
-        return bootstrap_runs(results, resamples, progress=lambda _: bar.update())
+        for result in results:
+            try:
+                intervals |= bootstrap_runs([result], resamples, progress=lambda _: bar.update())
+            except (ValueError, OSError) as error:
+                if resamples < 1 or not is_user_error(error):
+                    raise
+                result = broken(result, one_line(error))
+            kept.append(result)
+    return kept, intervals
 
 
 def _text(study: Study, arguments: argparse.Namespace) -> str:
     if arguments.command == "status":
         return status_table(_results(study, arguments, MODES))
     if arguments.command == "ledger":
-        results = _results(study, arguments, MODES)
+        results = set_aside_broken(_results(study, arguments, MODES))
         return ledger(study, results, ids=arguments.ids, num_gpus=arguments.num_gpus, root=arguments.work_dirs)
     if arguments.command == "zoo":
         from loradet.experiments.model_zoo import model_zoo
 
         page = Path(arguments.output or "page.md")
-        return model_zoo(study, _results(study, arguments, ("full",)), root=os.path.relpath(".", page.parent))
-    return json.dumps([plain_result(result) for result in _results(study, arguments, MODES)], indent=2)
+        results = set_aside_broken(_results(study, arguments, ("full",)))
+        return model_zoo(study, results, root=os.path.relpath(".", page.parent))
+    results = set_aside_broken(_results(study, arguments, MODES))
+    return json.dumps([plain_result(result) for result in results], indent=2)
 
 
 def _write(text: str, output: str | os.PathLike | None) -> None:

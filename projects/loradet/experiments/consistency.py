@@ -90,11 +90,10 @@ def _check_seeds(results: Sequence[Result]) -> None:
 
 
 def _config(result: Result) -> dict[str, Any]:
-    path = RunFolder(result.folder).config
-    if not path.is_file():
+    if not RunFolder(result.folder).config.is_file():
         raise UserError(
-            f"{result.entry.id}: {path} does not exist, so that nothing tells whether the seeds differ in more than "
-            "the seed. Put it back, or run that seed again."
+            f"{result.entry.id}: {RunFolder(result.folder).config} does not exist, so that nothing tells whether the "
+            "seeds differ in more than the seed. Put it back, or run that seed again."
         )
     return read_config(result)
 

@@ -36,6 +36,7 @@ class Plot:
         caption: what it shows, in a sentence or two.
         png, svg: contents of the image files.
         width, height: in CSS pixels.
+        narrow: the same for screens of a phone's width, where there is one.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Plot:
     svg: bytes
     width: int
     height: int
+    narrow: "Plot | None" = None
 
 
 def style(index: int) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,17 +32,28 @@ from loradet.experiments.table import Row
 CLASS_PREFIX = f"{MAIN_METRIC}/"
 _TOGETHER = 6  # experiments that one pair of axes holds
 _SPREAD = "Bars: ± one sample standard deviation over the seeds, where there are several."
+_INTERVALS = "Bars: 95 % intervals, cut at 0 and 1."
 _HOLLOW = " Hollow markers, a little to the right: reported."
 
 
-def ap_against_parameters(rows: Sequence[Row], split: str) -> Plot | None:
+def ap_against_parameters(
+    rows: Sequence[Row], split: str, *, interval: Callable[[Row], tuple[float, float] | None] | None = None
+) -> Plot | None:
     """AP against trainable parameters on a log axis, one point for each entry, reported ones hollow.
 
     A reported point for which no count is reported stands at that of our run, or at the one that the entry's
     `trainable` check expects.
+
+    Args:
+        interval: (low, high) of a row's AP, for the bars in place of the seeds' standard deviation; the plot has a form
+            for narrow screens then.
     """
     cost = _Cost("parameters", "trainable parameters (M)", _millions, _reported_millions)
-    return _ap_against(rows, split, cost)
+    if interval is None:
+        return _ap_against(rows, split, cost)
+    narrow = _ap_against(rows, split, cost, interval=interval, size=(4.1, 4.4))
+    plot = _ap_against(rows, split, cost, interval=interval)
+    return plot and replace(plot, narrow=narrow)
 
 
 def ap_against_speed(rows: Sequence[Row], split: str) -> Plot | None:
@@ -67,7 +78,14 @@ class _Cost:
     reported: Callable[[Row], float | None] = lambda _: None
 
 
-def _ap_against(rows: Sequence[Row], split: str, cost: _Cost) -> Plot | None:
+def _ap_against(
+    rows: Sequence[Row],
+    split: str,
+    cost: _Cost,
+    *,
+    interval: Callable[[Row], tuple[float, float] | None] | None = None,
+    size: tuple[float, float] = (8, 5),
+) -> Plot | None:
     points = []
     for row in _of(rows, split):
         for summary, is_hollow in _summaries(row):
@@ -76,7 +94,7 @@ def _ap_against(rows: Sequence[Row], split: str, cost: _Cost) -> Plot | None:
     ours = {row.entry.id: x for row, x, _, is_hollow in points if not is_hollow}
     if not ours:
         return None
-    figure, grid = new_figure(8, 5)
+    figure, grid = new_figure(*size)
     axes = grid[0, 0]
     look = _styles([_method(row.entry) for row, *_ in points])
     values = [x for _, x, *_ in points]
@@ -84,34 +102,42 @@ def _ap_against(rows: Sequence[Row], split: str, cost: _Cost) -> Plot | None:
     labels, bars = {}, []
     for row, x, summary, is_hollow in points:
         place = x * beside if is_hollow else x
-        _point(axes, place, summary, look[_method(row.entry)], is_hollow)
-        bars.append((place, summary.mean - (summary.std or 0), summary.mean + (summary.std or 0)))
+        ends = interval(row) if interval and not is_hollow else _deviation(summary)
+        _point(axes, place, summary, look[_method(row.entry)], is_hollow, ends)
+        bars.append((place, *(ends or (summary.mean, summary.mean))))
         if not is_hollow or row.entry.id not in ours:
             labels[row.entry.id] = (place, summary.mean)
     _log_axis(axes, values)
-    axes.set_ylim(_not_below_zero(axes.get_ylim()))
+    low, high = _not_below_zero(axes.get_ylim())
+    axes.set_ylim(low, min(high, 1.03))
     axes.set_xlabel(cost.label)
     axes.set_ylabel(f"AP ({_images(rows, split)})")
     hollow = any(is_hollow for *_, is_hollow in points)
-    _legend(figure, look, hollow)
+    _legend(figure, look, hollow, width=size[0])
     label_points(axes, list(labels.values()), list(labels), bars)
     devices = {row.recorded("device") for row, *_, is_hollow in points if not is_hollow}
-    caption = f"AP on {_images(rows, split)} against {cost.label.partition(' (')[0]}. {_SPREAD}" + _HOLLOW * hollow
+    caption = f"AP on {_images(rows, split)} against {cost.label.partition(' (')[0]}. "
+    caption += (_INTERVALS if interval else _SPREAD) + _HOLLOW * hollow
     if cost.name != "parameters" and len(devices) > 1:
         caption += " The runs were on different devices, so their places from left to right are not comparable."
     return finish(figure, f"ap_{cost.name}_{split}", caption)
 
 
 def ap_by_rank(rows: Sequence[Row], split: str) -> Plot | None:
-    """AP over the rank of LoRA, one line for each choice of targets (and of whatever else differs)."""
+    """AP over the rank of LoRA, one line for each choice of targets (and of whatever else differs).
+
+    None for a single rank, of which there is nothing to see.
+    """
     ranked = [row for row in _of(rows, split) if row.entry.rank is not None and _summaries(row)]
     if not any(MAIN_METRIC in row.metrics for row in ranked):
+        return None
+    ranks = sorted({row.entry.rank for row in ranked})
+    if len(ranks) < 2:
         return None
     figure, grid = new_figure(8, 4.5)
     axes = grid[0, 0]
     groups = _groups([row.entry for row in ranked])
     look = _styles(groups)
-    ranks = sorted({row.entry.rank for row in ranked})
     hollow = False
     for index, group in enumerate(look):
         members = sorted((row for row, name in zip(ranked, groups) if name == group), key=lambda row: row.entry.rank)
@@ -121,7 +147,8 @@ def ap_by_rank(rows: Sequence[Row], split: str) -> Plot | None:
             axes.plot(*zip(*line), color=look[group]["color"], linewidth=1.2, zorder=2)
         for row in members:
             for summary, is_hollow in _summaries(row):
-                _point(axes, ranks.index(row.entry.rank) + shift + 0.025 * is_hollow, summary, look[group], is_hollow)
+                place = ranks.index(row.entry.rank) + shift + 0.025 * is_hollow
+                _point(axes, place, summary, look[group], is_hollow, _deviation(summary))
                 hollow = hollow or is_hollow
     axes.set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
     axes.set_xlim(-0.5, len(ranks) - 0.5)
@@ -311,11 +338,24 @@ def _styles(names: Sequence[str]) -> dict[str, dict[str, str]]:
     return {name: style(index) for index, name in enumerate(dict.fromkeys(names))}
 
 
-def _point(axes: Axes, x: float, summary: Summary, look: dict[str, str], hollow: bool) -> None:
+def _deviation(summary: Summary) -> tuple[float, float] | None:
+    return None if summary.std is None else (summary.mean - summary.std, summary.mean + summary.std)
+
+
+def _point(
+    axes: Axes,
+    x: float,
+    summary: Summary,
+    look: dict[str, str],
+    hollow: bool,
+    ends: tuple[float, float] | None,
+) -> None:
+    # An interval over images may lie beside the AP itself.
+    reach = ends and [[max(summary.mean - ends[0], 0.0)], [max(ends[1] - summary.mean, 0.0)]]
     axes.errorbar(
         x,
         summary.mean,
-        yerr=summary.std,
+        yerr=reach,
         capsize=2.5,
         elinewidth=0.9,
         markersize=6,
@@ -327,7 +367,7 @@ def _point(axes: Axes, x: float, summary: Summary, look: dict[str, str], hollow:
     )
 
 
-def _legend(figure, look: dict[str, dict[str, str]], hollow: bool, lines: bool = False) -> None:
+def _legend(figure, look: dict[str, dict[str, str]], hollow: bool, lines: bool = False, width: float = 8.0) -> None:
     handles = [
         Line2D([], [], linestyle="-" if lines else "", markersize=6 if not lines else 0, label=name, **one)
         for name, one in look.items()
@@ -336,7 +376,7 @@ def _legend(figure, look: dict[str, dict[str, str]], hollow: bool, lines: bool =
         shape = dict(marker="o", color=INK, markerfacecolor="white", linestyle="")
         handles.append(Line2D([], [], label="reported", **shape))
     widest = max(len(handle.get_label()) for handle in handles)
-    columns = max(1, min(len(handles), 110 // (widest + 8)))
+    columns = max(1, min(len(handles), int(13.75 * width) // (widest + 8)))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
 
 

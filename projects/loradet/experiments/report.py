@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from loradet.evaluation.cells import NOTHING, millions_cell
+from loradet.experiments.answer import answer_section, main_split
+from loradet.experiments.broken import set_aside_broken
 from loradet.experiments.calibration_section import CALIBRATION, calibration_section
+from loradet.experiments.comparison_section import comparison_section
 from loradet.experiments.consistency import check_results, is_short
 from loradet.experiments.cost_section import cost_section
 from loradet.experiments.curves import AP, LOSS, RunLog, curves, read_logs
@@ -27,20 +30,14 @@ from loradet.experiments.plots import (
 from loradet.experiments.report_html import to_html
 from loradet.experiments.results import Result
 from loradet.experiments.results_file import plain_study
-from loradet.experiments.seed_statistics import PairedDifference, summary_cell
+from loradet.experiments.seed_statistics import summary_cell
+from loradet.experiments.strips import strip_section
 from loradet.experiments.study import REPORTED_COSTS, Study
-from loradet.experiments.table import Comparison, Row, comparisons, metric_names, rows, to_tsv
+from loradet.experiments.table import Row, comparisons, metric_names, rows, to_tsv
 from loradet.files import atomic_open
 
 _BOX = "coco/bbox_"
 _CLASS_RECALL = f"{_BOX}AR@100/"
-_FEW_SEEDS = (
-    "Differences are taken seed by seed, with Student's 95 % interval of their mean. Three seeds are few: with n = 3 "
-    "the interval reaches 2.5 sample standard deviations to each side, so only large differences show, and one that "
-    "holds 0 does not say that two methods are equal. With one shared seed there is no interval."
-)
-
-
 _OVER_IMAGES = (
     "Percentile bootstrap: the images of the split are drawn with replacement, the detections stay. It tells of the "
     "choice of images, not of the training's seed; overlapping intervals do not say that two methods are equal. "
@@ -56,7 +53,7 @@ def write_report(
     title: str | None = None,
     intervals: Intervals | None = None,
 ) -> list[Path]:
-    """Write `report.tsv`, `results.json`, `report.md`, `report.html` and `plots/*.png` into a folder.
+    """Write `report.tsv`, `results.json`, `report.md`, `report.html`, `plots/*.png` and `pictures/*.jpg` into a folder.
 
     A study of factors has `factors.json` and `next_run.py` besides (see `factor_report`). Everything is read, checked
     and drawn before the first file is written.
@@ -70,9 +67,12 @@ def write_report(
     Returns:
         The files written.
 
+    A run whose files cannot be read is a row of the state "broken", with the reason.
+
     Raises:
-        ValueError: the runs do not belong into one table (see `check_results`), or a metrics file is cut.
+        ValueError: the runs do not belong into one table (see `check_results`).
     """
+    results = set_aside_broken(results)
     check_results(results)
     table = rows(results)
     logs = read_logs(results)
@@ -80,12 +80,14 @@ def write_report(
         factors = factor_report(study, results)
         document = _document(study, results, table, logs, title or study.title, intervals, factors.sections)
     plots = [plot for section in document.sections for plot in section.plots]
+    pictures = [one for section in document.sections for strip in section.strips for one in strip.pictures]
     contents: dict[Path, bytes] = {
         output / "report.tsv": to_tsv(study, table).encode(),
         output / "results.json": json.dumps(plain_study(study, results, table, intervals), indent=2).encode(),
         output / "report.md": to_markdown(document).encode(),
         output / "report.html": to_html(document).encode(),
         **{output / "plots" / f"{plot.name}.png": plot.png for plot in plots},
+        **{output / "pictures" / f"{picture.name}.jpg": picture.jpg for picture in pictures},
         **{output / name: text.encode() for name, text in factors.files.items()},
     }
     for path, content in contents.items():
@@ -106,17 +108,26 @@ def _document(
 ) -> Document:
     splits = list(dict.fromkeys(row.split for row in table))
     full = [row for row in table if row.split != "smoke"]
-    sections = [_split_section([row for row in table if row.split == split], split, table) for split in splits]
+    answered = main_split(table)
+    sections = [answer_section(table, intervals)]
+    sections += [
+        _split_section([row for row in table if row.split == split], split, table, is_answered=split == answered)
+        for split in splits
+    ]
+    if answered is not None:
+        sections.append(strip_section([row for row in table if row.split == answered], answered))
     sections += [
         *factors,
-        _comparison_section(comparisons(study, full or table)),
+        comparison_section(comparisons(study, full or table)),
         _interval_section(table, intervals),
         *(calibration_section([row for row in table if row.split == split], split) for split in splits),
         cost_section(table),
         _curve_section(logs),
         _run_section(results),
     ]
-    return Document(title, _introduction(study, results, table), [s for s in sections if s.tables or s.plots])
+    first, *others = sections
+    shown = [section for section in others if section.tables or section.plots or section.strips]
+    return Document(title, [], [first, Section("About the runs", _introduction(study, results, table)), *shown])
 
 
 def _introduction(study: Study, results: Sequence[Result], table: Sequence[Row]) -> list[str]:
@@ -148,7 +159,7 @@ def _introduction(study: Study, results: Sequence[Result], table: Sequence[Row])
     return texts
 
 
-def _split_section(here: Sequence[Row], split: str, table: Sequence[Row]) -> Section:
+def _split_section(here: Sequence[Row], split: str, table: Sequence[Row], *, is_answered: bool) -> Section:
     names = [name for name in metric_names(here) if name not in REPORTED_COSTS and not name.startswith(CALIBRATION)]
     classes = [name for name in names if name.startswith(CLASS_PREFIX)]
     class_recall = [name for name in names if name.startswith(_CLASS_RECALL)]
@@ -157,36 +168,55 @@ def _split_section(here: Sequence[Row], split: str, table: Sequence[Row]) -> Sec
     others = [name for name in names if name not in (*classes, *class_recall, *recall, *precision)]
     tables = [_metric_table(here, precision, runs=True)]
     tables += [_metric_table(here, group, runs=False) for group in (recall, classes, class_recall, others) if group]
-    return Section(f"Results on {split}", tables=tables, plots=_split_plots(table, split))
+    return Section(f"Results on {split}", tables=tables, plots=_split_plots(table, split, is_answered))
 
 
-def _split_plots(table: Sequence[Row], split: str) -> list[Plot]:
-    """Smoke runs are drawn where there is nothing else."""
+def _split_plots(table: Sequence[Row], split: str, is_answered: bool) -> list[Plot]:
+    """Smoke runs are drawn where there is nothing else; what the answer shows is not drawn twice."""
     if split == "smoke" and any(row.measured for row in table if row.split != "smoke"):
         return []
     kinds = (ap_against_parameters, ap_against_speed, ap_against_memory, ap_by_rank, class_ap)
-    drawn = (draw(table, split) for draw in kinds)
+    drawn = (draw(table, split) for draw in kinds[is_answered:])
     return [plot for plot in drawn if plot is not None]
+
+
+_Column = tuple[str, Callable[[Row], str]]
 
 
 def _metric_table(here: Sequence[Row], names: Sequence[str], *, runs: bool) -> Table:
     """A row for each experiment; beside our column of a metric the reported one, where there is any."""
-    columns: list[tuple[str, Callable[[Row], str]]] = [*_NAMES]
+    about: list[_Column] = []
     if any(row.data for row in here):
-        columns.append(("data", lambda row: row.data or NOTHING))
+        about.append(("data", lambda row: row.data or NOTHING))
     if runs:
-        columns += [
+        about += [
             ("trainable (M)", lambda row: millions_cell(row.parameters("all"))),
             ("runs", lambda row: row.states),
         ]
-    for name in names:
-        columns.append((_label(name), lambda row, name=name: row.state or summary_cell(row.metrics.get(name))))
-        if any(name in row.reported for row in here):
-            columns.append((f"{_label(name)} reported", lambda row, name=name: summary_cell(row.reported.get(name))))
-    return Table([header for header, _ in columns], [[cell(row) for _, cell in columns] for row in here])
+    numbers = [_metric_columns(here, name) for name in names]
+    # On a narrow screen the first number is in sight.
+    columns = [*_NAMES, *(numbers[0] if numbers else ()), *about, *(one for more in numbers[1:] for one in more)]
+    headers = [header for header, _ in columns]
+    best = {(y, headers.index(_label(name))) for name in names for y in _best(here, name)}
+    return Table(headers, [[cell(row) for _, cell in columns] for row in here], frozenset(best))
 
 
-_NAMES = (("id", lambda row: row.entry.id), ("experiment", lambda row: row.entry.title))
+def _best(here: Sequence[Row], name: str) -> list[int]:
+    """Places of the rows with the greatest AP or AR of several; of other metrics less may be better."""
+    means = {place: row.metrics[name].mean for place, row in enumerate(here) if name in row.metrics}
+    if len(means) < 2 or not name.startswith(_BOX):
+        return []
+    return [place for place, mean in means.items() if mean == max(means.values())]
+
+
+def _metric_columns(here: Sequence[Row], name: str) -> list[_Column]:
+    columns: list[_Column] = [(_label(name), lambda row: row.state or summary_cell(row.metrics.get(name)))]
+    if any(name in row.reported for row in here):
+        columns.append((f"{_label(name)} reported", lambda row: summary_cell(row.reported.get(name))))
+    return columns
+
+
+_NAMES: tuple[_Column, ...] = (("id", lambda row: row.entry.id), ("experiment", lambda row: row.entry.title))
 
 
 def _label(name: str) -> str:
@@ -194,27 +224,6 @@ def _label(name: str) -> str:
     if name.startswith(CLASS_PREFIX):
         return name.removeprefix(CLASS_PREFIX)
     return name.removeprefix(_BOX).replace("mAP_", "AP").replace("mAP", "AP")
-
-
-def _comparison_section(compared: Sequence[Comparison]) -> Section:
-    if not compared:
-        return Section("")
-    has_reported = any(one.reported for one in compared)
-    headers = ["id", "experiment", "minus", "split", "AP difference", "95 % interval", "seeds"]
-    headers += ["AP difference reported", "95 % interval reported"] if has_reported else []
-    body = []
-    for one in compared:
-        cells = [one.entry.id, one.entry.title, one.baseline.id, one.split, *_difference(one.ours)]
-        cells.append(", ".join(map(str, one.ours.seeds)) if one.ours else NOTHING)
-        body.append(cells + (_difference(one.reported) if has_reported else []))
-    return Section("Differences from the baselines", [_FEW_SEEDS], [Table(headers, body)])
-
-
-def _difference(found: PairedDifference | None) -> list[str]:
-    if found is None:
-        return [NOTHING, NOTHING]
-    interval = NOTHING if found.low is None else f"{found.low:+.3f} to {found.high:+.3f}"
-    return [f"{found.mean:+.3f}", interval]
 
 
 def _interval_section(table: Sequence[Row], intervals: Intervals | None) -> Section:

@@ -17,7 +17,8 @@ class Result:
         seed: of the run.
         folder: of its files.
         state: "finished", or why there are no numbers: "missing", "running", "interrupted", "failed", "changed" (a run
-            of another config is there), "incomplete" (trained, not evaluated), "waiting" (pictures without a source).
+            of another config is there), "broken" (a file of it cannot be read), "incomplete" (trained, not evaluated),
+            "waiting" (pictures without a source).
         detail: more about the state in a few words.
         metrics: split ("val", "test", "smoke") -> metric name -> value; empty unless finished.
         record: contents of its `run.json` (see `loradet.training.record`), with `parameters`

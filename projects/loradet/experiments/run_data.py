@@ -18,12 +18,11 @@ from loradet.datasets.synthetic.layouts import LAYOUTS
 from loradet.datasets.synthetic.writer import default_layout
 from loradet.errors import MissingFileError, UserError
 from loradet.experiments.lock import run_lock
+from loradet.experiments.program import program
 from loradet.experiments.study import Entry, Scenes, Study
 from loradet.files import FileError, read_json, write_json
 
 logger = logging.getLogger(__name__)
-
-DATA_TOOL = "tools/datasets.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +51,11 @@ class RunData:
     @property
     def commands(self) -> list[list[str]]:
         """Command lines (without the interpreter) that do the same as `prepare`."""
-        lines = []
+        lines, tool = [], program("data", "datasets")
         if self.scenes is not None:
-            lines.append([DATA_TOOL, "synthetic", self.scenes.root, *_words(self.scenes)])
+            lines.append([*tool, "synthetic", self.scenes.root, *_words(self.scenes)])
         for subset in self.subsets:
-            lines.append([DATA_TOOL, "subset", str(subset.source), str(subset.path), f"--count={_size(subset)}"])
+            lines.append([*tool, "subset", str(subset.source), str(subset.path), f"--count={_size(subset)}"])
         return lines
 
     def prepare(self, entry: Entry) -> None:

@@ -67,8 +67,8 @@ def run_dynamics(result: Result, metric: str = PRIMARY) -> Dynamics:
     Args:
         metric: of the periodic evaluations, logged in percent.
     """
-    # The log of a run of another config is not this run's.
-    lines = [] if result.state == "changed" else read_lines(RunFolder(result.folder).metrics)
+    # The log of a run of another config is not this run's; that of a broken one cannot be read.
+    lines = [] if result.state in ("changed", "broken") else read_lines(RunFolder(result.folder).metrics)
     # Without the length of an epoch (a record of an earlier version) nothing can be said in epochs.
     length = result.record.get("iterations_per_epoch")
     told = [_with_zero(line, metric) for line in lines]

@@ -10,12 +10,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from loradet.config import load_config
 from loradet.errors import one_line
+from loradet.experiments.program import program
 from loradet.experiments.run_data import RunData
 from loradet.experiments.study import Entry, Study
 from loradet.run_folder import RunFolder
 
-TRAIN_TOOL = "tools/lazyconfig_train_net.py"
-PICTURES_TOOL = "tools/visualize.py"
 CHECKPOINT = RunFolder.BEST  # what is evaluated and painted
 
 
@@ -111,7 +110,13 @@ class Run:
         launch = launch or Launch()
         if self.entry.kind == "pictures":
             return [self._paint(source) for source in (self.sources if sources is None else sources)]
-        train = [TRAIN_TOOL, "--config-file", self.entry.config, "--num-gpus", str(launch.num_gpus)]
+        train = [
+            *program("train", "lazyconfig_train_net"),
+            "--config-file",
+            self.entry.config,
+            "--num-gpus",
+            str(launch.num_gpus),
+        ]
         words = list(self.overrides)
         if launch.max_batch_per_gpu is not None:
             words.append(f"train.max_batch_per_gpu={launch.max_batch_per_gpu}")
@@ -126,7 +131,8 @@ class Run:
     def _paint(self, source: "Run") -> list[str]:
         split = "val" if self.mode == "smoke" else self.entry.splits[0]
         return [
-            *(PICTURES_TOOL, "--config-file", str(RunFolder(source.folder).config)),
+            *program("visualize", "visualize"),
+            *("--config-file", str(RunFolder(source.folder).config)),
             *("--checkpoint", str(source.folder / CHECKPOINT), "--split", split, "--export"),
             *("--subset", str(self.study.smoke.val_images if self.mode == "smoke" else self.entry.images)),
             *("--output", str(self.folder / source.name)),

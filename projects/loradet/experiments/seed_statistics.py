@@ -38,6 +38,23 @@ def summarize(values: Iterable[float | None]) -> Summary | None:
     return Summary(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
 
 
+def interval_of_mean(summary: Summary, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval of a mean, mean ± t · s / √n; None for a single run."""
+    if summary.std is None:
+        return None
+    half = _half_width(summary, confidence)
+    return summary.mean - half, summary.mean + half
+
+
+def _half_width(summary: Summary, confidence: float) -> float:
+    return reach(summary.n, confidence) * summary.std
+
+
+def reach(n: int, confidence: float = 0.95) -> float:
+    """How many sample standard deviations the interval of a mean of n values reaches to each side: t / √n."""
+    return float(stats.t.ppf((1 + confidence) / 2, n - 1)) / math.sqrt(n)
+
+
 def summary_cell(summary: Summary | None, digits: int = 3) -> str:
     """`Summary.text` as the cell of a table, `NOTHING` for None."""
     return NOTHING if summary is None else summary.text(digits)
@@ -81,5 +98,5 @@ def paired_difference(
         return None
     if summary.std is None:
         return PairedDifference(summary.mean, None, None, seeds)
-    half = float(stats.t.ppf((1 + confidence) / 2, summary.n - 1)) * summary.std / math.sqrt(summary.n)
+    half = _half_width(summary, confidence)
     return PairedDifference(summary.mean, summary.mean - half, summary.mean + half, seeds)

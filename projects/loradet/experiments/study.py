@@ -4,9 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from loradet.config.library import find_config
 from loradet.errors import MissingFileError, UserError
 from loradet.experiments.checks import CHECKS
 
@@ -185,8 +185,10 @@ def _check_entry(entry: Entry, known: set[str], study: Study) -> None:
         if not entry.sources:
             raise UserError(f"{where}: pictures need `sources`: the entries whose runs are painted.")
         return
-    if not Path(entry.config).is_file():
-        raise MissingFileError(f"{where}: its config {entry.config or '(none)'} does not exist.")
+    try:
+        find_config(entry.config or "(none)")
+    except MissingFileError as error:
+        raise MissingFileError(f"{where}: its config {entry.config or '(none)'} does not exist.") from error
     seeds = entry.seeds
     if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise UserError(f"{where}: seeds={list(seeds)}; expected one or more whole numbers from 0 on, each once.")

@@ -158,7 +158,7 @@ def comparisons(study: Study, table: Sequence[Row], metric: str = MAIN_METRIC) -
             other = by_place.get((name, row.split))
             if other is None:
                 continue
-            ours = paired_difference(_by_seed(row, metric), _by_seed(other, metric))
+            ours = paired_difference(by_seed(row, metric), by_seed(other, metric))
             theirs = paired_difference(_reported_by_seed(row, metric), _reported_by_seed(other, metric))
             if ours or theirs:
                 found.append(
@@ -167,7 +167,8 @@ def comparisons(study: Study, table: Sequence[Row], metric: str = MAIN_METRIC) -
     return found
 
 
-def _by_seed(row: Row, metric: str) -> dict[int, float]:
+def by_seed(row: Row, metric: str = MAIN_METRIC) -> dict[int, float]:
+    """A metric of a row's finished runs by their seeds."""
     return {run.seed: run.metrics[row.split][metric] for run in row.measured if metric in run.metrics[row.split]}
 
 

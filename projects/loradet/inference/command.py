@@ -53,7 +53,7 @@ def predict_checkpoint(
         files=files,
         output=output,
         source=Path(checkpoint).name,
-        intensity_key="--set data.intensity",
+        intensity_option="--set",
         **options,
     )
 
@@ -91,6 +91,6 @@ def predict_exported(
         files=files,
         output=output,
         source=Path(exported).name,
-        intensity_key="exporting anew with data.intensity",
+        intensity_option="exporting anew with",
         **options,
     )

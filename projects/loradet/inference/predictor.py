@@ -63,7 +63,7 @@ def predict(
     batch_size: int = 1,
     pictures: bool = True,
     source: str = "",
-    intensity_key: str = "data.intensity",
+    intensity_option: str = "",
 ) -> Outcome:
     """Detect on image files; write `predictions.json`, and painted images in `pictures/`, into a folder.
 
@@ -81,7 +81,7 @@ def predict(
         batch_size: images at a time; a batch holds images of one size, so that its size does not change results.
         pictures: whether to paint.
         source: what the detections are of, stored as `info.source`.
-        intensity_key: how the user gives a rule for images of more than eight bits, for messages.
+        intensity_option: what the user writes before a rule for images of more than eight bits, for messages.
 
     Raises:
         UserError: images would lose their pixels by "auto", see `check_intensity`.
@@ -91,7 +91,7 @@ def predict(
     output, root = Path(output), common_folder(files)
     names = [path.absolute().relative_to(root) for path in files]
     intensity = intensity_of(mapper)
-    check_intensity(files, intensity, "the images", key=intensity_key)
+    check_intensity(files, intensity, "the images", option=intensity_option)
     picture_names = _picture_names(names)
     failures: list[str] = []
     images: list[dict[str, Any]] = []

@@ -1,7 +1,8 @@
 """The score of each detection of an image as a function of the feature map that it was made from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from detectron2.modeling import GeneralizedRCNN
@@ -21,19 +22,21 @@ ENCODER = "encoder"  # the one map of a DETR: what its decoder reads
 
 @dataclass(frozen=True)
 class ScoredDetections:
-    """What a detector found in one image, and the graph from maps to scores.
+    """What a detector found in one image, and the graph from maps to scores, or where a transformer has looked.
 
     Attributes:
         detections: R of them by falling score, in pixels of the model's input, not clipped.
         levels: name of the map that each was made from.
-        log_odds: R scalars, log(p / (1 - p)) of each score p, with a graph that begins at `maps`.
+        log_odds: R scalars, log(p / (1 - p)) of each score p, with a graph that begins at `maps`; none of a DETR.
         maps: (1, C, H, W) by name.
+        attention: of a DETR, R times (H, W): how much of its attention a detection's query gives to each cell.
     """
 
     detections: Instances
     levels: tuple[str, ...]
-    log_odds: tuple[torch.Tensor, ...]
-    maps: dict[str, torch.Tensor]
+    log_odds: tuple[torch.Tensor, ...] = ()
+    maps: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    attention: tuple[torch.Tensor, ...] = ()
 
 
 def level_names(model: nn.Module) -> list[str]:
@@ -224,21 +227,30 @@ def _of_detr(model: DETR, images: ImageList, features: dict, wanted: _Wanted) ->
     features = features[model.in_feature]
     padded = tuple(images.tensor.shape[-2:])
     padding = padding_mask(images.image_sizes, padded, features.shape[-2:], model.device)
-    maps: dict[str, torch.Tensor] = {}
-
-    def begin_here(*call: torch.Tensor) -> torch.Tensor:
-        cells = call[-1].detach()  # (h * w, 1, C), row by row
-        maps[ENCODER] = cells.permute(1, 2, 0).unflatten(2, features.shape[-2:]).requires_grad_()
-        return maps[ENCODER].flatten(2).permute(2, 0, 1)
-
-    hook = model.transformer.encoder.register_forward_hook(begin_here)
-    try:
-        is_padded = any(tuple(size) != padded for size in images.image_sizes)
+    is_padded = any(tuple(size) != padded for size in images.image_sizes)
+    with torch.no_grad(), _attention_calls(model) as calls:
         logits, boxes = model.predict(features, padding, is_padded=is_padded)
-    finally:
-        hook.remove()
-    found = model.detections(logits[-1].detach(), boxes[-1].detach(), images.image_sizes)[0]
+    found = model.detections(logits[-1], boxes[-1], images.image_sizes)[0]
     kept = wanted.choose(found, [ENCODER] * len(found))
-    columns = found.pred_classes if model.class_logits is None else model.class_logits[found.pred_classes]
-    scores = logits[-1, 0].double().softmax(-1)[torch.arange(len(found)), columns.cpu()]
-    return ScoredDetections(found[kept], (ENCODER,) * len(kept), tuple(_log_odds(scores)[kept]), maps)
+    with torch.no_grad():
+        # (Q, cells) of each layer, the mean over its heads
+        weights = [attention(*call, **{**options, "need_weights": True})[1][0] for attention, call, options in calls]
+    heats = torch.stack(weights).mean(0)[kept].unflatten(1, features.shape[-2:])
+    return ScoredDetections(found[kept], (ENCODER,) * len(kept), attention=tuple(heats.float().cpu()))
+
+
+@contextmanager
+def _attention_calls(model: DETR) -> Iterator[list[tuple[nn.Module, tuple, dict]]]:
+    """What the decoder's attentions to the cells are called with inside the block, layer by layer."""
+    calls: list[tuple[nn.Module, tuple, dict]] = []
+    hooks = [
+        layer.multihead_attn.register_forward_pre_hook(
+            lambda module, call, options: calls.append((module, call, options)), with_kwargs=True
+        )
+        for layer in model.transformer.decoder.layers
+    ]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,4 +1,4 @@
-"""Where in an image the score of each detection comes from: HiResCAM (https://arxiv.org/abs/2011.08891)."""
+"""Where in an image each detection comes from: HiResCAM (https://arxiv.org/abs/2011.08891), or DETR's attention."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from loradet.errors import UserError
 
-from .detection_scores import level_names, scored_detections
+from .detection_scores import ENCODER, level_names, scored_detections
 from .split import evaluation_mode
 
 
@@ -54,6 +54,18 @@ class ImageHeat:
         return resized[0, 0].clamp(0.0, 1.0)
 
 
+def is_attention(model: nn.Module) -> bool:
+    """Whether heat is where a transformer looks, and not what speaks for a score."""
+    return level_names(model) == [ENCODER]
+
+
+def method_of(model: nn.Module) -> str:
+    """How the heat of a model's detections is found, and the paper."""
+    if is_attention(model):
+        return "cross-attention of the decoder, https://arxiv.org/abs/2005.12872"
+    return "HiResCAM, https://arxiv.org/abs/2011.08891"
+
+
 def check_levels(model: nn.Module, levels: Sequence[str] | None) -> list[str]:
     """The levels to look at, all where None is given.
 
@@ -88,7 +100,9 @@ def grad_cam(
     shows places that had no part in the detection.)
 
     The map is, of a RetinaNet, the level of the anchor; of an R-CNN, the level that the box of the (last) stage was
-    pooled from; of a DETR, what the encoder gives to the decoder.
+    pooled from. Of a DETR the heat is where its decoder looks: the attention that the detection's query gives to the
+    cells of the encoder's map, the mean over heads and layers. (There a cell knows of the whole image, and its values
+    say little of its own place.)
 
     The model is left as it was: mode, parameters, `requires_grad` and gradients; it may be frozen, have LoRA, or be
     merged.
@@ -115,10 +129,10 @@ def grad_cam(
         scored = scored_detections(
             model, images, levels=levels, top=top, score_threshold=score_threshold, class_index=class_index
         )
-        heats = tuple(
-            DetectionHeat(level, _heat(contributions(scored.maps[level], log_odds)))
-            for level, log_odds in zip(scored.levels, scored.log_odds)
-        )
+        parts = scored.attention or [
+            contributions(scored.maps[level], log_odds) for level, log_odds in zip(scored.levels, scored.log_odds)
+        ]
+    heats = tuple(DetectionHeat(level, _heat(part)) for level, part in zip(scored.levels, parts))
     found = scored.detections
     found.heat_index = torch.arange(len(found))
     return ImageHeat(found, heats, tuple(images.tensor.shape[-2:]), tuple(images.image_sizes[0]))

@@ -17,7 +17,7 @@ from loradet.errors import UserError
 from loradet.files import fitting_name, write_json
 
 from .detections import DEFAULT_IMAGES, found_boxes, picture_name
-from .grad_cam import ImageHeat, check_levels, grad_cam
+from .grad_cam import ImageHeat, check_levels, grad_cam, is_attention, method_of
 from .grid import SHEET_ROWS, Cell, grid
 from .painting import WHITE, LabelledBoxes, enlarge, fit_in_frame, paint_in_frame, save_png
 from .split import LoadedSplit, choose_records, load_split, spread
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 TILE = 300  # side of a picture, pixels
 SHEET, NUMBERS = "grad_cam.png", "grad_cam.json"
-METHOD = "HiResCAM, https://arxiv.org/abs/2011.08891"
 
 
 def paint_grad_cam(
@@ -74,7 +73,8 @@ def paint_grad_cam(
     if num_images is not None or subset is None:
         records = choose_records(records, DEFAULT_IMAGES if num_images is None else num_images)
     about = f"best detections of {class_name}" if class_name else "best detections"
-    heading = f"What speaks for the {about}, {Path(checkpoint).name} on {split}{loaded.origin}"
+    looks = "Where the decoder looks for" if is_attention(loaded.model) else "What speaks for"
+    heading = f"{looks} the {about}, {Path(checkpoint).name} on {split}{loaded.origin}"
     on_sheet = {record["image_id"] for record in spread(records, SHEET_ROWS)}
     rows, written, lines = [], [], []
     for record in tqdm(records, desc="Grad-CAM", unit="image"):
@@ -98,7 +98,7 @@ def paint_grad_cam(
     write_json(
         output / NUMBERS,
         {
-            "method": METHOD,
+            "method": method_of(loaded.model),
             "checkpoint": str(checkpoint),
             "split": split,
             "num_images": len(records),

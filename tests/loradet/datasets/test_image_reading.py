@@ -78,6 +78,8 @@ def test_images_are_turned_once(tmp_path, orientation):
         write_tiff(tmp_path / "float.tif", fraction, orientation=orientation): np.stack([GREY] * 3, axis=-1),
         write_png(tmp_path / "8.png", COLOR, orientation=orientation): COLOR,
         write_png(tmp_path / "16.png", wide, orientation=orientation): COLOR,
+        write_png(tmp_path / "late.png", COLOR, orientation=orientation, late=True): COLOR,
+        write_png(tmp_path / "late16.png", wide, orientation=orientation, late=True): COLOR,
     }
     for file, stored in files.items():
         expected = turned(stored, orientation)

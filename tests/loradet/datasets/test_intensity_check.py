@@ -60,7 +60,8 @@ def test_what_is_said_to_be_meant_is_a_warning(tmp_path, caplog):
 def test_numbers_of_another_format_are_a_warning(tmp_path, caplog):
     check(write_twins(tmp_path, GREY).values(), [0, 65535])
     assert "32-bit float" in caplog.text
-    assert "keeps 1 levels" in caplog.text
+    assert "2 of 9 images have 8-bit unsigned samples" in caplog.text
+    assert "keeps 1 level of 256" in caplog.text
 
 
 @pytest.mark.parametrize("factor", [255.0, 4000.0])

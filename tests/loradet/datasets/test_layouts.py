@@ -129,6 +129,13 @@ def test_what_is_of_no_layout_is_said(tmp_path):
         layout_of(tmp_path / "set")
 
 
+def test_the_images_decide_where_letters_of_a_name_do_not(tmp_path):
+    """As on a file system on which Annotations and annotations are one folder."""
+    root = make(tmp_path / "set", "coco")
+    (root / "Annotations").symlink_to(root / "annotations")
+    assert layout_of(root).config == f"configs/custom_coco.py data.root={root}"
+
+
 def test_another_dataloader_keeps_image_size_and_batch(tmp_path):
     for part, extra in (("roboflow", ""), ("yolo", "data.data_yaml = 'x'\n"), ("voc", "")):
         file = tmp_path / f"{part}.py"

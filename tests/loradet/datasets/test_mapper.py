@@ -91,7 +91,7 @@ def test_a_turned_tiff_fits_its_upright_record(tmp_path):
     file = write_tiff(tmp_path / "turned.tif", SCENE, orientation=6)
     sample = DetectionMapper(is_train=False, augmentations=[], image_format="RGB")(record(file, WIDTH, HEIGHT))
     np.testing.assert_array_equal(sample["image"].permute(1, 2, 0).numpy(), np.rot90(SCENE, -1))
-    with pytest.raises(ValueError, match="60x90"):
+    with pytest.raises(ValueError, match=r"60.{1,3}90"):
         DetectionMapper(is_train=False, augmentations=[], image_format="RGB")(record(file))
 
 

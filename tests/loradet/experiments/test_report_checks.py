@@ -1,5 +1,6 @@
-"""Runs that do not belong into one table are one clear error, and nothing is written."""
+"""Runs that do not belong into one table are one clear error, and nothing is written; a broken one is a row."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -32,6 +33,18 @@ def refused(results, output) -> str:
     return str(error.value)
 
 
+def broken_row(results, output) -> str:
+    """What the report says of the one broken run among others; the numbers of the others are there."""
+    write_report(STUDY, results, output)
+    plain = json.loads((output / "results.json").read_text())
+    (row,) = [run for run in plain["runs"] if run["state"] == "broken"]
+    assert row["metrics"] == {}
+    text = (output / "report.md").read_text()
+    assert "| broken " in text
+    assert f"{len(results) - 1} of {len(results)} runs are finished" in text
+    return row["detail"]
+
+
 def change(result, **keys):
     """Change the run's config by dotted keys."""
     path = result.folder / "config.yaml"
@@ -51,7 +64,7 @@ def test_a_metrics_file_cut_in_half(tmp_path, output, keep):
     path = run.folder / "metrics.json"
     whole = path.read_bytes()
     path.write_bytes(whole[:-10] if keep == "half of the last line" else whole[: len(whole) // 2])
-    message = refused([run], output)
+    message = broken_row([run, finished(tmp_path, SECOND)], output)
     assert message.startswith(f"E1: {path} is cut or damaged: line ")
     assert "run that seed again" in message
 
@@ -60,14 +73,16 @@ def test_a_metrics_file_cut_between_two_lines(tmp_path, output):
     run = finished(tmp_path, FIRST)
     path = run.folder / "metrics.json"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:6]))
-    assert refused([run], output).startswith(f"E1: {path} is cut: it ends at iteration 29, the finished run at 59.")
+    message = broken_row([run, finished(tmp_path, FIRST, 1)], output)
+    assert message.startswith(f"E1: {path} is cut: it ends at iteration 29, the finished run at 59.")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[1, 2]\n"])
 def test_a_metrics_file_that_is_none(tmp_path, output, content):
     run = finished(tmp_path, FIRST)
     (run.folder / "metrics.json").write_bytes(content)
-    assert refused([run], output).startswith(f"E1: {run.folder / 'metrics.json'} is ")
+    message = broken_row([run, finished(tmp_path, SECOND)], output)
+    assert message.startswith(f"E1: {run.folder / 'metrics.json'} is ")
 
 
 def test_the_cut_log_of_a_run_that_goes_on_is_no_error(tmp_path):
@@ -126,7 +141,7 @@ def test_a_config_that_cannot_be_compared(tmp_path, output, content, words):
     runs = [finished(tmp_path, FIRST, seed) for seed in (0, 1)]
     path = runs[1].folder / "config.yaml"
     path.unlink() if content is None else path.write_text(content)
-    message = refused(runs, output)
+    message = broken_row(runs, output)
     assert message.startswith(f"E1: {path} ")
     assert words in message
 

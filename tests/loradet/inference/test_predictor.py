@@ -243,3 +243,10 @@ def test_a_picture_that_cannot_be_written_costs_no_detection(weights, images, tm
     outcome = predict_checkpoint(config(), str(weights / "model.pth"), [str(images)], str(tmp_path))
     assert outcome.images == 4
     assert f"warning: {images / 'im0.png'}: no picture" in capsys.readouterr().err
+
+
+def test_strips_are_images_too(weights, tmp_path):
+    for height, width in ((1, 4000), (3000, 2)):
+        Image.fromarray(np.full((height, width, 3), 99, np.uint8)).save(tmp_path / f"{height}.png")
+    outcome = predict_checkpoint(config(), str(weights / "model.pth"), [str(tmp_path)], str(tmp_path / "out"))
+    assert (outcome.images, outcome.failures) == (2, [])

@@ -13,7 +13,6 @@ from torch import nn
 from torchvision.ops import batched_nms
 
 from loradet.adapters import merge
-from loradet.detectors.detr import padding_mask
 from loradet.visualization.detection_scores import scored_detections
 from loradet.visualization.grad_cam import contributions, grad_cam
 from loradet.visualization.grad_cam_pictures import hottest_pixel, overlay
@@ -192,38 +191,35 @@ def test_of_a_two_stage_detector_equals_finite_differences_on_the_pooled_level(d
     assert moved >= 8
 
 
-def test_of_detr_equals_finite_differences_on_the_encoders_map():
+def test_of_detr_it_is_the_attention_of_the_detections_query():
     model, inputs = double("DETR"), {"image": item(48, 64, [[8, 8, 40, 40]], [1], seed=1)["image"].double()}
-    images = model.preprocess_image([inputs])
-    scored = scored_detections(model, images, levels=["encoder"], top=3)
+    result = grad_cam(model, inputs, top=3)
     with torch.no_grad():
         whole = model([inputs])[0]["instances"]
-        features = model.backbone(images.tensor)[model.in_feature]
-    assert scored.detections.scores.tolist() == pytest.approx(sorted(whole.scores.tolist(), reverse=True)[:3])
-    padding = padding_mask(images.image_sizes, images.tensor.shape[-2:], features.shape[-2:])
-    columns = features.shape[-1]
-
-    def logits(y: int, x: int, factor: float) -> torch.Tensor:
-        def scale(_module, _inputs, cells):
-            cells = cells.clone()
-            cells[y * columns + x] *= factor
-            return cells
-
-        hook = model.transformer.encoder.register_forward_hook(scale)
-        with torch.no_grad():
-            found = model.predict(features, padding)[0][-1, 0]
+    queries = whole.scores.argsort(descending=True)[:3].tolist()
+    assert result.detections.scores.tolist() == pytest.approx(whole.scores[queries].tolist())
+    seen = []
+    hooks = [
+        layer.multihead_attn.register_forward_pre_hook(lambda *call: seen.append(call[:2]))
+        for layer in model.transformer.decoder.layers
+    ]
+    with torch.no_grad():
+        model([inputs])
+    for hook in hooks:
         hook.remove()
-        return found
-
-    probabilities = logits(0, 0, 1.0).softmax(-1)[:, :-1]
-    queries = probabilities.max(-1).values.argsort(descending=True)[:3].tolist()
-    for query, log_odds in zip(queries, scored.log_odds):
-        label = int(probabilities[query].argmax())
-        parts = contributions(scored.maps["encoder"], log_odds)
-        for y, x in ((0, 0), (1, 1)):
-            ends = [torch.logit(logits(y, x, 1 + s * 1e-4)[query].softmax(-1)[label]) for s in (1, -1)]
-            assert float(parts[y, x]) == pytest.approx(float(ends[0] - ends[1]) / 2e-4, rel=1e-3, abs=1e-6)
-            assert parts[y, x] != 0
+    for query, heat in zip(queries, result.heats, strict=True):
+        expected = torch.zeros(heat.heat.numel(), dtype=torch.double)
+        for attention, (asks, keys, _) in seen:
+            width = asks.shape[-1]
+            weight, bias = attention.in_proj_weight.detach(), attention.in_proj_bias.detach()
+            q = asks[query, 0] @ weight[:width].T + bias[:width]
+            k = keys[:, 0] @ weight[width : 2 * width].T + bias[width : 2 * width]
+            for head in range(attention.num_heads):
+                part = slice(head * attention.head_dim, (head + 1) * attention.head_dim)
+                expected += (k[:, part] @ q[part] / attention.head_dim**0.5).softmax(0)
+        expected = (expected / expected.max()).view(heat.heat.shape)
+        torch.testing.assert_close(heat.heat.double(), expected, atol=1e-5, rtol=0)
+        assert heat.level == "encoder"
 
 
 @pytest.mark.parametrize("detector", ["RetinaNet", "Cascade R-CNN", "DETR"])

@@ -76,10 +76,7 @@ def read_bytes(path: Path) -> bytes:
 def _other_layout(path: Path) -> str:
     from loradet.datasets.layouts import advice  # which stands on this reader
 
-    try:
-        return advice(path)
-    except (OSError, ValueError):  # a path that no file can have, or a folder that may not be looked into
-        return ""
+    return advice(path)
 
 
 def decode_entries(data: bytes, path: Path) -> tuple[Entries, bool]:
