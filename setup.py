@@ -1,13 +1,28 @@
 """Package metadata; the two packages live under projects/."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 
+
+class BuildWithConfigs(build_py):
+    """Puts `configs/` into the package; an editable install reads them where they are."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "loradet" / "configs"
+            ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+            shutil.copytree(ROOT / "configs", target, dirs_exist_ok=True, ignore=ignored)
+
+
 setup(
     name="loradet",
+    cmdclass={"build_py": BuildWithConfigs},
     version="0.1.0",
     description="Adapt a frozen foundation backbone to object detection with few trained parameters",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
@@ -16,7 +31,9 @@ setup(
     python_requires=">=3.10,<3.14",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
+    py_modules=["loradet_command"],
     package_data={"loradet": ["assets/*"], "detectron2_embedded.detectron2.model_zoo": ["configs/**/*.py"]},
+    entry_points={"console_scripts": ["loradet=loradet_command:main"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

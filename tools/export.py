@@ -1,58 +1,13 @@
 #!/usr/bin/env python
-"""Write a trained detector, LoRA merged, as a torch.export program (.pt2): images in, boxes and scores out.
+"""`loradet export`, where Detectron2's users look for it."""
 
-    python tools/export.py --config-file work_dirs/quickstart/config.yaml \\
-        --checkpoint work_dirs/quickstart/model_best.pth --output work_dirs/quickstart/model.pt2
-"""
-
-import argparse
 import sys
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument("--checkpoint", required=True, metavar="FILE", help=".pth, or an adapter's .safetensors")
-    parser.add_argument("--output", required=True, metavar="FILE", help="file to write (.pt2)")
-    parser.add_argument(
-        "--input-size",
-        nargs=2,
-        type=int,
-        metavar=("H", "W"),
-        help="of a program of fixed size, in pixels; default: the largest test image of the config",
-    )
-    parser.add_argument(
-        "--dynamic",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="leave batch, height and width open where torch.export can (default)",
-    )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
-    arguments = parser.parse_intermixed_args()
-    if not arguments.output.endswith(".pt2"):
-        parser.error(f"--output {arguments.output}: expected a file name that ends in .pt2")
-    if arguments.input_size and min(arguments.input_size) < 1:
-        parser.error("--input-size: expected a height and a width in pixels")
-
-    try:
-        import loradet  # noqa: F401
-        from loradet.config import load_config
-        from loradet.errors import errors_in_one_line
-        from loradet.inference.export import export_checkpoint
-        from loradet.inference.metadata import describe
-    except (ImportError, ValueError) as error:  # no Detectron2 that can be used
-        sys.exit(f"error: {error}")
-
-    with errors_in_one_line():
-        metadata = export_checkpoint(
-            load_config(arguments.config_file, arguments.overrides),
-            arguments.checkpoint,
-            arguments.output,
-            input_size=arguments.input_size and tuple(arguments.input_size),
-            dynamic=arguments.dynamic,
-        )
-    print(f"Written: {arguments.output}\n{describe(metadata)}")
-
+try:
+    from loradet.cli.export import *
+    from loradet.cli.export import main
+except (ImportError, ValueError) as error:  # no Detectron2 that can be used
+    sys.exit(f"error: {error}")
 
 if __name__ == "__main__":
     main()

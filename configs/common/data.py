@@ -6,16 +6,18 @@
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import DatasetMapper, build_detection_test_loader
-from detectron2.evaluation import COCOEvaluator
+from detectron2.data import build_detection_test_loader
 from omegaconf import OmegaConf
 
 from loradet.datasets import coco_dataset
 from loradet.datasets.loader import build_train_loader
+from loradet.datasets.mapper import DetectionMapper
+from loradet.evaluation import BoxEvaluator
 
-SIZES = dict(
+SHARED = dict(
     image_size=640,  # pixels of the shorter edge
     max_size=1024,  # pixels of the longer edge
+    intensity="auto",  # how values of more than 8 bits become 0..255: full_range, [low, high], "percentile:1,99"
     total_batch_size=16,  # images of an optimizer step, over all processes
 )
 
@@ -30,14 +32,17 @@ data = OmegaConf.create(
         val_images="${data.root}/images/val",
         test_json="${data.root}/annotations/test.json",
         test_images="${data.root}/images/test",
-        **SIZES,
+        **SHARED,
     )
 )
 
-_test_mapper = L(DatasetMapper)(
+# A `data` of another config may not have it.
+_intensity = "${oc.select:data.intensity,auto}"
+_test_mapper = L(DetectionMapper)(
     is_train=False,
     augmentations=[L(T.ResizeShortestEdge)(short_edge_length="${data.image_size}", max_size="${data.max_size}")],
     image_format="${model.input_format}",
+    intensity=_intensity,
 )
 
 
@@ -56,13 +61,14 @@ dataloader = OmegaConf.create(
     dict(
         train=L(build_train_loader)(
             dataset=_dataset("train", filter_empty=True),
-            mapper=L(DatasetMapper)(
+            mapper=L(DetectionMapper)(
                 is_train=True,
                 augmentations=[
                     L(T.ResizeShortestEdge)(short_edge_length="${data.image_size}", max_size="${data.max_size}"),
                     L(T.RandomFlip)(horizontal=True),
                 ],
                 image_format="${model.input_format}",
+                intensity=_intensity,
             ),
             total_batch_size="${data.total_batch_size}",
             num_workers=2,
@@ -71,7 +77,7 @@ dataloader = OmegaConf.create(
         val=L(build_detection_test_loader)(dataset=_dataset("val"), mapper=_test_mapper, num_workers=2),
         test=L(build_detection_test_loader)(dataset=_dataset("test"), mapper=_test_mapper, num_workers=2),
         # Our tools put every split that they evaluate in the place of "test".
-        evaluator=L(COCOEvaluator)(dataset_name="${dataloader.test.dataset.name}", use_fast_impl=False),
+        evaluator=L(BoxEvaluator)(dataset_name="${dataloader.test.dataset.name}"),
     ),
     flags={"allow_objects": True},
 )

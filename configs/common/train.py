@@ -19,6 +19,7 @@ train = dict(
     best=dict(metric="bbox/AP", mode="max"),
     early_stopping=dict(enabled=False, patience=5, min_delta=0.0),
     efficiency=dict(enabled=False, steps=50, warmup=5),
+    operating_point=dict(precision=None, match_iou=0.5),
     trackio=dict(project=None, name=None, space_id=None, private=True),
     wandb=dict(project=None, name=None, entity=None, mode=None),
     hub=dict(repo_id=None, private=True),

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from loradet.datasets import count_voc_classes, voc_dataset
 
-from .data import SIZES, dataloader
+from .data import SHARED, dataloader
 
-data = OmegaConf.create(dict(name="voc", root="???", classes=None, **SIZES))
+data = OmegaConf.create(dict(name="voc", root="???", classes=None, **SHARED))
 
 num_classes = L(count_voc_classes)(root="${data.root}", classes="${data.classes}")
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from loradet.datasets import count_yolo_classes, yolo_dataset
 
-from .data import SIZES, dataloader
+from .data import SHARED, dataloader
 
 data = OmegaConf.create(
     dict(
@@ -18,8 +18,9 @@ data = OmegaConf.create(
         data_yaml="???",
         classes=None,  # names in the wanted order; None: all of the description, in its order
         polygons=False,  # let labels be polygons too, of which the boxes are taken
+        clip=False,  # clip boxes that leave the image by more than 1 % of its side, else an error
         max_images=dict(train=None, val=None, test=None),  # so many only, for a quick try; None: all
-        **SIZES,
+        **SHARED,
     )
 )
 
@@ -32,9 +33,10 @@ def _dataset(split: str, **kwargs):
         data_yaml="${data.data_yaml}",
         split=split,
         classes="${data.classes}",
-        # `data` may be another layout's, with data.data_yaml set: these two are not in it.
+        # `data` may be another layout's, with data.data_yaml set: these are not in it.
         max_images="${oc.select:data.max_images." + split + ",null}",
         polygons="${oc.select:data.polygons,false}",
+        clip="${oc.select:data.clip,false}",
         **kwargs,
     )
 

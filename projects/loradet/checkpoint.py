@@ -17,10 +17,12 @@ from loradet.adapters.filled import mark_filled
 from loradet.adapters.parameters import PARTS, part_of
 from loradet.backbones.weights import ASSET, UNREADABLE, refuse_pickle, resolve, why_unreadable
 from loradet.class_rows import class_rows, keep_rows_by_name
+from loradet.datasets.intensity import Intensity
 from loradet.errors import UserError
 from loradet.files import atomic_open, parse_json
 from loradet.run_folder import RunFolder
 from loradet.tensors import check_tensors
+from loradet.weight_classes import INTENSITY_KEY as INTENSITY
 from loradet.weight_classes import KEY as CLASSES
 from loradet.weight_classes import WeightClasses
 from loradet.wording import shorten
@@ -55,6 +57,7 @@ class Checkpointer(DetectionCheckpointer):
         save_dir: folder of the checkpoints.
         classes: what the model finds; saved with its weights, and compared where weights are taken from a file that
             names its classes too.
+        intensity: the rule that the training images are read by; saved with the weights.
         **checkpointables: further objects with `state_dict` and `load_state_dict`, by name.
     """
 
@@ -64,11 +67,13 @@ class Checkpointer(DetectionCheckpointer):
         save_dir: str | Path = "",
         *,
         classes: WeightClasses | None = None,
+        intensity: Intensity | None = None,
         **checkpointables: Any,
     ):
         super().__init__(model, str(save_dir), **checkpointables)
         self.checkpointables["adapter_recipes"] = AdapterRecipes(self.model)
         self.classes = classes
+        self.intensity = intensity
 
     def save(self, name: str, *, only_model: bool = False, **kwargs: Any) -> None:
         """Write `<name>.pth`. Every process must call it: the state of all of them is gathered.
@@ -86,7 +91,8 @@ class Checkpointer(DetectionCheckpointer):
         if not self.save_dir or not comm.is_main_process():
             return
         classes = {} if self.classes is None else {CLASSES: self.classes.to_dict()}
-        data = {"model": self.model.state_dict(), **classes, **data, **kwargs}
+        rule = {} if self.intensity is None else {INTENSITY: self.intensity.to_value()}
+        data = {"model": self.model.state_dict(), **classes, **rule, **data, **kwargs}
         folder = RunFolder(self.save_dir)
         path = folder.path / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and JSON that is read with one wording for all that can be wrong."""
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -16,6 +17,9 @@ from loradet.locking import lock
 
 class FileError(UserError):
     """A file is cut short, no JSON, or holds something else than expected; the message names it."""
+
+
+_LONGEST_NAME = 255 - len("..12345678.tmp")  # bytes: of file systems, less what a temporary name has besides
 
 
 @contextmanager
@@ -45,6 +49,21 @@ def atomic_open(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def fitting_name(name: str) -> str:
+    """A file's name that `atomic_open` can write: a long one is cut, and a hash of the whole keeps it from others.
+
+    Args:
+        name: without folders; its ending stays.
+    """
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST_NAME:
+        return name
+    stem, ending = os.path.splitext(name)  # noqa: PTH122 (a Path takes no name that is too long for the system)
+    mark = f"-{hashlib.sha256(encoded).hexdigest()[:12]}{ending}"
+    cut = os.fsencode(stem)[: _LONGEST_NAME - len(os.fsencode(mark))]
+    return cut.decode(errors="ignore") + mark
 
 
 def remove_abandoned(folder: Path, patterns: Iterable[str]) -> list[str]:

@@ -60,6 +60,7 @@ class RunFolder:
     ADAPTER: ClassVar[str] = "adapter.safetensors"
     SPLIT_METRICS: ClassVar[str] = "*_metrics.json"
     SMOKE_METRICS: ClassVar[str] = "smoke_metrics.json"
+    OPERATING_POINT: ClassVar[str] = "operating_point.json"
     LOCK: ClassVar[str] = ".lock"  # held by the training, or by the study that has started it
     PREDICTIONS: ClassVar[str] = "coco_instances_results.json"  # in predictions/<split>/
 
@@ -100,6 +101,11 @@ class RunFolder:
     def adapter(self) -> Path:
         """The adapter of those weights."""
         return self.path / self.ADAPTER
+
+    @property
+    def operating_point(self) -> Path:
+        """Score thresholds of the best weights, by class."""
+        return self.path / self.OPERATING_POINT
 
     @property
     def last(self) -> Path:

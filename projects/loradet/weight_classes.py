@@ -1,4 +1,4 @@
-"""Which classes weights are of: names and category ids that travel with them, and are compared with data by name."""
+"""What weights say of the data that they were trained on: their classes, compared by name, and how images were read."""
 
 import json
 import logging
@@ -13,11 +13,13 @@ import torch
 
 from loradet.adapters.adapter_file import METADATA_KEY
 from loradet.backbones.weights import ASSET, UNREADABLE, resolve
+from loradet.datasets.intensity import Intensity
 from loradet.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 KEY = "classes"  # in checkpoints
+INTENSITY_KEY = "intensity"  # in checkpoints, adapter files and headers of safetensors
 
 
 @dataclass(frozen=True)
@@ -70,36 +72,54 @@ def read_weight_classes(path: str | os.PathLike) -> WeightClasses | None:
     Raises:
         UserError: what it says are no classes.
     """
+    return WeightClasses.parse(_about(path).get(KEY), str(path))
+
+
+def read_weight_intensity(path: str | os.PathLike) -> Intensity | None:
+    """The rule of intensity that a checkpoint or an adapter file says its training images were read by.
+
+    None where it does not say, as older ones, and as in `read_weight_classes`.
+
+    Raises:
+        UserError: what it says is no rule.
+    """
+    value = _about(path).get(INTENSITY_KEY)
+    try:
+        return None if value is None else Intensity.parse(value)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _about(path: str | os.PathLike) -> dict[str, Any]:
+    """What a file says besides its weights; {} where nothing can be read."""
     text = os.fspath(path).partition("?")[0]
     if "://" in text and not text.startswith(ASSET):
-        return None
+        return {}
     try:
         file = resolve(text)
         if file.suffix == ".safetensors":
             return _of_header(file)
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (*UNREADABLE, OSError):
-        return None
-    return (
-        WeightClasses.parse(content.get(KEY), str(path)) if isinstance(content, dict) and "model" in content else None
-    )
+        return {}
+    return content if isinstance(content, dict) and "model" in content else {}
 
 
-def _of_header(file: Path) -> WeightClasses | None:
+def _of_header(file: Path) -> dict[str, Any]:
     with safetensors.safe_open(file, "pt") as opened:
         header = opened.metadata() or {}
     if METADATA_KEY in header:
         info = json.loads(header[METADATA_KEY])
-        if not info.get("classes"):
-            return None
-        return WeightClasses.parse({"names": info["classes"], "ids": info.get("class_ids")}, str(file))
-    return WeightClasses.parse(json.loads(header[KEY]), str(file)) if KEY in header else None
+        classes = {"names": info["classes"], "ids": info.get("class_ids")} if info.get("classes") else None
+        return {KEY: classes, INTENSITY_KEY: info.get(INTENSITY_KEY)}
+    return {key: json.loads(header[key]) for key in (KEY, INTENSITY_KEY) if key in header}
 
 
 def header_of(path: str | os.PathLike) -> dict[str, str]:
-    """What the header of a safetensors file holds of a checkpoint's classes; {} where it does not say them."""
-    classes = read_weight_classes(path)
-    return {} if classes is None else {KEY: json.dumps(classes.to_dict())}
+    """What the header of a safetensors file holds of a checkpoint's classes and rule of intensity, where it says."""
+    classes, intensity = read_weight_classes(path), read_weight_intensity(path)
+    header = {} if classes is None else {KEY: json.dumps(classes.to_dict())}
+    return header if intensity is None else {**header, INTENSITY_KEY: json.dumps(intensity.to_value())}
 
 
 def compare_classes(

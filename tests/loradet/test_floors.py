@@ -34,6 +34,7 @@ FLOORS = [
     ("visualization",),
     ("inference",),
     ("experiments",),
+    ("cli",),
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -65,12 +65,26 @@ def test_check_of_a_folder_finds_what_is_wrong_in_any_split(tmp_path, ask):
     assert "missing image: 1" in out
 
 
+def test_check_of_a_yolo_folder_may_clip_and_take_polygons(tmp_path, ask):
+    root = make(tmp_path / "yolo", "yolo")
+    first, second = sorted((root / "labels" / "val").iterdir())
+    first.write_text("0 0.9 0.5 0.5 0.5\n")
+    second.write_text("0 0.2 0.2 0.6 0.2 0.4 0.6\n")
+    status, out, _ = ask("check", root)
+    assert status == 1 and "--clip" in out and "--polygons" in out
+    status, out, _ = ask("check", root, "--clip", "--polygons")
+    assert status == 0, out
+    assert out.count("no problems") == 2
+    assert f"note: boxes that leave the image are clipped to it: 1 (in labels/val/{first.name})." in out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["FOLDER", "--images", "FOLDER"], "a folder is checked by itself"),
         (["FOLDER", "--fix", "x.json"], "--fix repairs one file"),
-        (["some.json"], "--images: expected 1 folder"),
+        (["some.json", "--images", "FOLDER", "FOLDER"], "--images: expected 1 folder"),
+        (["some.json", "--clip"], "some.json is no YOLO folder"),
         (["FOLDER"], "is laid out in no way that is known"),
     ],
 )

@@ -1,4 +1,6 @@
+import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +55,41 @@ def test_check_exits_1_where_it_finds_something(made, tmp_path):
     assert _run("check", broken, "--images", images, "--fix", broken).returncode == 2
 
 
+def test_check_with_a_config_and_a_page(made, tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("datasets_tool", _TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    json_file, images = _sound(made)
+    content = json.loads(json_file.read_text())
+    content["annotations"][0]["bbox"] = [1, 30, 90, 2]
+    changed, page = tmp_path / "changed.json", tmp_path / "pages" / "check.html"
+    changed.write_text(json.dumps(content))
+    command = ["check", changed, made / "Annotations" / "val.json", "--images", images, images.parent / "val"]
+    options = ["--config-file", _TOOL.parents[1] / "configs" / "custom_coco.py", "data.image_size=64", "--report", page]
+    assert tool.main([str(one) for one in (*command, *options, "--limit", 1)]) == 0
+    told = capsys.readouterr().out
+    assert "warning: very long box: 1 (--fix leaves it)" in told
+    assert "changed, " in told and "boxes reach no anchor by IoU 0.5" in told
+    assert "pictures resized to a shorter edge of 64, a longer of at most 512" in told
+    assert "annotation 1: 90 x 2 pixels once resized" in told
+    assert page.read_text().count("data:image/jpeg;base64,") > 0
+    # A detector without anchors; pictures that are not opened.
+    config = _TOOL.parents[1] / "configs" / "custom_detr.py"
+    assert tool.main(["check", str(json_file), "--config-file", str(config)]) == 0
+    told = capsys.readouterr().out
+    assert "its detector has no anchors" in told and "pictures were not opened" in told
+
+
+def test_the_same_picture_in_two_splits_is_a_problem(made, tmp_path):
+    json_file, images = _sound(made)
+    val = shutil.copytree(images.parent / "val", tmp_path / "val")
+    shutil.copy(images / "000003.png", val / "000001.png")
+    result = _run("check", json_file, made / "Annotations" / "val.json", "--images", images, val)
+    assert result.returncode == 1
+    assert "same picture in two splits: 1" in result.stdout
+    assert "(000001.png): it is in val, and shows the same as image" in result.stdout
+
+
 def test_subset_and_summary(made, tmp_path):
     json_file, _ = _sound(made)
     result = _run("subset", json_file, tmp_path / "small.json", "--count", 3)
@@ -88,12 +125,18 @@ def test_yolo2coco(made, tmp_path):
     assert result.returncode == 0, result.stderr
     content = json.loads((tmp_path / "coco" / "val.json").read_text())
     assert content["annotations"][0]["bbox"] == [24, 16, 48, 16]
+    (tmp_path / "labels" / "val" / "one.txt").write_text("0 0.9 0.5 0.5 0.5\n")
+    refused = _run("yolo2coco", tmp_path, tmp_path / "coco", "--splits", "val")
+    assert refused.returncode == 2 and "--clip" in refused.stderr
+    result = _run("yolo2coco", tmp_path, tmp_path / "coco", "--splits", "val", "--clip")
+    assert result.returncode == 0 and "clipped to it: 1 (in labels/val/one.txt)" in result.stderr
 
 
 def test_wrong_arguments(made):
     json_file, images = _sound(made)
     assert _run().returncode == 2
     assert _run("check", json_file, json_file, "--images", images, "--fix", "x.json").returncode == 2
+    assert "--fix needs --images" in _run("check", json_file, "--fix", "x.json").stderr
     missing = _run("check", json_file.with_name("gone.json"), "--images", images)
     assert missing.returncode == 2
     assert "gone.json" in missing.stderr

@@ -56,7 +56,7 @@ def test_the_folder_holds_what_a_run_leaves_and_no_temporary_file(run):
     assert len(events) == 1
     assert names - events == {
         *("config.yaml", "log.txt", "metrics.json", "run.json", "parameters.json", "last_checkpoint"),
-        *("model_0000007.pth", "model_final.pth", "model_best.pth", "adapter.safetensors"),
+        *("model_0000007.pth", "model_final.pth", "model_best.pth", "adapter.safetensors", "operating_point.json"),
         *("val_metrics.json", "test_metrics.json", "predictions", ".lock"),
     }
     for split in SPLITS:

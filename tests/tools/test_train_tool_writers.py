@@ -90,7 +90,8 @@ def test_config_and_metrics_are_read_back(trackio, finished):
         ours = [(line["iteration"], line[name]) for line in lines(finished) if name in line]
         assert metric("crowd", "first_run", name) == ours, name
     assert len(metric("crowd", "first_run", "bbox/AP")) == 2
-    assert json.loads((finished / "run.json").read_text())["run_ids"] == {"trackio": "first_run"}
+    noted = json.loads((finished / "run.json").read_text())["run_ids"]
+    assert noted == {"trackio": run.id, "trackio_name": "first_run"}
 
 
 @needs_trackio
@@ -137,6 +138,54 @@ def test_a_resumed_run_goes_on_with_its_own_history(trackio, train_data, tmp_pat
     assert [step for step, _ in metric("resumed", "out", "total_loss")] == list(range(6))
     succeed(*arguments(train_data, folder, *words, "train.overwrite=true"))
     assert [run.name for run in trackio.Api().runs("resumed")] == ["out", "out"]
+
+
+@needs_trackio
+def test_the_older_of_two_runs_of_one_name_goes_on_by_its_id(trackio, train_data, tmp_path, crash_at):
+    words = [*SETTINGS, "train.trackio.project=twice", "train.trackio.name=same"]
+    crash_at(5)
+    assert call(*arguments(train_data, tmp_path / "older", *words))[0] == 1
+    succeed(*arguments(train_data, tmp_path / "newer", *words))
+    ids = {
+        folder: json.loads((tmp_path / folder / "run.json").read_text())["run_ids"]["trackio"]
+        for folder in ("older", "newer")
+    }
+    before = metric("twice", "same", "total_loss")
+    succeed(*arguments(train_data, tmp_path / "older", *words, "--resume"))
+    runs = {run.id: run.name for run in trackio.Api().runs("twice")}
+    assert runs == {ids["older"]: f"same-{ids['older'][:6]}", ids["newer"]: "same"}
+    assert [step for step, _ in metric("twice", runs[ids["older"]], "total_loss")] == list(range(6))
+    assert metric("twice", "same", "total_loss") == [
+        (line["iteration"], line["total_loss"]) for line in lines(tmp_path / "newer") if "total_loss" in line
+    ]
+    assert len(before) >= 6
+    log = (tmp_path / "older" / "log.txt").read_text()
+    assert f"has a newer run that is called 'same' too; the one that goes on is called '{runs[ids['older']]}'" in log
+    # One that is gone is not taken for another: a new one begins, and is said.
+    (run,) = (one for one in trackio.Api().runs("twice") if one.id == ids["older"])
+    run.delete()
+    record = json.loads((tmp_path / "older" / "run.json").read_text())
+    (tmp_path / "older" / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    succeed(*arguments(train_data, tmp_path / "older", *words, "--resume", "train.max_iter=8"))
+    assert f"has no run with the id {ids['older']}" in (tmp_path / "older" / "log.txt").read_text()
+    names = [one.name for one in trackio.Api().runs("twice")]
+    assert names == ["same", "same"]
+    assert len(metric("twice", "same", "total_loss")) == 2  # iterations 6 and 7, of the newest
+
+
+@needs_trackio
+@pytest.mark.parametrize("names", [1, 2])
+def test_a_run_that_was_noted_by_name_goes_on_where_it_is_alone(trackio, train_data, tmp_path, crash_at, names):
+    words = [*SETTINGS, f"train.trackio.project=noted-{names}", "train.trackio.name=same"]
+    crash_at(5)
+    assert call(*arguments(train_data, tmp_path / "out", *words))[0] == 1
+    for _ in range(names - 1):
+        succeed(*arguments(train_data, tmp_path / "other", *words))
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    (tmp_path / "out" / "run.json").write_text(json.dumps(record | {"run_ids": {"trackio": "same"}}))
+    succeed(*arguments(train_data, tmp_path / "out", *words, "--resume"))
+    assert len(trackio.Api().runs(f"noted-{names}")) == (1 if names == 1 else 3)
+    assert ("a new run begins" in (tmp_path / "out" / "log.txt").read_text()) == (names == 2)
 
 
 @needs_trackio

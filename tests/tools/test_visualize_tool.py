@@ -115,15 +115,29 @@ def test_comparison(run, export, tmp_path):
 def test_grad_cam(run, model, overrides, export, tmp_path):
     words = [*model, "--subset", 3, "--output", tmp_path / "cams", *overrides]
     written, error = run("--grad-cam", "p3,p7", "--score-threshold", 0, *words)
-    assert len(written) == 4, error
+    assert len(written) == 5, error
     # The same images as in the exports.
     ids = {str(image["id"]) for image in json.loads((export / "a" / "manifest.json").read_text())["images"]}
-    assert {path.stem.split("_")[2] for path in written[1:]} == ids
-    assert len(run("--grad-cam", "p3", "--class", "ship", "--top", 2, *words)[0]) == 4
+    assert {path.stem.split("_")[2] for path in written[1:-1]} == ids
+    numbers = json.loads(written[-1].read_text())
+    assert {line["level"] for line in numbers["detections"]} <= {"p3", "p7"}
+    assert numbers["num_detections"] == len(numbers["detections"]) == 15
+    inside = sum(line["hottest_in_box"] for line in numbers["detections"])
+    assert numbers["hottest_in_box_share"] == inside / 15
+    written, error = run("--grad-cam", "--class", "ship", "--top", 2, *words)
+    assert len(written) == 5, error
+    assert {line["class"] for line in json.loads(written[-1].read_text())["detections"]} == {"ship"}
     assert run("--grad-cam", "p2", *words)[1] == (
         "error: Grad-CAM: the model has no level 'p2'; it has p3, p4, p5, p6, p7."
     )
     assert "no class 'boat'; it has ship, aircraft" in run("--grad-cam", "p3", "--class", "boat", *words)[1]
+
+
+def test_an_override_right_behind_grad_cam_is_one():
+    words = ["--config-file", "a", "--checkpoint", "b", "--output", "c"]
+    found = tool.parse_arguments(["--grad-cam", "train.device=cpu", *words, "data.root=d"])
+    assert (found.grad_cam, found.overrides) == (None, ["train.device=cpu", "data.root=d"])
+    assert tool.parse_arguments(["--grad-cam", "p3", *words, "data.root=d"]).grad_cam == "p3"
 
 
 def test_analysis(run, export, train_data, tmp_path):

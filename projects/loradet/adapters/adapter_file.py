@@ -36,6 +36,7 @@ def save_adapter(
     *,
     classes: Sequence[str] | None = None,
     class_ids: Sequence[int] | None = None,
+    intensity: str | Sequence[float] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what training changed: LoRA tensors, every other trainable tensor, buffers of what is not frozen.
@@ -48,6 +49,7 @@ def save_adapter(
         path: safetensors file; it is written whole or not at all.
         classes: class names, in the order of the model's outputs.
         class_ids: the data set's ids of these classes, in the same order.
+        intensity: the rule that the training images were read by, as configs write it.
         metadata: JSON-able values to keep besides.
 
     Raises:
@@ -67,6 +69,7 @@ def save_adapter(
         "classes": None if classes is None else [str(name) for name in classes],
         "class_ids": None if class_ids is None else [int(i) for i in class_ids],
         **pixel_statistics(model),
+        **({} if intensity is None else {"intensity": intensity}),
         "geometry": {path: found for path, layer in adapter_layers(model) if (found := layer.geometry())},
         "parameters": parameter_table(model).to_dict(),
         "versions": {"loradet": __version__, "torch": torch.__version__},

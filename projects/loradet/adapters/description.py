@@ -50,9 +50,12 @@ def describe_adapter(path: str | os.PathLike) -> str:
         "classes": _classes(info),
         "pixel mean": info.get("pixel_mean"),
         "pixel std": info.get("pixel_std"),
+        "intensity": info.get("intensity"),
     }
     for name, value in info["metadata"].items():
         rows[f"metadata {name}"] = value
+    if (point := rows.pop("metadata operating_point", None)) is not None:
+        rows["scores from"] = _operating_point(point)
     lines = [_row(name, value) for name, value in rows.items() if value is not None]
     for module_path, recipe in info["recipes"].items():
         lines += ["", f"[{module_path or 'the model itself'}]", *_recipe(recipe)]
@@ -89,6 +92,17 @@ def _classes(info: dict[str, Any]) -> str | None:
         return None
     ids = info["class_ids"] or [None] * len(info["classes"])
     return ", ".join(name if i is None else f"{name} ({i})" for name, i in zip(info["classes"], ids))
+
+
+def _operating_point(point: Any) -> str:
+    """Thresholds by class, as training has chosen them."""
+    try:
+        wished = point["wished_precision"]
+        shown = [f"{one['name']} {one['threshold']:g}" for one in point["classes"] if one["threshold"] is not None]
+        rule = "best F1" if wished is None else f"precision {wished:g}"
+        return f"{', '.join(shown) or 'nothing'} ({rule} on {point['split']})"
+    except (TypeError, KeyError, ValueError):
+        return str(point)
 
 
 def _row(name: str, value: Any) -> str:

@@ -37,6 +37,12 @@ _RECIPE = entries(
 )
 _PARTS = ("backbone", "neck", "head", "all")
 _COUNTS = entries({"trainable": WHOLE, "total": WHOLE}, required=("trainable", "total"))
+
+
+def _intensity(value: Any, where: str) -> str | None:
+    return (list_of(NUMBER) if isinstance(value, list) else TEXT)(value, where)
+
+
 _HEADER = entries(
     {
         "model": TEXT,
@@ -46,6 +52,7 @@ _HEADER = entries(
         "class_ids": optional(list_of(WHOLE)),
         "pixel_mean": optional(list_of(NUMBER)),
         "pixel_std": optional(list_of(NUMBER)),
+        "intensity": _intensity,
         "geometry": mapping_to(entries({"groups": WHOLE})),
         "parameters": entries(dict.fromkeys(_PARTS, _COUNTS), required=_PARTS),
         "versions": mapping_to(TEXT),

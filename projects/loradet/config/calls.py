@@ -14,7 +14,7 @@ from loradet.config.hints import UNKNOWN, fits, in_words, item_hint
 from loradet.config.signatures import Signature, signature_of
 from loradet.errors import UserError
 
-_REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z_][\w.]*)\}")
+_REFERENCE = re.compile(r"\$\{(?:oc\.select:)?(\.*)([A-Za-z_][\w.]*)(?:,[^{}]*)?\}")
 
 
 @dataclass(frozen=True)

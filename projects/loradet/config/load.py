@@ -11,22 +11,26 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
 from loradet.config.calls import check_calls
+from loradet.config.library import find_config
 from loradet.config.overrides import apply_overrides, typed_keys
 from loradet.config.settings import complete_train_settings
 from loradet.config.splits import fill_in_evaluated_data
-from loradet.errors import MissingFileError, UserError, one_line
+from loradet.errors import UserError, one_line
 
 
 def load_config(file: str, overrides: list[str]) -> DictConfig:
     """Load a config, fill the `train` keys that it does not name, and apply command-line overrides.
 
+    Args:
+        file: a file, or the name of one of the project's own, see `find_config`.
+        overrides: `key=value` words.
+
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file; the nearest names are listed.
         ValueError: a syntax error, a name that the file does not know, an unknown key in `train` or in an override, an
             argument that what is called does not take, or a value of another type than it takes.
     """
-    if not Path(file).is_file():
-        raise MissingFileError(f"Config file {file} does not exist.")
+    file = str(find_config(file))
     try:
         cfg = LazyConfig.load(file)
     except SyntaxError as error:

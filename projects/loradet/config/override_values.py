@@ -15,6 +15,9 @@ _PATH = re.compile(
     r"weights|resnet50|(?!(?:max|min|num)_).*_(?:json|images|yaml)|(?:.*_)?(?:root|dir|file|folder|path|checkpoint)"
 )
 
+# A text that has a comma by nature, and no other meaning.
+_PERCENTILES = re.compile(r"percentile:[\d.]+,[\d.]+")
+
 
 def parse_value(override: str, key: str, text: str, *, given: Any, hints: list[Any]) -> Any:
     """Make a value of what stands behind the first `=` of an override.
@@ -48,6 +51,8 @@ def parse_value(override: str, key: str, text: str, *, given: Any, hints: list[A
             f"is quoted{f': write {form}' if form else ', in a list each by itself'}."
         ) from error
     if parsed.is_sweep_override():
+        if takes_text and _PERCENTILES.fullmatch(text):
+            return text
         raise UserError(
             f"Override {override!r} lists several values, and a run takes one: a list is {key}=[…], "
             f"a text with commas {shlex.quote(f'{key}={_quoted(text)}')}."

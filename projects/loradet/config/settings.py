@@ -90,6 +90,14 @@ class EfficiencySettings:
 
 
 @dataclass
+class OperatingPointSettings:
+    """How score thresholds are chosen on the first split: for a wished precision, by the best F1 where that is null."""
+
+    precision: float | None = _ranged(None, "a fraction in (0, 1]", lambda value: 0.0 < value <= 1.0)
+    match_iou: float = _ranged(0.5, "a fraction in (0, 1]", lambda value: 0.0 < value <= 1.0)
+
+
+@dataclass
 class EarlyStoppingSettings:
     """Ends a run after so many evaluations without a better one."""
 
@@ -156,6 +164,7 @@ class TrainSettings:
     checkpointer: CheckpointerSettings = field(default_factory=CheckpointerSettings)
     best: BestSettings = field(default_factory=BestSettings)
     efficiency: EfficiencySettings = field(default_factory=EfficiencySettings)
+    operating_point: OperatingPointSettings = field(default_factory=OperatingPointSettings)
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     trackio: TrackioSettings = field(default_factory=TrackioSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)

@@ -15,6 +15,7 @@ _HOMES = {
     "count_voc_classes": "voc",
     "voc_class_names": "voc",
     "check": "checks",
+    "check_splits": "checks",
     "fix": "checks",
     "make_subset": "subset",
     "split_coco": "split",

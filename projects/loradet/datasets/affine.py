@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from detectron2.data import transforms as T
+
+from loradet.datasets.warping import warp_affine
 
 IGNORED = 255  # Detectron2's label of pixels that do not count
 
@@ -46,11 +47,11 @@ class AffineTransform(T.Transform):
         Raises:
             AssertionError: the image does not have the size that this transform was made for.
         """
-        return self._warp(img, cv2.INTER_LINEAR, self.fill)
+        return self._warp(img, self.fill)
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """Warp a label map (H, W) by nearest neighbour; what comes from outside the image becomes `IGNORED`."""
-        return self._warp(segmentation.astype(np.float64), cv2.INTER_NEAREST, IGNORED).astype(segmentation.dtype)
+        return self._warp(segmentation.astype(np.float64), IGNORED, nearest=True).astype(segmentation.dtype)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Map (N, 2) points (x, y)."""
@@ -65,7 +66,7 @@ class AffineTransform(T.Transform):
         clipped[lost, 2:] = clipped[lost, :2]
         return clipped
 
-    def _warp(self, img: np.ndarray, interpolation: int, fill: float | Sequence[float]) -> np.ndarray:
+    def _warp(self, img: np.ndarray, fill: float | Sequence[float], *, nearest: bool = False) -> np.ndarray:
         if img.shape[:2] != (self.height, self.width):
             raise AssertionError(
                 f"AffineTransform was made for images of (h, w) = {(self.height, self.width)}, got {img.shape[:2]}."
@@ -74,19 +75,10 @@ class AffineTransform(T.Transform):
         border = [float(value) for value in (fill if isinstance(fill, Sequence) else [fill] * channels)]
         if len(border) != channels:
             raise ValueError(f"fill={fill} has {len(border)} values, the image has {channels} channels.")
-        # OpenCV counts from the centres of pixels.
+        # The warp counts from the middles of pixels.
         matrix = self.matrix.copy()
         matrix[:, 2] += self.matrix[:, :2].sum(axis=1) * 0.5 - 0.5
-        size = (self.width, self.height)
-        warped = cv2.warpAffine(
-            np.ascontiguousarray(img),
-            matrix,
-            size,
-            flags=interpolation,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=border,
-        )
-        return warped.reshape(img.shape)
+        return warp_affine(img, matrix, border=border, nearest=nearest)
 
 
 class RandomAffine(T.Augmentation):

@@ -178,8 +178,16 @@ def layout_of(folder: PathLike) -> Layout:
     return layout
 
 
-def split_as_coco(layout: Layout, split: str, *, progress: bool = False) -> tuple[Path, Path]:
+def split_as_coco(
+    layout: Layout, split: str, *, polygons: bool = False, clip: bool = False, progress: bool = False
+) -> tuple[Path, Path]:
     """The COCO file of a split and its image folder; of YOLO and VOC a conversion in the cache folder.
+
+    Args:
+        layout: of the folder.
+        split: one of `layout.splits`.
+        polygons, clip: of YOLO, see `yolo_to_coco`.
+        progress: show a bar on a terminal.
 
     Raises:
         UserError: faults of labels, or of XML files.
@@ -187,7 +195,7 @@ def split_as_coco(layout: Layout, split: str, *, progress: bool = False) -> tupl
     if layout.kind == "yolo":
         from loradet.datasets.yolo import yolo_to_coco
 
-        return yolo_to_coco(layout.splits[split][0], split, progress=progress)
+        return yolo_to_coco(layout.splits[split][0], split, polygons=polygons, clip=clip, progress=progress)
     if layout.kind == "voc":
         from loradet.datasets.voc import voc_to_coco
 

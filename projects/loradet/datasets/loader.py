@@ -145,6 +145,11 @@ class TrainLoader:
         """Images of the data set, over all ranks: the length of an epoch."""
         return len(self.dataset)
 
+    @property
+    def records(self) -> Sequence[dict[str, Any]]:
+        """Detectron2's dicts of the data set."""
+        return self.dataset.dataset
+
     def resume_at(self, batch: int) -> None:
         """Let the next iteration begin after this rank's first `batch` batches."""
         self.stream.start = batch

@@ -7,28 +7,30 @@ changed, and the conversion as a whole, so that without a change nothing is open
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from PIL import Image
 
-from loradet.datasets.boxes import image_size
 from loradet.datasets.file_cache import FaultyFileError, FileCache, stamp
 from loradet.datasets.files import PathLike, cache_dir, expand, fingerprint, write_coco
+from loradet.datasets.image_header import image_size
 from loradet.datasets.yolo_description import YoloSplit, coco_head, find_description, label_file, read_split
-from loradet.datasets.yolo_labels import read_labels
+from loradet.datasets.yolo_labels import LabelRules, read_labels
 from loradet.errors import UserError
 from loradet.files import atomic_open
 from loradet.locking import file_lock
+from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
 
 MAX_FAULTS = 20  # that an error lists
 
 # Part of every key of the cache: what an older reader let pass is read again.
-_VERSION = "4"
+_VERSION = "5"
 
 Stamp = tuple[int, int]
 
@@ -41,6 +43,7 @@ def yolo_dataset(
     filter_empty: bool = False,
     max_images: int | None = None,
     polygons: bool = False,
+    clip: bool = False,
 ) -> list[dict[str, Any]]:
     """Load a split of a YOLO data set as Detectron2 dataset dicts, through a COCO JSON in the cache folder.
 
@@ -48,14 +51,14 @@ def yolo_dataset(
         data_yaml: the description, or its folder; its paths are relative to itself (or to its `path`).
         split: a key of the description, as "train", "val" or "test".
         classes, name, filter_empty: as in `loradet.datasets.coco_dataset`, which reads the JSON.
-        max_images, polygons: see `yolo_to_coco`.
+        max_images, polygons, clip: see `yolo_to_coco`.
 
     Raises:
         FileNotFoundError, ValueError: what is missing or wrong; all faults of labels and images by file and line.
     """
     from loradet.datasets.coco import coco_dataset  # needs detectron2, the conversion does not
 
-    json_file, image_root = yolo_to_coco(data_yaml, split, max_images=max_images, polygons=polygons)
+    json_file, image_root = yolo_to_coco(data_yaml, split, max_images=max_images, polygons=polygons, clip=clip)
     return coco_dataset(json_file, image_root, classes, name, filter_empty)
 
 
@@ -66,17 +69,21 @@ def yolo_to_coco(
     *,
     max_images: int | None = None,
     polygons: bool = False,
+    clip: bool = False,
     progress: bool = False,
 ) -> tuple[Path, Path]:
     """Convert a split to COCO instances.
 
-    Category ids are the YOLO class numbers + 1. Boxes are clipped to the image, those without area dropped. An image
-    without a label file is empty. Of several processes that convert the same split one reads it, the others wait.
+    Category ids are the YOLO class numbers + 1. Lines of a file that say the same are one box, boxes that leave the
+    image by up to 1 % of its side are clipped, those without area dropped: a warning counts them, every time, with a
+    file of each. An image without a label file is empty. Of several processes that convert the same split one reads
+    it, the others wait.
 
     Args:
         json_file: where to write; None: a file in the cache folder, reused until images or labels change.
         max_images: take so many images only, always the same ones, those with labels first; for a quick try.
         polygons: let a label be a polygon too, of which the box is taken; else one that is not five numbers is a fault.
+        clip: clip boxes that leave the image by more, too; else they are faults.
         progress: show a bar on a terminal.
 
     Returns:
@@ -89,17 +96,19 @@ def yolo_to_coco(
     """
     path = find_description(data_yaml)
     data = read_split(path, split)
+    rules = LabelRules(len(data.names), polygons, data.keypoints, clip)
     files, numbers = _Files.of(data.images), {file: number for number, file in enumerate(data.images, start=1)}
+    data.faults.extend(_shared_labels(data.images, files))
     if max_images is not None:
         files = _choose(files, data, max_images)
         data = replace(data, images=list(files.images))
     name = f"{path.parent.name}_{split}"
     is_kept = json_file is None and not data.faults
     if json_file is None:
-        key = fingerprint(_VERSION, polygons, path, sorted(files.images.items()), sorted(files.labels.items()))
+        key = fingerprint(_VERSION, rules, path, sorted(files.images.items()), sorted(files.labels.items()))
         target = cache_dir("yolo") / f"{name}_{key}.json"
         if is_kept and target.is_file():
-            return target, data.image_root
+            return _said(target, path), data.image_root
     else:
         target = expand(json_file)
     caches = cache_dir("yolo") / f"{name}_{fingerprint(str(path), split, max_images)}"
@@ -107,9 +116,70 @@ def yolo_to_coco(
     with file_lock(_beside(caches, ".lock"), where):
         # Whoever held the lock before may have made it.
         if not (is_kept and target.is_file()):
-            sizes, boxes = _read(data, files, caches, where, polygons, progress)
-            write_coco(target, {**coco_head(path), **_to_coco(data, numbers, sizes, boxes)})
-    return target, data.image_root
+            sizes, labels = _read(data, files, caches, where, rules, progress)
+            content = _to_coco(data, numbers, sizes, {file: found["boxes"] for file, found in labels.items()})
+            head = coco_head(path)
+            if notes := _notes(labels, path.parent):
+                head["info"]["notes"] = notes
+            write_coco(target, {**head, **content})
+    return _said(target, path), data.image_root
+
+
+class _Info(msgspec.Struct):
+    """What is read of a conversion to say it again."""
+
+    info: dict[str, Any]
+
+
+def _said(target: Path, data_yaml: Path) -> Path:
+    """The conversion, once its notes have been logged: a user hears of them whether it was made now or kept."""
+    try:
+        notes = msgspec.json.decode(target.read_bytes(), type=_Info).info.get("notes", ())
+    except msgspec.MsgspecError as error:
+        raise UserError(f"{target} is broken: {error}. Delete it, and it is made anew.") from error
+    for note in notes:
+        logger.warning("%s: %s", data_yaml, note)
+    return target
+
+
+def _notes(labels: Mapping[str, Mapping[str, Any]], folder: Path) -> list[str]:
+    """What was done to the lines of label files, with counts and the first files, relative to a folder."""
+
+    def note(text: str, counts: Mapping[str, int]) -> list[str]:
+        files = [os.path.relpath(file, folder) for file, count in counts.items() if count]
+        return [f"{text}: {sum(counts.values())} (in {shorten(files, limit=3)})."] if files else []
+
+    return [
+        *note(
+            "identical lines of a label file are one box; left out",
+            {file: found["repeated"] for file, found in labels.items()},
+        ),
+        *note(
+            "boxes that leave the image are clipped to it",
+            {file: found["clipped"] for file, found in labels.items()},
+        ),
+        *note(
+            "boxes without area are left out",
+            {
+                file: sum((x1 - x0) * (y1 - y0) <= 0 for _, x0, y0, x1, y1 in found["boxes"])
+                for file, found in labels.items()
+            },
+        ),
+    ]
+
+
+def _shared_labels(images: Sequence[str], files: "_Files") -> list[str]:
+    """A fault for every label file with boxes that belongs to several images, as a.jpg and a.png have."""
+    owners: dict[str, list[str]] = {}
+    for image in images:
+        owners.setdefault(label_file(image), []).append(image)
+    return [
+        f"{label}: {' and '.join(Path(image).name for image in several)} have this one label file. Rename one and give "
+        "it labels of its own, delete one, or name the wanted images in a text file, which data.yaml may have for a "
+        "folder."
+        for label, several in owners.items()
+        if len(several) > 1 and files.labels.get(label, (0, 0))[0] > 0
+    ]
 
 
 @dataclass(frozen=True)
@@ -141,23 +211,24 @@ def _choose(files: _Files, data: YoloSplit, count: int) -> _Files:
 
 
 def _read(
-    data: YoloSplit, files: _Files, caches: Path, where: str, polygons: bool, progress: bool
-) -> tuple[dict[str, list[int]], dict[str, list]]:
-    """Sizes of the images and boxes of the label files, by path; ValueError with all faults of both."""
-    classes = len(data.names)
-    label_version = f"{_VERSION}, {classes} classes{', polygons' if polygons else ''}"
-    faults = [*data.faults, *(f"{file}: there is no such file." for file, found in files.images.items() if not found)]
+    data: YoloSplit, files: _Files, caches: Path, where: str, rules: LabelRules, progress: bool
+) -> tuple[dict[str, list[int]], dict[str, dict[str, Any]]]:
+    """Sizes of the images and what the label files say, by path; ValueError with all faults of both."""
+    faults = [
+        *data.faults,
+        *(f"{file}: there is no such file: restore it." for file, found in files.images.items() if not found),
+    ]
     found = {file: found for file, found in files.images.items() if found}
     sizes, wrong_images = FileCache(_beside(caches, ".sizes.json"), _VERSION).values(
         found, _read_size, progress=_bar(progress, "image")
     )
-    boxes, wrong_labels = FileCache(_beside(caches, ".labels.json"), label_version).values(
-        files.labels, lambda file: read_labels(file, classes, polygons=polygons), progress=_bar(progress, "label file")
+    labels, wrong_labels = FileCache(_beside(caches, ".labels.json"), f"{_VERSION}, {rules}").values(
+        files.labels, lambda file: read_labels(file, rules), progress=_bar(progress, "label file")
     )
     faults += wrong_images + wrong_labels
     if faults:
         raise UserError(_report(where, faults, _beside(caches, ".faults.txt")))
-    return sizes, boxes
+    return sizes, labels
 
 
 def _beside(caches: Path, ending: str) -> Path:
@@ -168,7 +239,9 @@ def _read_size(file: Path) -> list[int]:
     try:
         return list(image_size(file))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise FaultyFileError([f"{file}: cannot be read as an image: {error}"]) from error
+        raise FaultyFileError(
+            [f"{file}: cannot be read as an image: {error}. Replace it, or move it and its label file away."]
+        ) from error
 
 
 def _report(where: str, faults: list[str], file: Path) -> str:
@@ -197,7 +270,7 @@ def _to_coco(
     data: YoloSplit, numbers: dict[str, int], sizes: dict[str, list[int]], boxes: dict[str, list]
 ) -> dict[str, Any]:
     """Images and annotations; an image has the same id whether all of the split is there or a part."""
-    images, annotations, empty = [], [], 0
+    images, annotations = [], []
     root = os.path.join(data.image_root, "")  # noqa: PTH118
     for file in data.images:
         image_id = numbers[file]
@@ -208,10 +281,7 @@ def _to_coco(
             box = [x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height]
             area = box[2] * box[3]
             if area <= 0:
-                empty += 1
                 continue
             entry = {"id": len(annotations) + 1, "image_id": image_id, "category_id": label + 1, "iscrowd": 0}
             annotations.append(entry | {"bbox": box, "area": area})
-    if empty:
-        logger.warning("%s: left out %d boxes without area.", data.image_root, empty)
     return {"images": images, "annotations": annotations}

@@ -26,12 +26,14 @@ class YoloSplit:
         images: files, in the order of their paths.
         image_root: folder that all of them are in.
         faults: what is wrong with lists of images, a line each.
+        keypoints: numbers behind the box in a line of a pose data set (`kpt_shape`); 0: there are none.
     """
 
     names: list[str]
     images: list[str]
     image_root: Path
     faults: list[str]
+    keypoints: int = 0
 
 
 def count_yolo_classes(data_yaml: PathLike, classes: Sequence[str] | None = None) -> int:
@@ -103,13 +105,16 @@ def read_split(data_yaml: Path, split: str) -> YoloSplit:
         FileNotFoundError, ValueError: as `loradet.datasets.yolo_dataset`, but for single images and labels.
     """
     content = _read_yaml(data_yaml)
-    names = _class_names(content, data_yaml)
+    names, keypoints = _class_names(content, data_yaml), _keypoints(content, data_yaml)
     if content.get(split) is None:
         splits = [key for key, value in content.items() if key in ("train", "val", "test", "valid") and value]
-        raise UserError(f"{data_yaml} has no split {split!r}; it has {', '.join(splits) or 'none'}.")
+        raise UserError(
+            f"{data_yaml} has no split {split!r}; it has {', '.join(splits) or 'none'}. "
+            f"Write `{split}: FOLDER` into it, or ask for another split."
+        )
     folder = content.get("path") or "."
     if not isinstance(folder, str):
-        raise UserError(f"{data_yaml}: path is {folder!r}. Expected a folder.")
+        raise UserError(f"{data_yaml}: path is {folder!r}. Expected a folder, in quotes where it is a number.")
     base = data_yaml.parent / expand(folder)
     entries = content[split] if isinstance(content[split], list) else [content[split]]
     images: set[str] = set()
@@ -126,7 +131,10 @@ def read_split(data_yaml: Path, split: str) -> YoloSplit:
         images.update(listed)
         roots.update(os.path.dirname(image) for image in listed)  # noqa: PTH120
     if not images and not faults:
-        raise UserError(f"{data_yaml}: no image ({', '.join(SUFFIXES)}) in split {split!r}: {content[split]}.")
+        raise UserError(
+            f"{data_yaml}: no image ({', '.join(SUFFIXES)}) in split {split!r}: {content[split]}. "
+            "Correct the folder, or take the line out."
+        )
     files = sorted(images)
     if files and not any(os.path.isfile(label_file(image)) for image in files):  # noqa: PTH113
         where = f"{data_yaml}: no image of split {split!r} has a label file"
@@ -137,7 +145,7 @@ def read_split(data_yaml: Path, split: str) -> YoloSplit:
                 f"background, an empty folder {os.path.dirname(label_file(files[0]))} says so."  # noqa: PTH120
             )
         logger.warning("%s: its %d images count as empty.", where, len(files))
-    return YoloSplit(names, files, Path(os.path.commonpath(roots)) if roots else base, faults)
+    return YoloSplit(names, files, Path(os.path.commonpath(roots)) if roots else base, faults, keypoints)
 
 
 def label_file(image: str) -> str:
@@ -166,9 +174,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}: correct that line.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected keys like train, val and names.")
+        raise UserError(f"{path}: expected keys like train, val and names. Give the data.yaml of a YOLO data set.")
     if "names" in content:
         content["names"] = as_written["names"]
     return content
@@ -188,8 +196,23 @@ def _class_names(content: dict[str, Any], path: Path) -> list[str]:
     if twice := [name for number, name in enumerate(names) if name in names[:number]]:
         raise UserError(f"{path}: names has {twice[0]!r} twice. Give each class a name of its own.")
     if "nc" in content and as_whole(content["nc"]) != len(names):
-        raise UserError(f"{path}: nc is {content['nc']!r}, but names has {len(names)} entries.")
+        raise UserError(
+            f"{path}: nc is {content['nc']!r}, but names has {len(names)} entries. Name them all, or take nc out."
+        )
     return names
+
+
+def _keypoints(content: dict[str, Any], path: Path) -> int:
+    """How many numbers of a pose follow the box in a line."""
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return 0
+    numbers = [as_whole(value) for value in shape] if isinstance(shape, list) else []
+    if len(numbers) != 2 or None in numbers or numbers[0] < 1 or numbers[1] not in (2, 3):
+        raise UserError(
+            f"{path}: kpt_shape is {shape!r}. Expected [number of keypoints, 2 or 3]; of boxes alone, take it out."
+        )
+    return numbers[0] * numbers[1]
 
 
 def _locate(base: Path, entry: str, data_yaml: Path, split: str) -> Path:
@@ -199,7 +222,9 @@ def _locate(base: Path, entry: str, data_yaml: Path, split: str) -> Path:
     for candidate in candidates:
         if candidate.exists():
             return Path(os.path.normpath(candidate))
-    raise MissingFileError(f"{data_yaml}: {split} is {entry!r}, but there is no {path}.")
+    raise MissingFileError(
+        f"{data_yaml}: {split} is {entry!r}, but there is no {path}. Correct it, or `path`, from which it is counted."
+    )
 
 
 def _in_folder(folder: Path) -> Iterator[str]:
@@ -223,12 +248,12 @@ def _listed(list_file: Path, base: Path) -> tuple[list[str], list[str]]:
     try:
         lines = list_file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise UserError(f"{list_file} is no list of images: {error}.") from error
+        raise UserError(f"{list_file} is no list of images: {error}. Expected UTF-8 text, a path a line.") from error
     for number, line in enumerate(lines, start=1):
         if line.strip():
             image = os.path.normpath(base / expand(line.strip()))
             if os.path.isfile(image):  # noqa: PTH113
                 images.append(image)
             else:
-                faults.append(f"{list_file}, line {number}: there is no {image}.")
+                faults.append(f"{list_file}, line {number}: there is no {image}: correct or delete the line.")
     return images, faults

@@ -2,11 +2,15 @@
 
 from typing import Any
 
-__all__ = ["CalibrationEvaluator", "Split"]
+__all__ = ["BoxEvaluator", "CalibrationEvaluator", "Split"]
 
 
 def __getattr__(name: str) -> Any:
     # Most of the package needs no torch; these do.
+    if name == "BoxEvaluator":
+        from loradet.evaluation.box_evaluator import BoxEvaluator
+
+        return BoxEvaluator
     if name == "CalibrationEvaluator":
         from loradet.evaluation.calibration import CalibrationEvaluator
 

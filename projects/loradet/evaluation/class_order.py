@@ -1,4 +1,4 @@
-"""Data read in the class order of the weights that are put to them."""
+"""Data read as the weights that are put to them have it: their order of classes, their rule of intensity."""
 
 import copy
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from loradet.config.intensity import with_intensity_of
 from loradet.config.splits import accepts, dataset_name
 from loradet.errors import UserError
 from loradet.evaluation.split import Split
@@ -15,7 +16,7 @@ from loradet.weight_classes import WeightClasses, compare_classes, read_weight_c
 
 
 def splits_for_weights(cfg: DictConfig, names: Sequence[str], checkpoint: str | Path) -> tuple[DictConfig, list[Split]]:
-    """Splits to run a checkpoint or an adapter on, whose classes are numbered as the weights have them.
+    """Splits to run a checkpoint or an adapter on: classes are numbered and images read as the weights have them.
 
     Args:
         cfg: with `dataloader`.
@@ -28,6 +29,7 @@ def splits_for_weights(cfg: DictConfig, names: Sequence[str], checkpoint: str | 
     Raises:
         UserError: the data have other classes, or cannot be read in another order; or as `Split`.
     """
+    cfg = with_intensity_of(cfg, checkpoint)
     splits = [Split(cfg, name) for name in names]
     weights = read_weight_classes(checkpoint)
     orders = [order_of(weights, split.metadata, checkpoint) for split in splits[: 1 if weights is None else None]]

@@ -76,18 +76,18 @@ def coco_metrics(
     recalls = {n: evaluation.eval["recall"][..., evaluation.limit_index(n)] for n in evaluation.params.maxDets}
     half, three_quarters = (np.isclose(evaluation.params.iouThrs, at) for at in (0.5, 0.75))
     metrics = {
-        "mAP": _mean_known(precision[..., 0]),
-        "mAP_50": _mean_known(precision[half][..., 0]),
-        "mAP_75": _mean_known(precision[three_quarters][..., 0]),
+        "mAP": mean_known(precision[..., 0]),
+        "mAP_50": mean_known(precision[half][..., 0]),
+        "mAP_75": mean_known(precision[three_quarters][..., 0]),
     }
-    metrics |= {f"mAP{size}": _mean_known(precision[..., area]) for size, area in _AREAS.items() if size}
-    metrics |= {f"AR@{n}": _mean_known(recalls[n][..., 0]) for n in (1, 10, 100)}
-    metrics |= {f"AR{size}@100": _mean_known(recalls[100][..., area]) for size, area in _AREAS.items() if size}
+    metrics |= {f"mAP{size}": mean_known(precision[..., area]) for size, area in _AREAS.items() if size}
+    metrics |= {f"AR@{n}": mean_known(recalls[n][..., 0]) for n in (1, 10, 100)}
+    metrics |= {f"AR{size}@100": mean_known(recalls[100][..., area]) for size, area in _AREAS.items() if size}
     if limit > 100:
-        metrics |= {f"AR{size}@{limit}": _mean_known(recalls[limit][..., area]) for size, area in _AREAS.items()}
+        metrics |= {f"AR{size}@{limit}": mean_known(recalls[limit][..., area]) for size, area in _AREAS.items()}
     names = [truth.cats[category_id]["name"] for category_id in evaluation.params.catIds]
-    metrics |= {f"mAP/{name}": _mean_known(precision[:, :, index, 0]) for index, name in enumerate(names)}
-    metrics |= {f"AR@100/{name}": _mean_known(recalls[100][:, index, 0]) for index, name in enumerate(names)}
+    metrics |= {f"mAP/{name}": mean_known(precision[:, :, index, 0]) for index, name in enumerate(names)}
+    metrics |= {f"AR@100/{name}": mean_known(recalls[100][:, index, 0]) for index, name in enumerate(names)}
     return {PREFIX + name: value for name, value in metrics.items()}
 
 
@@ -105,13 +105,31 @@ def match_detections(
     file = read_annotations(ground_truth)
     found = read_detections(predictions, file)
     limit = noted_max_detections(predictions) if max_detections is None else max_detections
+    if (most := _most_of_a_class(found, len(file.categories))) > max(limit, _LEAST):
+        what = "%s: up to %d detections of a class in an image, of which the %d of the highest scores count."
+        logger.warning(
+            f"{what} Where the evaluator had another limit, name it: max_detections=%d.",
+            *(predictions, most),
+            limit,
+            most,
+        )
     return match_columns(file, found, image_ids, max_detections=limit)
 
 
+def _most_of_a_class(found: Detections, classes: int) -> int:
+    """The largest number of detections of one class in an image."""
+    return int(np.unique(found.image * classes + found.category, return_counts=True)[1].max(initial=0))
+
+
 def match_columns(
-    file: AnnotationFile, found: Detections, image_ids: Iterable[int] | None = None, *, max_detections: int
+    file: AnnotationFile,
+    found: Detections,
+    image_ids: Iterable[int] | None = None,
+    *,
+    max_detections: int,
+    category_ids: Iterable[int] | None = None,
 ) -> BoxEvaluation:
-    """`match_detections` of what was read."""
+    """`match_detections` of what was read; with `category_ids`, of these categories only."""
     head = {
         "info": {},
         "images": [{"id": number} for number in file.images.ids],
@@ -123,6 +141,8 @@ def match_columns(
     evaluation.params.maxDets = sorted({1, 10, 100, evaluation.max_detections})
     if image_ids is not None:
         evaluation.params.imgIds = sorted(image_ids)
+    if category_ids is not None:
+        evaluation.params.catIds = sorted(category_ids)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
     return evaluation
@@ -204,7 +224,7 @@ def _index(dataset: dict[str, Any]) -> COCO:
     return coco
 
 
-def _mean_known(values: np.ndarray) -> float:
-    """Mean of what is not -1."""
+def mean_known(values: np.ndarray) -> float:
+    """Mean of what is not -1, NaN of nothing."""
     known = values[values > -1]
     return float(np.mean(known)) if known.size else math.nan

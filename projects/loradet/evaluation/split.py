@@ -13,11 +13,14 @@ from omegaconf import DictConfig
 from torch import nn
 
 from loradet.config.initial_weights import initial_weights
+from loradet.config.intensity import check_images
 from loradet.config.splits import check_evaluation_split, evaluation_splits, split_config
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
 from loradet.evaluation.detection_limit import detection_limit
+from loradet.evaluation.detection_records import read_records
 from loradet.evaluation.ground_truth_check import check_ground_truth
 from loradet.evaluation.numbering import record_numbering
+from loradet.evaluation.operating_point import OperatingPoint, choose_operating_point
 from loradet.evaluation.split_calibration import SplitFiles, calibrate_split, calibration_metrics, calibration_node
 from loradet.evaluation.splits import build_evaluator, dataset_metadata, instantiate_loader, load_dataset
 from loradet.run_folder import RunFolder
@@ -66,6 +69,11 @@ class Split:
         """Whether the images are known to be synthetic."""
         return bool(self.metadata.get("synthetic"))
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What files of numbers say of the images: {"data": "synthetic"}, or nothing."""
+        return {"data": "synthetic"} if self.synthetic else {}
+
     @cached_property
     def loader(self) -> Any:
         """The loader, of the records that are read already; its mapper's failures name the file and the image id."""
@@ -83,8 +91,12 @@ class Split:
         return self._evaluators[output_dir]
 
     def check(self) -> None:
-        """Raise UserError where the split has nothing to find, or cannot be evaluated; see `check_ground_truth`."""
+        """Raise UserError where the split has nothing to find, cannot be evaluated, or its images would lose pixels.
+
+        See `check_ground_truth` and `check_images`.
+        """
         check_ground_truth(self.metadata, max_detections=detection_limit(self.cfg))
+        check_images(self.cfg, self.name, self.records)
 
     def evaluate(self, model: nn.Module, output_dir: Path) -> dict[str, Any]:
         """Run a model over the split, on all processes.
@@ -146,11 +158,23 @@ class Split:
             metrics |= calibration_metrics(report)
             more["temperature_fitted_on"] = source
         path = output or RunFolder(output_dir).split_metrics(self.name, smoke=self.cfg.train.smoke)
-        data = {"data": "synthetic"} if self.synthetic else {}
+        data = self.provenance
         more |= initial_weights(self.cfg)
         write_metrics(path, metrics, checkpoint=str(checkpoint), iteration=iteration, split=self.name, **data, **more)
         logger.info("Metrics of %s%s written to %s.", self.name, " (synthetic images)" if data else "", path)
         return metrics
+
+    def operating_point(self, output_dir: Path) -> OperatingPoint | None:
+        """Score thresholds by class, as `train.operating_point` asks for; None where `files` gives none."""
+        if (files := self.files(output_dir)) is None:
+            return None
+        settings = self.cfg.train.operating_point
+        return choose_operating_point(
+            read_records(files.annotations, files.predictions),
+            split=self.name,
+            match_iou=settings.match_iou,
+            wished_precision=settings.precision,
+        )
 
 
 def build_splits(cfg: DictConfig) -> dict[str, Split]:

@@ -11,6 +11,7 @@ from loradet.evaluation.cells import millions_cell
 from loradet.evaluation.coco_metrics import read_metrics
 from loradet.experiments.table import PARTS
 from loradet.run_folder import RunFolder
+from loradet.wording import in_minutes
 
 
 def comparison(folders: Sequence[Path], split: str = "val") -> str:
@@ -50,7 +51,7 @@ def _describe(folder: Path, split: str) -> dict[str, str]:
     return rows | {
         RunFolder.ADAPTER: f"{RunFolder(folder).adapter.stat().st_size / 1e6:.2f} MB",
         "training images/s": "-" if record["images_per_s"] is None else f"{record['images_per_s']:.1f}",
-        "wall time": _minutes(record["wall_time_s"]),
+        "wall time": in_minutes(record["wall_time_s"]),
         "device": record["device"],
         "best checkpoint": Path(metrics["checkpoint"]).name + f", iteration {metrics['iteration']}",
         "files": f"{folder}/",
@@ -64,8 +65,3 @@ def _check_present(file: Path, content: Mapping[str, Any], names: Sequence[str],
 
 def _millions(count: dict[str, Any]) -> str:
     return f"{millions_cell(count['trainable'])} / {millions_cell(count['total'])}"
-
-
-def _minutes(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"

@@ -7,8 +7,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from loradet.config.build import build
+from loradet.config.intensity import with_intensity_of
 from loradet.config.splits import evaluation_mapper
 from loradet.device import choose_device
+from loradet.evaluation.operating_point import OperatingPoint
+from loradet.evaluation.score_thresholds import KEY, choose_thresholds, find_operating_point
 from loradet.model import load_detector, number_of_classes
 
 from .classes import find_classes
@@ -17,7 +20,15 @@ from .image_files import find_images
 from .predictor import Outcome, predict
 
 
-def predict_checkpoint(cfg: DictConfig, checkpoint: str, inputs: Sequence[str], output: str, **options: Any) -> Outcome:
+def predict_checkpoint(
+    cfg: DictConfig,
+    checkpoint: str,
+    inputs: Sequence[str],
+    output: str,
+    *,
+    score_threshold: float | None = 0.0,
+    **options: Any,
+) -> Outcome:
     """Run a config's detector with trained weights on images, folders and patterns.
 
     Args:
@@ -25,24 +36,37 @@ def predict_checkpoint(cfg: DictConfig, checkpoint: str, inputs: Sequence[str], 
         checkpoint: `.pth`, an adapter's `.safetensors`, or a merged `.pth`.
         inputs: see `find_images`.
         output: folder.
+        score_threshold: None: the operating point of the checkpoint, or 0.3 where it has none.
         **options: of `predict`.
     """
     files = find_images(inputs)
+    cfg = with_intensity_of(cfg, checkpoint)
     device = choose_device(cfg.train.get("device", "auto"))
     model = load_detector(cfg, checkpoint, device=device, merge=True)
+    classes = find_classes(cfg, checkpoint, number_of_classes(model))
+    point = find_operating_point(checkpoint, cfg.train.get("output_dir"))
     return predict(
         detector=model,
         mapper=build(evaluation_mapper(cfg), "The mapper"),
-        classes=find_classes(cfg, checkpoint, number_of_classes(model)),
+        classes=classes,
+        score_threshold=choose_thresholds(score_threshold, point, classes.names, checkpoint),
         files=files,
         output=output,
         source=Path(checkpoint).name,
+        intensity_key="--set data.intensity",
         **options,
     )
 
 
 def predict_exported(
-    exported: str, inputs: Sequence[str], output: str, *, trusted: bool, device: str = "auto", **options: Any
+    exported: str,
+    inputs: Sequence[str],
+    output: str,
+    *,
+    trusted: bool,
+    device: str = "auto",
+    score_threshold: float | None = 0.0,
+    **options: Any,
 ) -> Outcome:
     """The same with a file that `loradet.inference.export` wrote.
 
@@ -52,16 +76,21 @@ def predict_exported(
         output: folder.
         trusted: see `ExportedDetector.load`.
         device: as `train.device`.
+        score_threshold: None: the operating point of the file, or 0.3 where it has none.
         **options: of `predict`.
     """
     files = find_images(inputs)
     detector = ExportedDetector.load(exported, trusted=trusted, device=choose_device(device))
+    held = detector.metadata.get(KEY)
+    point = None if held is None else OperatingPoint.parse(held, exported)
     return predict(
         detector=detector,
         mapper=detector.mapper(),
         classes=detector.classes,
+        score_threshold=choose_thresholds(score_threshold, point, detector.classes.names, exported),
         files=files,
         output=output,
         source=Path(exported).name,
+        intensity_key="exporting anew with data.intensity",
         **options,
     )

@@ -17,8 +17,12 @@ from torch.export import Dim, ExportedProgram
 
 from loradet import __version__
 from loradet.config.build import build
+from loradet.config.intensity import with_intensity_of
 from loradet.config.splits import evaluation_mapper
+from loradet.datasets.intensity import AUTO, Intensity
+from loradet.datasets.mapper import intensity_of
 from loradet.errors import UserError
+from loradet.evaluation.score_thresholds import KEY, find_operating_point
 from loradet.files import atomic_open
 from loradet.model import load_detector, number_of_classes
 
@@ -55,17 +59,22 @@ def export_checkpoint(
     Raises:
         ValueError: the size is not known, or the model cannot be exported.
     """
-    resizing = Resizing.from_augmentations(build(evaluation_mapper(cfg), "The mapper").augmentations.augs)
+    cfg = with_intensity_of(cfg, checkpoint)
+    mapper = build(evaluation_mapper(cfg), "The mapper")
+    resizing = Resizing.from_augmentations(mapper.augmentations.augs)
     size = input_size or resizing.input_size()
     model = load_detector(cfg, checkpoint, merge=True)
+    point = find_operating_point(checkpoint, cfg.train.get("output_dir"))
     return export_detector(
         model=model,
         output=output,
         classes=find_classes(cfg, checkpoint, number_of_classes(model)),
         resizing=resizing,
+        intensity=intensity_of(mapper),
         input_size=size,
         dynamic=dynamic,
         checkpoint=Path(checkpoint).name,
+        **({} if point is None else {KEY: point.to_dict()}),
     )
 
 
@@ -75,6 +84,7 @@ def export_detector(
     output: str | os.PathLike,
     classes: Classes,
     resizing: Resizing,
+    intensity: Intensity = AUTO,
     input_size: tuple[int, int],
     dynamic: bool = True,
     **about: Any,
@@ -88,6 +98,7 @@ def export_detector(
         output: file to write; its folder is made.
         classes: of the model.
         resizing: of the test images.
+        intensity: the rule that brings the values of image files into 0..255.
         input_size: (height, width) that a program of fixed size takes, rounded up to what the backbone needs.
         dynamic: whether batch, height and width stay open.
         **about: plain values to store besides, as `checkpoint`.
@@ -123,6 +134,7 @@ def export_detector(
         },
         "outputs": list(OUTPUTS),
         "resize": resizing.to_dict(),
+        "intensity": intensity.to_value(),
         **{name: value.flatten().tolist()[:: -1 if module.is_bgr else 1] for name, value in statistics.items()},
         "score_threshold": float(model.test_score_thresh),
         "nms_threshold": float(model.test_nms_thresh),

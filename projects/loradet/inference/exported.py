@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.data import DatasetMapper
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from loradet.datasets.intensity import Intensity
+from loradet.datasets.mapper import DetectionMapper
 from loradet.errors import UserError
 
 from .classes import Classes
@@ -72,7 +73,12 @@ class ExportedDetector:
         """Reads and resizes images as the training's test images were."""
         size = self.metadata["input"]["size"]
         resizing = Resizing.from_dict(self.metadata["resize"])
-        mapper = DatasetMapper(is_train=False, augmentations=resizing.augmentations(), image_format="RGB")
+        mapper = DetectionMapper(
+            is_train=False,
+            augmentations=resizing.augmentations(),
+            image_format="RGB",
+            intensity=self.metadata.get("intensity", "auto"),  # files of before have none
+        )
         return CheckedMapper(mapper=mapper, largest=None if size is None else tuple(size))
 
     @torch.no_grad()
@@ -120,7 +126,7 @@ class ExportedDetector:
 class CheckedMapper:
     """A mapper that refuses images larger than a program of fixed size takes."""
 
-    def __init__(self, *, mapper: DatasetMapper, largest: tuple[int, int] | None):
+    def __init__(self, *, mapper: DetectionMapper, largest: tuple[int, int] | None):
         """
         Args:
             mapper: reads and resizes.
@@ -128,6 +134,11 @@ class CheckedMapper:
         """
         self.mapper = mapper
         self.largest = largest
+
+    @property
+    def intensity(self) -> Intensity:
+        """The rule that images are read by."""
+        return self.mapper.intensity
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """What the mapper gives; ValueError for an image that is too large."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from loradet import __version__
+from loradet.datasets.intensity import Intensity
 from loradet.errors import MissingFileError, UserError
 from loradet.files import parse_json
 
@@ -49,6 +50,8 @@ def describe(metadata: dict[str, Any]) -> str:
         f"output: {', '.join(metadata['outputs'])}; {metadata['max_detections']} detections at most",
         f"classes: {', '.join(metadata['classes'])}",
     ]
+    if (intensity := metadata.get("intensity", "auto")) != "auto":
+        lines.append(f"values of image files: intensity {Intensity.parse(intensity)}, to 0..255")
     lines += [f"{name} fixed: {reason}" for name, reason in about["fixed_because"].items()]
     lines += ["trained on synthetic images"] if metadata.get("data") == "synthetic" else []
     return "\n".join(lines)

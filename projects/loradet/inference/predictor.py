@@ -2,18 +2,25 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from detectron2.data import detection_utils
 from detectron2.structures import Instances
 from tqdm import tqdm
 
 from loradet import __version__
 from loradet.datasets.files import write_coco
+from loradet.datasets.image_reading import read_image
+from loradet.datasets.intensity_check import check_intensity
+from loradet.datasets.mapper import intensity_of
+from loradet.evaluation.score_thresholds import ScoreThresholds
+from loradet.files import fitting_name
 from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
 
 from .classes import Classes
@@ -35,12 +42,14 @@ class Outcome:
         images: number of images done.
         boxes: number of detections in the file.
         failures: a message for each image that could not be read.
+        thresholds: scores from which on detections were taken, and where these come from, in words.
     """
 
     output: Path
     images: int
     boxes: int
     failures: list[str] = field(default_factory=list)
+    thresholds: str = ""
 
 
 def predict(
@@ -50,10 +59,11 @@ def predict(
     classes: Classes,
     files: Sequence[Path],
     output: str | os.PathLike,
-    score_threshold: float = 0.0,
+    score_threshold: float | ScoreThresholds = 0.0,
     batch_size: int = 1,
     pictures: bool = True,
     source: str = "",
+    intensity_key: str = "data.intensity",
 ) -> Outcome:
     """Detect on image files; write `predictions.json`, and painted images in `pictures/`, into a folder.
 
@@ -71,9 +81,17 @@ def predict(
         batch_size: images at a time; a batch holds images of one size, so that its size does not change results.
         pictures: whether to paint.
         source: what the detections are of, stored as `info.source`.
+        intensity_key: how the user gives a rule for images of more than eight bits, for messages.
+
+    Raises:
+        UserError: images would lose their pixels by "auto", see `check_intensity`.
     """
+    by_class = isinstance(score_threshold, ScoreThresholds)
+    thresholds = score_threshold if by_class else ScoreThresholds(score_threshold, "given")
     output, root = Path(output), common_folder(files)
     names = [path.absolute().relative_to(root) for path in files]
+    intensity = intensity_of(mapper)
+    check_intensity(files, intensity, "the images", key=intensity_key)
     picture_names = _picture_names(names)
     failures: list[str] = []
     images: list[dict[str, Any]] = []
@@ -81,19 +99,27 @@ def predict(
     progress = tqdm(total=len(files), unit="image", disable=None)
     with progress:
         for number, sample, found in _detect(detector, mapper, files, batch_size, failures, progress):
-            found = found[found.scores >= score_threshold]
+            found = found[thresholds.keep(found)]
             record = {"id": number + 1, "file_name": names[number].as_posix()}
             images.append({**record, "width": sample["width"], "height": sample["height"]})
             annotations += _annotations(found, number + 1, classes.ids, len(annotations))
             if pictures:
-                _paint(files[number], found, classes.names, output / PICTURES / picture_names[number])
+                with _warnings_of(files[number], progress):
+                    image = read_image(str(files[number]), "RGB", intensity)
+                picture = output / PICTURES / picture_names[number]
+                try:
+                    _paint(image, files[number].name, found, classes.names, picture)
+                except OSError as error:  # detections are worth more than pictures
+                    progress.write(f"warning: {files[number]}: no picture, {error}", file=sys.stderr)
     info = {"description": "Detections, not ground truth", "source": source, "image_root": str(root)}
-    info |= {"score_threshold": score_threshold, "loradet": __version__, "images_failed": len(failures)}
+    info |= {"score_threshold": thresholds.plain(classes.names), "score_threshold_from": thresholds.source}
+    info |= {"loradet": __version__, "images_failed": len(failures)}
     images.sort(key=lambda image: image["id"])
     content = {"info": info | ({"synthetic": True} if classes.synthetic else {}), "images": images}
     content |= {"categories": classes.categories(), "annotations": annotations}
     write_coco(output / PREDICTIONS, content)
-    return Outcome(output / PREDICTIONS, len(images), len(annotations), failures)
+    used = thresholds.describe(classes.names)
+    return Outcome(output / PREDICTIONS, len(images), len(annotations), failures, used)
 
 
 @torch.no_grad()
@@ -118,7 +144,8 @@ def _detect(
 
     for number, path in enumerate(files):
         try:
-            sample = mapper({"file_name": str(path), "image_id": number + 1})
+            with _warnings_of(path, progress):
+                sample = mapper({"file_name": str(path), "image_id": number + 1})
         except (OSError, ValueError) as error:
             # An installed Detectron2 passes on what the decoder says, which knows of no file.
             failures.append(str(error) if str(path) in str(error) else f"{path}: {error}")
@@ -149,16 +176,26 @@ def _annotations(found: Instances, image_id: int, category_ids: Sequence[int], b
     ]
 
 
-def _paint(path: Path, found: Instances, names: Sequence[str], output: Path) -> None:
-    image = detection_utils.read_image(str(path), format="RGB")
+@contextmanager
+def _warnings_of(path: Path, progress: tqdm) -> Iterator[None]:
+    """Print what libraries warn of inside the block with the file that it is about."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for message in dict.fromkeys(str(one.message) for one in caught):
+        text = " ".join(message.split())
+        progress.write(f"warning: {text if str(path) in text else f'{path}: {text}'}", file=sys.stderr)
+
+
+def _paint(image: np.ndarray, title: str, found: Instances, names: Sequence[str], output: Path) -> None:
     boxes = LabelledBoxes(found.pred_boxes.tensor.numpy(), found.pred_classes.numpy(), found.scores.numpy())
-    save_png(output, paint_pair(Panel(image, path.name, boxes), names))
+    save_png(output, paint_pair(Panel(image, title, boxes), names))
 
 
 def _picture_names(names: Sequence[Path]) -> list[Path]:
-    """`a/b.png` for `a/b.jpg`, but `a/b.jpg.png` where another image would take that name."""
+    """`a/b.png` for `a/b.jpg`, but `a/b.jpg.png` where another image would take that name; none is too long."""
     short = [name.with_suffix(".png") for name in names]
     counts: dict[Path, int] = {}
     for name in short:
         counts[name] = counts.get(name, 0) + 1
-    return [s if counts[s] == 1 else name.with_name(f"{name.name}.png") for s, name in zip(short, names)]
+    chosen = [s if counts[s] == 1 else name.with_name(f"{name.name}.png") for s, name in zip(short, names)]
+    return [name.with_name(fitting_name(name.name)) for name in chosen]

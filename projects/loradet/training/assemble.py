@@ -19,6 +19,7 @@ from loradet.checkpoint import Checkpointer
 from loradet.config.build import build
 from loradet.config.edits import with_num_classes
 from loradet.config.initial_weights import allows_random_frozen
+from loradet.config.intensity import intensity_references, trained_intensity
 from loradet.errors import UserError
 from loradet.evaluation.split import Split
 from loradet.files import write_json
@@ -82,7 +83,8 @@ def assemble(prepared: Prepared) -> Assembled:
     if not prepared.resume:
         check_frozen(model, allow_random=allows_random_frozen(cfg))
     trainer = build_trainer(cfg, model, prepared.loader, prepared.plan, folder.path)
-    checkpointer = Checkpointer(model, folder.path, classes=WeightClasses.of(prepared.metadata), trainer=trainer)
+    classes, intensity = WeightClasses.of(prepared.metadata), trained_intensity(cfg)
+    checkpointer = Checkpointer(model, folder.path, classes=classes, intensity=intensity, trainer=trainer)
     record = RunRecord(folder.path)
     best = _register_hooks(prepared, trainer, checkpointer, record)
     start_iter = _restore(prepared, checkpointer, trainer) if prepared.resume else 0
@@ -223,12 +225,16 @@ def _take_over_folder(prepared: Prepared, model: nn.Module, start_iter: int) -> 
 def _write_config(cfg: DictConfig, folder: Path, model: nn.Module, classes: WeightClasses | None) -> Path:
     """The resolved config, under a temporary name.
 
-    What it works out of the data, classes and their number, is a value there: whoever has it needs no data.
+    What it works out of the data, classes and their number, is a value there: whoever has it needs no data. Mappers
+    still refer to `data.intensity`, which is worth changing for images from elsewhere.
     """
     resolved = copy.deepcopy(cfg)
     if classes is not None and "classes" in (resolved.get("data") or {}):
         resolved.data.classes = list(classes.names)
+    references = intensity_references(resolved)
     OmegaConf.resolve(resolved)
+    for key, reference in references.items():
+        OmegaConf.update(resolved, key, reference)
     if (count := model_classes(model)) is not None:
         resolved.model = with_num_classes(resolved.model, count)
     temporary = folder / f".{RunFolder.CONFIG}"

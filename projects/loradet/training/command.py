@@ -4,7 +4,6 @@ import argparse
 import logging
 import os
 import shlex
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,8 @@ from loradet.datasets.loader import SampleError
 from loradet.errors import UserError, is_user_error, one_line, show_traceback
 from loradet.evaluation.class_order import splits_for_weights
 from loradet.evaluation.numbering import check_numbering
+from loradet.evaluation.operating_point import operating_point_table
+from loradet.evaluation.score_thresholds import write_operating_point
 from loradet.evaluation.split import Split
 from loradet.evaluation.split_calibration import SplitFiles
 from loradet.model import load_trained
@@ -28,6 +29,7 @@ from loradet.training.distributed import EXIT_ERROR, run_distributed, starts_pro
 from loradet.training.run import train
 from loradet.training.setup import setup_process
 from loradet.training.signals import EXIT_STATUS, exit_status
+from loradet.training.tool_commands import python_name
 
 logger = logging.getLogger(__name__)
 
@@ -130,14 +132,14 @@ def resume_command() -> str:
         start = ["torchrun", *([f"--nnodes={machines}", "..."] if machines > 1 else [])]
         start.append(f"--nproc-per-node={os.environ['LOCAL_WORLD_SIZE']}")
     else:
-        name = Path(sys.executable).name
-        on_path = shutil.which(name)
-        start = [name if on_path and Path(on_path).samefile(sys.executable) else os.path.relpath(sys.executable)]
+        start = [python_name()]
     return shlex.join([*start, sys.argv[0], "--resume", *words])
 
 
 def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_json: str | None) -> None:
     """Evaluate a checkpoint or an adapter on one split or on all of `train.eval_splits`.
+
+    On the first of these its operating point is chosen too.
 
     Args:
         checkpoint: default: `model_best.pth` in `train.output_dir`.
@@ -162,11 +164,24 @@ def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_
         one.check()
     model, extras = load_trained(cfg, checkpoint, device=device, metadata=splits[0].metadata)
     fit = _temperature_source(cfg, Path(checkpoint), splits, run)
+    first, *_ = evaluation_splits(cfg) or [splits[0].name]
     for split in splits:
         split.evaluate(model, folder)
         fit = fit or split.files(folder)
         iteration = extras.get("iteration")
         split.write_metrics(folder, checkpoint=checkpoint, iteration=iteration, output=output, fit=fit)
+        if split.name == first:
+            _find_operating_point(split, folder, checkpoint, iteration)
+
+
+def _find_operating_point(split: Split, folder: Path, checkpoint: str, iteration: int | None) -> None:
+    """Choose score thresholds for a checkpoint by its detections, write them beside these, and say them."""
+    if not comm.is_main_process() or not Path(checkpoint).is_file():
+        return
+    if (point := split.operating_point(folder)) is None:
+        return
+    file = write_operating_point(folder, point, checkpoint=checkpoint, iteration=iteration, **split.provenance)
+    logger.info("Operating point (%s on %s), in %s:\n%s", point.rule, point.split, file, operating_point_table(point))
 
 
 def _temperature_source(cfg: DictConfig, checkpoint: Path, splits: list[Split], run: RunFolder) -> SplitFiles | None:

@@ -37,7 +37,7 @@ def refuse_other_run(folder: Path, resume: bool, overwrite: bool) -> bool:
 # Files of a run that begins anew; log.txt is open already and goes on.
 _REPLACED = (
     *(RunFolder.PERIODIC, RunFolder.BEST, RunFolder.FINAL, RunFolder.LAST, RunFolder.ADAPTER, RunFolder.RECORD),
-    *(RunFolder.PARAMETERS, RunFolder.METRICS, RunFolder.SPLIT_METRICS, RunFolder.EVENTS),
+    *(RunFolder.PARAMETERS, RunFolder.METRICS, RunFolder.SPLIT_METRICS, RunFolder.EVENTS, RunFolder.OPERATING_POINT),
 )
 
 
@@ -55,7 +55,7 @@ def clear_folder(folder: Path, keep_before: int) -> None:
 # What a training writes aside and renames; the other files of its folder are other programs'.
 _WRITTEN = (
     *(RunFolder.CONFIG, RunFolder.METRICS, RunFolder.RECORD, RunFolder.PARAMETERS, RunFolder.CHECKPOINTS),
-    *(RunFolder.LAST, RunFolder.ADAPTER, RunFolder.SPLIT_METRICS, SENT),
+    *(RunFolder.LAST, RunFolder.ADAPTER, RunFolder.SPLIT_METRICS, RunFolder.OPERATING_POINT, SENT),
 )
 _WRITTEN_OF_A_SPLIT = ("*.json", "*.png")
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _LARGE = (RunFolder.CHECKPOINTS, RunFolder.ADAPTER)
 _SMALL = (
     *(RunFolder.CONFIG, RunFolder.LAST, RunFolder.METRICS, RunFolder.SPLIT_METRICS),
-    *(RunFolder.PARAMETERS, RunFolder.RECORD),
+    *(RunFolder.PARAMETERS, RunFolder.RECORD, RunFolder.OPERATING_POINT),
 )
 # What this run has sent, and as which configs: the only files that it may delete, also after a resume or a download.
 SENT = ".hub_sent.json"

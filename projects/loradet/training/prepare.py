@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from loradet.config.initial_weights import check_start, initial_weights
+from loradet.config.intensity import check_images
 from loradet.config.splits import split_config
 from loradet.datasets.loader import TrainLoader
 from loradet.errors import UserError
@@ -144,6 +145,7 @@ def _read_data(cfg: DictConfig, plan: BatchPlan) -> tuple[Any, Any, dict[str, Sp
     """The training loader, its data set's metadata, and the splits to evaluate on."""
     loader = build_loader(cfg, plan)
     metadata, splits = dataset_metadata(cfg, "train"), build_splits(cfg)
+    check_images(cfg, "train", loader.records if isinstance(loader, TrainLoader) else load_dataset(cfg, "train"))
     check_splits(metadata, splits.values())
     return loader, metadata, splits
 

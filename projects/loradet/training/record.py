@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import omegaconf
+import PIL
 import timm
 import torch
 import torchvision
@@ -33,7 +35,7 @@ from loradet.run_folder import RunFolder
 # let pass.
 NEUTRAL_KEYS = (
     *("allow_random_frozen", "accept_changed_data"),
-    *("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period", "efficiency"),
+    *("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period", "efficiency", "operating_point"),
     *("trackio", "wandb", "hub"),
 )
 
@@ -168,6 +170,8 @@ def _versions() -> dict[str, str | None]:
         "torchvision": torchvision.__version__,
         "cuda": torch.version.cuda,
         "timm": timm.__version__,
+        "opencv": cv2.__version__,
+        "pillow": PIL.__version__,
         "omegaconf": omegaconf.__version__,
     }
 

@@ -131,13 +131,12 @@ def _train(run: Assembled) -> None:
 
 
 def _open_trackers(run: Assembled) -> dict[str, str | None]:
-    """Open the run in every tracking service; returns its ids there, by the writers' keys."""
+    """Open the run in every tracking service; returns what tells it from others there."""
     prepared = run.prepared
     config = flat_config(prepared.cfg)
     for writer in prepared.trackers:
-        run_id = run.past_ids.get(writer.KEY)
-        writer.start(config, prepared.folder.path, start_iter=run.start_iter, run_id=run_id)
-    return {writer.KEY: writer.run_id for writer in prepared.trackers}
+        writer.start(config, prepared.folder.path, start_iter=run.start_iter, past=run.past_ids)
+    return {key: value for writer in prepared.trackers for key, value in writer.identity.items()}
 
 
 def _save_untrained(trainer: Trainer, checkpointer: Checkpointer) -> None:

@@ -5,7 +5,7 @@ import logging
 import os
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -45,14 +45,16 @@ class RunWriter(EventWriter):
         self._started = False
         self._has_failed = False
 
-    def start(self, config: dict[str, Any], folder: Path, *, start_iter: int = 0, run_id: str | None = None) -> None:
+    def start(
+        self, config: dict[str, Any], folder: Path, *, start_iter: int = 0, past: Mapping[str, str | None] | None = None
+    ) -> None:
         """Open the run.
 
         Args:
             config: dotted key -> plain value.
             folder: of the run.
             start_iter: the first iteration that is to come; earlier ones are not written again.
-            run_id: the `run_id` that an earlier part of a resumed run had; None: a new one begins.
+            past: the `identity` of the writers of an earlier part of a resumed run; without one a new run begins.
 
         Raises:
             ValueError: the service does not take the run.
@@ -61,13 +63,18 @@ class RunWriter(EventWriter):
         self._last_write = start_iter - 1
         name = self.name or folder.resolve().name
         try:
-            self._start(name, config, run_id)
+            self._start(name, config, past or {})
         except Exception as error:
             raise UserError(
                 f"train.{self.KEY}: run {name!r} of project {self.project!r} cannot be opened: "
                 f"{type(error).__name__}: {error}"
             ) from error
         self._started = True
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """What tells the run from others in its service, for the run's record: its id by `KEY`, and more."""
+        return {self.KEY: self.run_id}
 
     def write(self) -> None:
         """Report what is new in the event storage since the last call."""
@@ -107,7 +114,7 @@ class RunWriter(EventWriter):
             self._has_failed = True
 
     @abstractmethod
-    def _start(self, name: str, config: dict[str, Any], run_id: str | None) -> None:
+    def _start(self, name: str, config: dict[str, Any], past: Mapping[str, str | None]) -> None:
         """Open the run and set `run_id`; where it goes on, raise `_last_write` to what the service has."""
 
     @abstractmethod
@@ -132,6 +139,7 @@ class TrackioWriter(RunWriter):
     """
 
     KEY = "trackio"
+    _NAME = "trackio_name"
 
     def __init__(self, *, project: str, name: str | None = None, space_id: str | None = None, private: bool = True):
         super().__init__(project=project, name=name)
@@ -140,28 +148,79 @@ class TrackioWriter(RunWriter):
         self._trackio = _import("trackio")
         self._run: Any = None
 
-    def _start(self, name: str, config: dict[str, Any], run_id: str | None) -> None:
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """The run's id and its name, by which Trackio looks for it."""
+        return {self.KEY: self.run_id, self._NAME: None if self._run is None else self._run.name}
+
+    def _start(self, name: str, config: dict[str, Any], past: Mapping[str, str | None]) -> None:
         remote = self.space_id or os.environ.get("TRACKIO_SPACE_ID") or os.environ.get("TRACKIO_SERVER_URL")
+        past_id = past.get(self.KEY)
         with contextlib.nullcontext() if remote else _hub_offline():
-            self._run = self._trackio.init(
-                project=self.project,
-                name=run_id or name,
-                space_id=self.space_id,
-                private=self.private if self.space_id else None,
-                config=config,
-                resume="allow" if run_id else "never",
-                embed=False,
-            )
-        # Trackio finds a run again by its name.
-        self.run_id = self._run.name
-        if run_id is None:
+            if past_id is not None and not self._go_on(past_id, past.get(self._NAME), config, bool(remote)):
+                logger.warning(
+                    "train.trackio: project %r has no run with the id %s, of which the earlier part is: a new run "
+                    "begins there.",
+                    *(self.project, past_id),
+                )
+                past_id = None
+            if past_id is None:
+                self._run = self._init(name, config, "never")
+        self.run_id = self._run.id
+        if past_id is None:
             # Trackio keeps the config with the first values: so it has it even if no iteration succeeds.
             self._run.log({}, step=0)
         elif not remote:
             # A run that was killed had reported more than its last checkpoint has.
-            storage = self._trackio.sqlite_storage.SQLiteStorage
-            last = storage.get_max_step_for_run(self.project, self._run.name, run_id=self._run.id)
+            last = self._storage.get_max_step_for_run(self.project, self._run.name, run_id=self._run.id)
             self._last_write = max(self._last_write, -1 if last is None else last)
+
+    def _init(self, name: str, config: dict[str, Any], resume: str) -> Any:
+        return self._trackio.init(
+            project=self.project,
+            name=name,
+            space_id=self.space_id,
+            private=self.private if self.space_id else None,
+            config=config,
+            resume=resume,
+            embed=False,
+        )
+
+    @property
+    def _storage(self) -> Any:
+        return self._trackio.sqlite_storage.SQLiteStorage
+
+    def _go_on(self, past_id: str, past_name: str | None, config: dict[str, Any], remote: bool) -> bool:
+        """Open the run of an earlier part; False where it cannot be told from others, or is gone."""
+        name = past_name if remote else self._own_name(past_id)
+        if name is None:
+            return False
+        self._run = self._init(name, config, "allow")
+        # Runs that older versions began were noted by name.
+        if past_id in (self._run.id, name):
+            return True
+        self._run.finish()
+        return False
+
+    def _own_name(self, past_id: str) -> str | None:
+        """A name by which Trackio finds the run with an id on this machine; None where there is no such run.
+
+        Of runs with one name it takes the newest, so an older one gets a name of its own.
+        """
+        runs = list(self._trackio.Api().runs(self.project)) if self.project in self._storage.get_projects() else []
+        found = [run for run in runs if run.id == past_id] or [run for run in runs if run.name == past_id]
+        if len(found) != 1:
+            return None
+        (own,) = found
+        if self._storage.get_latest_run_record_by_name(self.project, own.name)["id"] != own.id:
+            renamed = f"{own.name}-{own.id[:6]}"
+            logger.warning(
+                "train.trackio: project %r has a newer run that is called %r too; the one that goes on is called %r "
+                "from now on.",
+                *(self.project, own.name, renamed),
+            )
+            own.rename(renamed)
+        return own.name
 
     def _log(self, scalars: dict[str, float], iteration: int) -> None:
         # "time" is trackio's own.
@@ -206,7 +265,8 @@ class WandbWriter(RunWriter):
         self._wandb = _import("wandb")
         self._run: Any = None
 
-    def _start(self, name: str, config: dict[str, Any], run_id: str | None) -> None:
+    def _start(self, name: str, config: dict[str, Any], past: Mapping[str, str | None]) -> None:
+        run_id = past.get(self.KEY)
         self._run = self._wandb.init(
             project=self.project,
             entity=self.entity,

@@ -35,7 +35,8 @@ def run_command(arguments: argparse.Namespace) -> list[Path]:
             cfg, **given, with_analysis=with_analysis, archive=archive, config=config, overrides=overrides
         )
     if arguments.mode == "--grad-cam":
-        levels = [level.strip() for level in given.pop("grad_cam").split(",")]
+        words = given.pop("grad_cam")
+        levels = None if words is None else [level.strip() for level in words.split(",")]
         return paint_grad_cam(cfg, levels=levels, **given)
     return paint_split(cfg, **_renamed(given))
 

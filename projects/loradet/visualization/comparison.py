@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import detection_utils
 from tqdm import tqdm
 
+from loradet.datasets.image_reading import read_image
+from loradet.datasets.intensity import Intensity
 from loradet.errors import MissingFileError, UserError
 from loradet.evaluation.detection_records import read_records
 
@@ -87,6 +88,8 @@ class _Painter:
             name: {image.image_id: image for image in of_export.images} for name, of_export in records.items()
         }
         self.image_root = image_root
+        # An export of before has no rule. They may differ, where one model was trained with another.
+        self.intensity = Intensity.parse(next(iter(exports.values())).manifest.get("intensity", "auto"))
         self.score_threshold = score_threshold
 
     def picture(self, entry: Mapping[str, Any], heading: str) -> np.ndarray:
@@ -110,7 +113,7 @@ class _Painter:
         path = self.image_root / entry["file_name"]
         if not path.is_file():
             raise MissingFileError(f"No image at {path}. Say where the exported images lie: --image-root DIR")
-        return detection_utils.read_image(str(path), format="RGB")
+        return read_image(str(path), "RGB", self.intensity)
 
     def _boxes(self, entry: Mapping[str, Any]) -> dict[str, LabelledBoxes]:
         """What to paint under which title, ground truth first."""
@@ -129,10 +132,10 @@ class _Painter:
         boxes: Mapping[str, LabelledBoxes],
         frame: tuple[int, int],
     ) -> list[Cell]:
-        titles = [f"{Path(entry['file_name']).name}: {TRUTH}", *list(boxes)[1:]]
+        titles = [(Path(entry["file_name"]).name, f": {TRUTH}"), *((name, "") for name in list(boxes)[1:])]
         return [
-            Cell(title, paint_in_frame(image, labelled, self.names, frame))
-            for title, labelled in zip(titles, boxes.values())
+            Cell(title, paint_in_frame(image, labelled, self.names, frame), kind)
+            for (title, kind), labelled in zip(titles, boxes.values())
         ]
 
     def _with_legend(self, painted: np.ndarray, boxes: Iterable[LabelledBoxes]) -> np.ndarray:

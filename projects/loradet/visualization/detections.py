@@ -4,18 +4,19 @@ import copy
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import detection_utils
 from detectron2.structures import BoxMode, Instances
 from omegaconf import DictConfig
 from torch import nn
 
 from loradet.errors import UserError
+from loradet.evaluation.score_thresholds import ScoreThresholds, choose_thresholds, find_operating_point
+from loradet.files import fitting_name
 
 from .painting import LabelledBoxes, Panel, contact_sheet, paint_pair, save_png
 from .split import choose_records, evaluation_mode, load_split
@@ -32,7 +33,7 @@ def paint_split(
     *,
     split: str = "val",
     num_images: int | None = None,
-    score_threshold: float = 0.3,
+    score_threshold: float | None = None,
     ground_truth: bool = True,
     sheet: bool = False,
     subset: int | None = None,
@@ -47,7 +48,7 @@ def paint_split(
         split: as in `dataloader.<split>`.
         num_images: images spread evenly over those that have boxes. None: 8, or all of a subset if it is
             not for a sheet.
-        score_threshold: detections under it are left out.
+        score_threshold: detections under it are left out. None: the operating point of the checkpoint, else 0.3.
         ground_truth: paint it beside the detections.
         sheet: one contact sheet instead of a PNG for each image.
         subset: choose from as many images of the split, the same for every model; see `choose_subset`.
@@ -65,22 +66,27 @@ def paint_split(
         raise UserError(f"{output} cannot hold {count} images: add --contact-sheet, or name a folder as the output.")
     loaded = load_split(cfg, checkpoint, split, subset=subset, subset_seed=subset_seed)
     names = loaded.class_names
+    point = find_operating_point(checkpoint, cfg.train.get("output_dir"))
+    thresholds = choose_thresholds(score_threshold, point, names, checkpoint)
     panels = make_panels(
         loaded.model,
         loaded.records if whole_subset else choose_records(loaded.records, count),
         loaded.mapper,
-        score_threshold=score_threshold,
+        loaded.read,
+        score_threshold=thresholds,
         ground_truth=ground_truth,
     )
     if sheet:
         path = Path(output) if as_file else Path(output) / "detections.png"
-        heading = f"{Path(checkpoint).name} on {split}{loaded.origin}, detections with score >= {score_threshold:g}"
+        heading = f"{Path(checkpoint).name} on {split}{loaded.origin}, detections with score >= {thresholds.brief()}"
         return [save_png(path, contact_sheet(panels, names, heading=heading))]
     if as_file:
         return [save_png(output, paint_pair(panels[0], names))]
     width = len(str(len(panels) - 1))
     return [
-        save_png(Path(output) / f"{split}_{i:0{width}d}_{Path(panel.title).stem}.png", paint_pair(panel, names))
+        save_png(
+            Path(output) / fitting_name(f"{split}_{i:0{width}d}_{Path(panel.title).stem}.png"), paint_pair(panel, names)
+        )
         for i, panel in enumerate(panels)
     ]
 
@@ -90,8 +96,9 @@ def make_panels(
     model: nn.Module,
     records: Sequence[dict[str, Any]],
     mapper: Any,
+    read: Callable[[dict[str, Any]], np.ndarray],
     *,
-    score_threshold: float = 0.3,
+    score_threshold: float | ScoreThresholds = 0.3,
     ground_truth: bool = True,
 ) -> list[Panel]:
     """Run the model over Detectron2 records; the model comes back in the mode it was in.
@@ -100,34 +107,42 @@ def make_panels(
         model: takes a list of dicts with `image`, gives a list of dicts with `instances` in pixels of the file.
         records: with `file_name`, and `annotations` where ground truth is painted.
         mapper: turns a record into the model's input, as the split's loader does.
+        read: gives the picture of a record to paint on, RGB (H, W, 3) uint8.
     """
     panels = []
     with evaluation_mode(model):
         for record in records:
             instances = model([mapper(copy.deepcopy(record))])[0]["instances"]
-            panels.append(make_panel(record, instances, score_threshold=score_threshold, ground_truth=ground_truth))
+            picture = read(record)
+            options = {"score_threshold": score_threshold, "ground_truth": ground_truth}
+            panels.append(make_panel(record, picture, instances, **options))
     return panels
 
 
 def make_panel(
-    record: dict[str, Any], instances: Instances, *, score_threshold: float = 0.3, ground_truth: bool = True
+    record: dict[str, Any],
+    image: np.ndarray,
+    instances: Instances,
+    *,
+    score_threshold: float | ScoreThresholds = 0.3,
+    ground_truth: bool = True,
 ) -> Panel:
-    """The image of a record with what was found in it, in pixels of the file."""
+    """The image of a record, RGB (H, W, 3) uint8, with what was found in it, in pixels of the file."""
     found = found_boxes(instances, score_threshold)
     logger.debug("%s: %d detections", record["file_name"], len(found))
-    image = detection_utils.read_image(record["file_name"], format="RGB")
     return Panel(image, Path(record["file_name"]).name, found, annotated_boxes(record) if ground_truth else None)
 
 
 def picture_name(record: dict[str, Any]) -> str:
     """A file name for a picture of a record; its id keeps equal names apart, odd letters are replaced."""
-    return re.sub(r"[^\w.-]+", "_", f"{record['image_id']}_{Path(record['file_name']).stem}") + ".png"
+    return fitting_name(re.sub(r"[^\w.-]+", "_", f"{record['image_id']}_{Path(record['file_name']).stem}") + ".png")
 
 
-def found_boxes(instances: Instances, score_threshold: float = 0.0) -> LabelledBoxes:
-    """A model's detections with at least this score."""
+def found_boxes(instances: Instances, score_threshold: float | ScoreThresholds = 0.0) -> LabelledBoxes:
+    """A model's detections with at least this score, or that of their class."""
     instances = instances.to("cpu")
-    keep = instances.scores >= score_threshold
+    by_class = isinstance(score_threshold, ScoreThresholds)
+    keep = score_threshold.keep(instances) if by_class else instances.scores >= score_threshold
     return LabelledBoxes(
         instances.pred_boxes.tensor[keep].numpy(),
         instances.pred_classes[keep].numpy(),

@@ -18,6 +18,8 @@ from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
 from loradet.evaluation.detection_limit import detection_limit
 from loradet.evaluation.detection_records import read_records
 from loradet.evaluation.numbering import MAX_DETECTIONS, record_numbering
+from loradet.evaluation.operating_point import DEFAULT_THRESHOLD
+from loradet.evaluation.score_thresholds import ScoreThresholds, choose_thresholds, find_operating_point
 from loradet.files import atomic_open, write_json
 
 from .analysis import analyse
@@ -47,7 +49,7 @@ def export_split(
     split: str = "val",
     subset: int | None = None,
     subset_seed: int = 0,
-    score_threshold: float = 0.3,
+    score_threshold: float | None = None,
     ground_truth: bool = True,
     with_analysis: bool = False,
     iou_threshold: float = 0.5,
@@ -66,7 +68,8 @@ def export_split(
         output: the folder.
         split: an evaluation split.
         subset, subset_seed: run on as many images only, see `choose_subset`.
-        score_threshold: detections under it are not painted.
+        score_threshold: detections under it are not painted, and not in the confusion matrix. None: the operating
+            point of the checkpoint (of the matrix 0.3), else 0.3.
         ground_truth: paint it beside the detections.
         with_analysis: put curves, confusion matrix and error breakdown into `analysis/`.
         iou_threshold: of that confusion matrix.
@@ -84,10 +87,12 @@ def export_split(
     check_evaluation_split(cfg, split)
     loaded = load_split(cfg, checkpoint, split, subset=subset, subset_seed=subset_seed)
     truth = _ground_truth(loaded, split)
+    point = find_operating_point(checkpoint, cfg.train.get("output_dir"))
+    thresholds = choose_thresholds(score_threshold, point, loaded.class_names, checkpoint)
     start_folder(output, archive=archive)
 
     write_coco(output / GROUND_TRUTH, truth)
-    pictures = _run(loaded, output, score_threshold=score_threshold, ground_truth=ground_truth)
+    pictures = _run(loaded, output, thresholds=thresholds, ground_truth=ground_truth)
     source = {"checkpoint": str(checkpoint), "split": split, "num_images": len(pictures)}
     if loaded.synthetic:
         source["data"] = "synthetic"
@@ -99,7 +104,7 @@ def export_split(
             read_records(output / GROUND_TRUTH, output / PREDICTIONS),
             output / ANALYSIS,
             title=f"{Path(checkpoint).name} on {split}",
-            score_threshold=score_threshold,
+            score_threshold=DEFAULT_THRESHOLD if score_threshold is None else score_threshold,
             iou_threshold=iou_threshold,
         )
     manifest = {
@@ -108,9 +113,10 @@ def export_split(
         "overrides": list(overrides),
         **source,
         "subset": None if subset is None else {"images": subset, "seed": subset_seed},
-        "score_threshold": score_threshold,
+        "score_threshold": thresholds.plain(loaded.class_names),
         "classes": loaded.class_names,
         "image_root": loaded.metadata.get("image_root", ""),
+        "intensity": loaded.intensity.to_value(),
         "data_fingerprint": fingerprint(truth["images"], truth["annotations"], truth["categories"]),
         "sha256": {name: sha256(output / name) for name in (GROUND_TRUTH, METRICS, PREDICTIONS)},
         "images": _image_list(truth, pictures),
@@ -141,7 +147,9 @@ def _ground_truth(loaded: LoadedSplit, split: str) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _run(loaded: LoadedSplit, output: Path, *, score_threshold: float, ground_truth: bool) -> list[tuple[Any, str]]:
+def _run(
+    loaded: LoadedSplit, output: Path, *, thresholds: ScoreThresholds, ground_truth: bool
+) -> list[tuple[Any, str]]:
     """Paint every image and write the detections; returns image ids and paths in the order of the split."""
     by_id = {record["image_id"]: record for record in loaded.records}
     category_ids = {place: number for number, place in loaded.metadata.thing_dataset_id_to_contiguous_id.items()}
@@ -153,7 +161,8 @@ def _run(loaded: LoadedSplit, output: Path, *, score_threshold: float, ground_tr
                 record, instances = by_id[item["image_id"]], result["instances"].to("cpu")
                 for entry in instances_to_coco_json(instances, record["image_id"]):
                     detections.append({**entry, "category_id": category_ids[entry["category_id"]]})
-                panel = make_panel(record, instances, score_threshold=score_threshold, ground_truth=ground_truth)
+                options = {"score_threshold": thresholds, "ground_truth": ground_truth}
+                panel = make_panel(record, loaded.read(record), instances, **options)
                 painted = f"{PICTURES}/{picture_name(record)}"
                 save_png(output / painted, paint_pair(panel, names))
                 images.append((record["image_id"], painted))

@@ -1,187 +1,146 @@
-"""Grad-CAM (Selvaraju et al., https://arxiv.org/abs/1610.02391) on the pyramid levels of RetinaNet."""
+"""Where in an image the score of each detection comes from: HiResCAM (https://arxiv.org/abs/2011.08891)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from detectron2.modeling.meta_arch.retinanet import RetinaNet
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Instances
 from torch import nn
 from torch.nn import functional as F
 
 from loradet.errors import UserError
 
+from .detection_scores import level_names, scored_detections
 from .split import evaluation_mode
 
 
 @dataclass(frozen=True)
-class LevelHeat:
-    """Heat of one level for one image.
+class DetectionHeat:
+    """What speaks for one detection.
 
     Attributes:
-        heat: (H, W) of the level's map, in 0..1; zero everywhere where nothing on the map speaks for the scores.
-        num_scores: how many of the scores that were asked about come from this level's own anchors.
-        best_score: the highest of these, in 0..1; 0 without any.
+        level: name of the map that the detection was made from.
+        heat: (H, W) of that map, in 0..1; zero everywhere where no place speaks for the detection.
     """
 
+    level: str
     heat: torch.Tensor
-    num_scores: int
-    best_score: float
 
 
 @dataclass(frozen=True)
 class ImageHeat:
-    """Heat of all levels asked for, by name, and the model's detections.
+    """The detections asked about, and the heat of each.
 
     Attributes:
-        levels: by level name.
-        detections: the detections asked about, by falling score, in pixels of the model's input; with `class_index`
-            all of that class.
+        detections: by falling score, in pixels of the model's input; `heat_index` is the place of each in `heats`,
+            which it keeps where other detections are taken away.
+        heats: one for each.
         padded_size: (height, width) of the padded input that the maps cover.
         image_size: (height, width) of the image in its upper left corner.
     """
 
-    levels: Mapping[str, LevelHeat]
     detections: Instances
+    heats: tuple[DetectionHeat, ...]
     padded_size: tuple[int, int]
     image_size: tuple[int, int]
 
-    def on_image(self, level: str, height: int, width: int) -> torch.Tensor:
-        """A level's heat without the padding, (height, width), by bilinear interpolation."""
-        heat = self.levels[level].heat[None, None]
+    def on_image(self, index: int, height: int, width: int) -> torch.Tensor:
+        """The heat of a detection without the padding, (height, width), by bilinear interpolation."""
+        heat = self.heats[index].heat[None, None]
         padded = F.interpolate(heat, size=self.padded_size, mode="bilinear", align_corners=False)
         image = padded[:, :, : self.image_size[0], : self.image_size[1]]
         resized = F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)
         return resized[0, 0].clamp(0.0, 1.0)
 
 
-def check_levels(model: nn.Module, levels: Sequence[str]) -> None:
-    """Raise ValueError where the model is no RetinaNet, or has no such levels; those that it has get named."""
-    if not isinstance(model, RetinaNet):
-        raise UserError(f"Grad-CAM is for RetinaNet; this model is a {type(model).__name__}.")
-    absent = [level for level in levels if level not in model.head_in_features]
+def check_levels(model: nn.Module, levels: Sequence[str] | None) -> list[str]:
+    """The levels to look at, all where None is given.
+
+    Raises:
+        ValueError: the model is of a kind that is not known here, or has no such levels; those that it has get named.
+    """
+    there = level_names(model)
+    if levels is None:
+        return there
+    absent = [level for level in levels if level not in there]
     if absent or not levels:
         raise UserError(
             f"Grad-CAM: the model has no level {', '.join(map(repr, absent)) or 'of an empty list'}; "
-            f"it has {', '.join(model.head_in_features)}."
+            f"it has {', '.join(there)}."
         )
+    return list(levels)
 
 
 def grad_cam(
-    model: RetinaNet,
+    model: nn.Module,
     inputs: Mapping[str, Any],
-    levels: Sequence[str],
+    levels: Sequence[str] | None = None,
     *,
     class_index: int | None = None,
     top: int = 5,
     score_threshold: float = 0.0,
 ) -> ImageHeat:
-    """Where a level's map speaks for the class scores of one image.
+    """The heat of each of the best detections of an image, on the map that it was made from.
 
-    With A (C, H, W) the map and y a sum of logits, the heat is relu(sum_c a_c A_c), a_c the mean over all positions of
-    dy/dA_c, divided by its maximum. y sums the logits of
+    With A (C, H, W) that map and y the log-odds of the detection's score, the heat is relu(sum_c dy/dA_c · A_c) divided
+    by its maximum: gradients weigh each location by itself. (Grad-CAM averages them over all locations first, and so
+    shows places that had no part in the detection.)
 
-    - the `top` best detections of the image, whatever level they come from: a level that took part in none of them
-      has no heat;
-    - with `class_index`, the `top` highest logits of that class on the level itself, detections or not.
+    The map is, of a RetinaNet, the level of the anchor; of an R-CNN, the level that the box of the (last) stage was
+    pooled from; of a DETR, what the encoder gives to the decoder.
 
     The model is left as it was: mode, parameters, `requires_grad` and gradients; it may be frozen, have LoRA, or be
     merged.
 
     Args:
+        model: a RetinaNet, a Faster or Cascade R-CNN, or a DETR.
         inputs: the image's dict, as the model takes it in a list.
-        levels: names among `model.head_in_features`.
-        class_index: contiguous id.
-        top: how many logits to sum.
-        score_threshold: detections under it are not asked about.
+        levels: names of maps (`p3` …); detections made from others are left out. None: all.
+        class_index: contiguous id; detections of other classes are left out.
+        top: how many detections.
+        score_threshold: detections under it are left out.
 
     Raises:
-        ValueError: no RetinaNet, no such level, no such class, or `top` is not positive.
+        ValueError: another kind of model, no such level, no such class, or `top` is not positive.
     """
-    check_levels(model, levels)
+    levels = check_levels(model, levels)
+    num_classes = getattr(model, "roi_heads", model).num_classes
     if top < 1:
         raise UserError(f"Grad-CAM: top={top}; expected 1 or more.")
-    if class_index is not None and not 0 <= class_index < model.num_classes:
-        raise UserError(f"Grad-CAM: class {class_index} of {model.num_classes}.")
+    if class_index is not None and not 0 <= class_index < num_classes:
+        raise UserError(f"Grad-CAM: class {class_index} of {num_classes}.")
     with evaluation_mode(model), torch.enable_grad():
         images = model.preprocess_image([inputs])
-        # The graph must reach the maps even where every parameter before them is frozen.
-        pixels = images.tensor.detach().requires_grad_()
-        features = model.backbone(pixels)
-        maps = [features[name] for name in model.head_in_features]
-        predictions = model.head(maps)
-        logits = [level[0] for level in model._transpose_dense_predictions(predictions, [model.num_classes, 4])[0]]
-        detections, sources = _detections(model, images, maps, predictions, class_index, top, score_threshold)
-        heats = {}
-        for name in levels:
-            place = model.head_in_features.index(name)
-            if class_index is None:
-                scores = [logits[level][anchor, label] for level, anchor, label in sources]
-                own = [score for score, source in zip(scores, sources) if source[0] == place]
-            else:
-                column = logits[place][:, class_index]
-                scores = own = list(column.topk(min(top, len(column))).values)
-            heats[name] = LevelHeat(
-                class_activation(features[name], scores),
-                len(own),
-                max((float(score.detach().float().sigmoid()) for score in own), default=0.0),
-            )
-    return ImageHeat(heats, detections, tuple(pixels.shape[-2:]), tuple(images.image_sizes[0]))
+        scored = scored_detections(
+            model, images, levels=levels, top=top, score_threshold=score_threshold, class_index=class_index
+        )
+        heats = tuple(
+            DetectionHeat(level, _heat(contributions(scored.maps[level], log_odds)))
+            for level, log_odds in zip(scored.levels, scored.log_odds)
+        )
+    found = scored.detections
+    found.heat_index = torch.arange(len(found))
+    return ImageHeat(found, heats, tuple(images.tensor.shape[-2:]), tuple(images.image_sizes[0]))
 
 
-def class_activation(feature_map: torch.Tensor, scores: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Grad-CAM of a sum of scores, divided by its maximum.
+def contributions(feature_map: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+    """sum_c dy/dA_c · A_c, (H, W): equation 5 of HiResCAM before its relu.
+
+    Where the score is linear in the map, these sum up to the score without its bias.
 
     Args:
-        feature_map: (1, C, H, W), part of the graph of the scores (or not: then there is no heat).
-        scores: scalars.
+        feature_map: A, (1, C, H, W), in the graph of the score.
+        score: y, a scalar.
 
     Returns:
-        (H, W) in 0..1, float32 on the CPU.
+        float32 on the CPU.
     """
-    gradient = None
-    if scores:
-        (gradient,) = torch.autograd.grad(sum(scores), [feature_map], retain_graph=True, allow_unused=True)
-    if gradient is None:
-        return torch.zeros(feature_map.shape[-2:])
-    weights = gradient[0].float().mean(dim=(1, 2))
-    heat = torch.einsum("c,chw->hw", weights, feature_map.detach()[0].float()).relu()
+    (gradient,) = torch.autograd.grad(score, [feature_map], retain_graph=True)
+    return (gradient[0].float() * feature_map.detach()[0].float()).sum(dim=0).cpu()
+
+
+def _heat(parts: torch.Tensor) -> torch.Tensor:
+    heat = parts.relu()
     highest = heat.max()
-    return (heat / highest if highest > 0 else heat).cpu()
-
-
-@torch.no_grad()
-def _detections(
-    model: RetinaNet,
-    images: ImageList,
-    maps: list[torch.Tensor],
-    predictions: list[list[torch.Tensor]],
-    class_index: int | None,
-    top: int,
-    score_threshold: float,
-) -> tuple[Instances, list[tuple[int, int, int]]]:
-    """The detections to ask about, and (level, anchor, class) of each."""
-    found = model.forward_inference(images, maps, predictions)[0]
-    keep = found.scores >= score_threshold
-    if class_index is not None:
-        keep &= found.pred_classes == class_index
-    found = found[keep]
-    if class_index is None:
-        found = found[:top]
-    logits, deltas = model._transpose_dense_predictions(predictions, [model.num_classes, 4])
-    anchors = model.anchor_generator(maps)
-    decoded = [model.box2box_transform.apply_deltas(delta[0], anchor.tensor) for delta, anchor in zip(deltas, anchors)]
-    level_of = torch.cat([torch.full((len(level),), place) for place, level in enumerate(decoded)])
-    starts = [0]
-    for level in decoded:
-        starts.append(starts[-1] + len(level))
-    boxes, scores = torch.cat(decoded), torch.cat([level[0].float().sigmoid() for level in logits])
-    sources = []
-    for box, score, label in zip(found.pred_boxes.tensor, found.scores, found.pred_classes.tolist()):
-        # Inference does not tell which anchor a detection comes from: it is the one with the same box and score.
-        distance = (boxes - box).abs().amax(dim=1) + (scores[:, label] - score).abs()
-        row = int(distance.argmin())
-        level = int(level_of[row])
-        sources.append((level, row - starts[level], label))
-    return found, sources
+    return heat / highest if highest > 0 else heat

@@ -1,6 +1,7 @@
-"""Grad-CAM overlays of a split, an image a file, and one contact sheet."""
+"""Heat of detections, painted: an image a file, one contact sheet, and how often the hottest pixel lies in the box."""
 
 import copy
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,21 +9,24 @@ from typing import Any
 
 import cv2
 import numpy as np
-from detectron2.data import detection_utils
 from detectron2.modeling.postprocessing import detector_postprocess
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from loradet.errors import UserError
+from loradet.files import fitting_name, write_json
 
 from .detections import DEFAULT_IMAGES, found_boxes, picture_name
-from .grad_cam import ImageHeat, LevelHeat, check_levels, grad_cam
+from .grad_cam import ImageHeat, check_levels, grad_cam
 from .grid import SHEET_ROWS, Cell, grid
-from .painting import LabelledBoxes, paint_in_frame, save_png
+from .painting import WHITE, LabelledBoxes, enlarge, fit_in_frame, paint_in_frame, save_png
 from .split import LoadedSplit, choose_records, load_split, spread
 
+logger = logging.getLogger(__name__)
+
 TILE = 300  # side of a picture, pixels
-SHEET = "grad_cam.png"
+SHEET, NUMBERS = "grad_cam.png", "grad_cam.json"
+METHOD = "HiResCAM, https://arxiv.org/abs/2011.08891"
 
 
 def paint_grad_cam(
@@ -30,53 +34,86 @@ def paint_grad_cam(
     checkpoint: str | os.PathLike,
     output: str | os.PathLike,
     *,
-    levels: Sequence[str],
+    levels: Sequence[str] | None = None,
     split: str = "val",
     num_images: int | None = None,
     subset: int | None = None,
     subset_seed: int = 0,
     class_name: str | None = None,
     top: int = 5,
-    score_threshold: float = 0.3,
+    score_threshold: float | None = None,
 ) -> list[Path]:
-    """Overlays of the levels' heat beside the detections, `grad_cam_<id>_<name>.png` for each image and a sheet.
+    """The best detections of each image, each with its heat: `grad_cam_<id>_<name>.png`, and one sheet of all.
+
+    `grad_cam.json` has a line for each detection: its hottest pixel, and whether that lies in its box.
 
     Args:
         checkpoint: `.pth`, or an adapter's `.safetensors`.
         output: a folder; `grad_cam.png` in it is the sheet, of at most 24 images spread over all.
-        levels: as `p3`.
+        levels: as `p3`: detections made from other levels are left out; None: all of them.
         num_images, subset, subset_seed: as in `paint_split`.
-        class_name, top, score_threshold: what the heat speaks for, see `grad_cam`.
+        class_name, top: detections to ask about, see `grad_cam`.
+        score_threshold: detections under it are left out. None: 0.3; with `class_name` 0, so that there is something to
+            look at where the class is hardly found.
 
     Returns:
         The files written, the sheet first.
 
     Raises:
-        ValueError: no RetinaNet, no such level, class or split, or a checkpoint of another model.
+        ValueError: a model of another kind, no such level, class or split, or a checkpoint of another model.
     """
     output = Path(output)
     if output.suffix.lower() == ".png":
         raise UserError(f"{output}: Grad-CAM writes several pictures; give a folder as the output.")
     loaded = load_split(cfg, checkpoint, split, subset=subset, subset_seed=subset_seed)
-    check_levels(loaded.model, levels)
+    levels = check_levels(loaded.model, levels)
     class_index = _class_index(loaded.class_names, class_name)
+    if score_threshold is None:
+        score_threshold = 0.3 if class_name is None else 0.0
     records = loaded.records
     if num_images is not None or subset is None:
         records = choose_records(records, DEFAULT_IMAGES if num_images is None else num_images)
-    about = f"class {class_name}" if class_name else f"top {top} detections"
-    heading = f"Grad-CAM, {about}, {Path(checkpoint).name} on {split}{loaded.origin}"
+    about = f"best detections of {class_name}" if class_name else "best detections"
+    heading = f"What speaks for the {about}, {Path(checkpoint).name} on {split}{loaded.origin}"
     on_sheet = {record["image_id"] for record in spread(records, SHEET_ROWS)}
-    rows, written = [], []
+    rows, written, lines = [], [], []
     for record in tqdm(records, desc="Grad-CAM", unit="image"):
         inputs = loaded.mapper(copy.deepcopy(record))
         heat = grad_cam(loaded.model, inputs, levels, class_index=class_index, top=top, score_threshold=score_threshold)
-        row = _row(record, heat, loaded, by_level=class_name is not None)
-        written.append(save_png(output / f"grad_cam_{picture_name(record)}", grid([row], heading=heading)))
+        painted = _PaintedImage(record, heat, loaded)
+        lines += painted.lines
+        written.append(
+            save_png(output / fitting_name(f"grad_cam_{picture_name(record)}"), grid([painted.cells], heading=heading))
+        )
         if record["image_id"] in on_sheet:
-            rows.append(row)
+            rows.append(painted.cells)
     if len(rows) < len(records):
         heading += f", {len(rows)} of {len(records)} images"
-    return [save_png(output / SHEET, grid(rows, heading=heading)), *written]
+    if lines:
+        inside = sum(line["hottest_in_box"] for line in lines)
+        found = f"hottest pixel in the box for {inside} of {len(lines)} detections ({100 * inside / len(lines):.1f} %)"
+        logger.info("%s: %s", output, found)
+        heading += f"; {found}"
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(
+        output / NUMBERS,
+        {
+            "method": METHOD,
+            "checkpoint": str(checkpoint),
+            "split": split,
+            "num_images": len(records),
+            "num_detections": len(lines),
+            "hottest_in_box_share": inside / len(lines) if lines else None,
+            "detections": lines,
+        },
+    )
+    return [save_png(output / SHEET, grid(rows, heading=heading)), *written, output / NUMBERS]
+
+
+def hottest_pixel(heat: np.ndarray) -> tuple[int, int] | None:
+    """(x, y) of the greatest value of a heat map (H, W), the first of several; None where there is no heat."""
+    y, x = np.unravel_index(int(np.argmax(heat)), heat.shape)
+    return (int(x), int(y)) if heat[y, x] > 0 else None
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.5) -> np.ndarray:
@@ -92,25 +129,60 @@ def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.5) -> np.nd
     return np.round(grey * (1 - weight) + colors * weight).astype(np.uint8)
 
 
-def _row(record: dict[str, Any], heat: ImageHeat, loaded: LoadedSplit, *, by_level: bool) -> list[Cell]:
-    image = detection_utils.read_image(record["file_name"], format="RGB")
-    height, width = image.shape[:2]
-    found = found_boxes(detector_postprocess(heat.detections, height, width))
-    names, size = loaded.class_names, (TILE, TILE)
-    cells = [Cell(Path(record["file_name"]).name, paint_in_frame(image, found, names, size))]
-    for name, level in heat.levels.items():
-        painted = overlay(image, heat.on_image(name, height, width).numpy())
-        title = _title(name, level, len(found), by_level=by_level)
-        cells.append(Cell(title, paint_in_frame(painted, LabelledBoxes([], []), names, size)))
-    return cells
+class _PaintedImage:
+    """The pictures of one image, and a line of numbers for each detection.
+
+    Attributes:
+        cells: the image with the detections asked about, then the heat of each under its box.
+        lines: for `grad_cam.json`.
+    """
+
+    def __init__(self, record: dict[str, Any], heat: ImageHeat, loaded: LoadedSplit):
+        class_names = loaded.class_names
+        image = loaded.read(record)
+        height, width = image.shape[:2]
+        found = detector_postprocess(heat.detections, height, width)
+        boxes = found_boxes(found)
+        name = Path(record["file_name"]).name
+        kind = "" if len(boxes) else ": no detections"
+        self.cells = [Cell(name, paint_in_frame(image, boxes, class_names, (TILE, TILE)), kind)]
+        self.lines = []
+        for place, index in enumerate(found.heat_index.tolist()):
+            on_image = heat.on_image(index, height, width).numpy()
+            label, score = class_names[boxes.classes[place]], float(boxes.scores[place])
+            level = heat.heats[index].level
+            painted = _under_box(overlay(image, on_image), boxes.boxes[place])
+            self.cells.append(Cell(f"{level}: {label}", painted, f" {score:.2f}"))
+            self.lines.append(
+                {
+                    "image_id": record["image_id"],
+                    "level": level,
+                    "class": label,
+                    "score": score,
+                    "box_xyxy": boxes.boxes[place].tolist(),
+                    **_hottest(on_image, boxes.boxes[place]),
+                }
+            )
 
 
-def _title(name: str, level: LevelHeat, total: int, *, by_level: bool) -> str:
-    if by_level:
-        return f"{name}: best score {level.best_score:.2f}"
-    if level.num_scores:
-        return f"{name}: {level.num_scores} of {total}, best {level.best_score:.2f}"
-    return f"{name}: none of {total} detections" if total else f"{name}: no detections"
+def _hottest(heat: np.ndarray, box: np.ndarray) -> dict[str, Any]:
+    pixel = hottest_pixel(heat)
+    if pixel is None:
+        return {"hottest_xy": None, "hottest_in_box": False}
+    x, y = pixel
+    # The middle of a pixel is half a pixel from its corner.
+    inside = bool(box[0] <= x + 0.5 <= box[2] and box[1] <= y + 0.5 <= box[3])
+    return {"hottest_xy": [x, y], "hottest_in_box": inside}
+
+
+def _under_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The image in its frame with a box over it: white between dark edges, seen on any colour."""
+    factor = TILE / max(image.shape[:2])
+    enlarged, boxes = enlarge(image, LabelledBoxes(box, [0]), factor)
+    corners = boxes.boxes[0].round().astype(int)
+    for thickness, color in ((3, (0, 0, 0)), (1, WHITE)):
+        cv2.rectangle(enlarged, corners[:2].tolist(), corners[2:].tolist(), color, thickness)
+    return fit_in_frame(enlarged, (TILE, TILE))
 
 
 def _class_index(names: Sequence[str], class_name: str | None) -> int | None:

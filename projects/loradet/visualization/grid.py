@@ -7,17 +7,18 @@ import numpy as np
 
 from loradet.errors import UserError
 
-from .painting import GAP, LINE, text_line
+from .text import GAP, LINE, text_block, text_line
 
 SHEET_ROWS = 24  # images on a contact sheet: more would make a picture that few viewers open
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture (H, W, 3), RGB uint8, and the line above it."""
+    """A picture (H, W, 3), RGB uint8, and the line above it; `kind` is the end of that line, which stays whole."""
 
     title: str
     image: np.ndarray
+    kind: str = ""
 
 
 def grid(rows: Sequence[Sequence[Cell]], *, heading: str = "") -> np.ndarray:
@@ -25,7 +26,7 @@ def grid(rows: Sequence[Sequence[Cell]], *, heading: str = "") -> np.ndarray:
 
     Args:
         rows: cells of one size.
-        heading: a line above the grid.
+        heading: above the grid, in as many lines as it needs.
 
     Raises:
         ValueError: no cells, or their sizes differ.
@@ -36,12 +37,12 @@ def grid(rows: Sequence[Sequence[Cell]], *, heading: str = "") -> np.ndarray:
     height, width, _ = sizes.pop()
     columns = max(len(row) for row in rows)
     total = GAP + columns * (width + GAP)
-    strips = [text_line(heading, total, bold=True)] if heading else []
+    strips = [text_block(heading, total)] if heading else []
     for row in rows:
         strip = np.full((LINE + height + GAP, total, 3), 255, np.uint8)
         for column, cell in enumerate(row):
             left = GAP + column * (width + GAP)
-            strip[:LINE, left : left + width] = text_line(cell.title, width)
+            strip[:LINE, left : left + width] = text_line(cell.title, width, keep=cell.kind)
             strip[LINE : LINE + height, left : left + width] = cell.image
         strips.append(strip)
     return np.vstack(strips)

@@ -12,13 +12,12 @@ import numpy as np
 from loradet.errors import UserError
 from loradet.files import atomic_open
 
+from .text import FONT, GAP, INK, LINE, PLAIN, ascii_text, shorten, text_block, text_line, text_width
+
 Color = tuple[int, int, int]
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE: Color = (255, 255, 255)
-INK: Color = (40, 40, 40)
-GAP = 6  # pixels between the parts of a sheet
-LINE = 22  # height of a line of title or legend
+LABEL_WIDTH = 0.6  # of its image, the most that the name of a class may take
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,9 @@ def paint_boxes(image: np.ndarray, labelled: LabelledBoxes, class_names: Sequenc
         color = colors[labelled.classes[index]]
         cv2.rectangle(painted, (left, top), (right, bottom), color, thickness)
     for index in order:
-        text = _ascii(class_names[labelled.classes[index]])
-        if labelled.scores is not None:
-            text += f" {labelled.scores[index]:.2f}"
+        score = "" if labelled.scores is None else f" {labelled.scores[index]:.2f}"
+        text = ascii_text(class_names[labelled.classes[index]])
+        text = shorten(text, round(LABEL_WIDTH * painted.shape[1]) - 4, font_scale, keep=score)
         _paint_label(painted, text, corners[index], colors[labelled.classes[index]], font_scale)
     return painted
 
@@ -116,11 +115,18 @@ def paint_in_frame(
     image: np.ndarray, labelled: LabelledBoxes | None, class_names: Sequence[str], size: tuple[int, int]
 ) -> np.ndarray:
     """The painted image, fitted into the middle of a grey frame of a size (height, width); None: the frame alone."""
+    if labelled is None:
+        return fit_in_frame(None, size)
+    factor = min(size[0] / image.shape[0], size[1] / image.shape[1])
+    return fit_in_frame(paint_boxes(*enlarge(image, labelled, factor), class_names), size)
+
+
+def fit_in_frame(painted: np.ndarray | None, size: tuple[int, int]) -> np.ndarray:
+    """A picture in the middle of a grey frame of a size (height, width); what reaches out of it is cut."""
     height, width = size
     frame = np.full((height, width, 3), 235, np.uint8)
-    if labelled is not None:
-        factor = min(height / image.shape[0], width / image.shape[1])
-        painted = paint_boxes(*enlarge(image, labelled, factor), class_names)[:height, :width]
+    if painted is not None:
+        painted = painted[:height, :width]
         y, x = (height - painted.shape[0]) // 2, (width - painted.shape[1]) // 2
         frame[y : y + painted.shape[0], x : x + painted.shape[1]] = painted
     return frame
@@ -138,7 +144,7 @@ def contact_sheet(
 
     Args:
         panels: one for each image.
-        heading: a line above the grid.
+        heading: above the grid, in as many lines as it needs.
         tile: width of the frame that each half is fitted into, and its largest height, in pixels.
         columns: pairs in a row.
 
@@ -152,7 +158,7 @@ def contact_sheet(
     pair_width = halves * tile + (halves - 1) * 2
     width = GAP + columns * (pair_width + 2 * GAP) - GAP
     height = round(tile * min(1.0, max(panel.image.shape[0] / panel.image.shape[1] for panel in panels)))
-    rows = [text_line(heading, width, bold=True)] if heading else []
+    rows = [text_block(heading, width)] if heading else []
     for start in range(0, len(panels), columns):
         row = np.full((height + LINE + GAP, width, 3), 255, np.uint8)
         for column, panel in enumerate(panels[start : start + columns]):
@@ -184,11 +190,6 @@ def _check_image(image: np.ndarray) -> None:
         raise UserError(f"Expected an RGB uint8 image (H, W, 3), found {image.dtype} {image.shape}.")
 
 
-def _ascii(text: str) -> str:
-    """OpenCV's fonts have no other letters."""
-    return text.encode("ascii", "replace").decode()
-
-
 def _paint_label(image: np.ndarray, text: str, box: list[int], color: Color, font_scale: float) -> None:
     (width, height), below = cv2.getTextSize(text, FONT, font_scale, 1)
     height, width = height + below + 2, width + 4
@@ -214,23 +215,10 @@ def _pair_tile(panel: Panel, class_names: Sequence[str], size: tuple[int, int], 
         parts.insert(0, (panel.ground_truth, "ground truth"))
     for position, (labelled, name) in enumerate(parts):
         left = position * (tile + 2)
-        title = f"{panel.title}: {name}" if position == 0 else name
-        canvas[:LINE, left : left + tile] = text_line(title, tile)
+        title, kind = (panel.title, f": {name}") if position == 0 else ("", name)
+        canvas[:LINE, left : left + tile] = text_line(title, tile, keep=kind)
         canvas[LINE:, left : left + tile] = paint_in_frame(panel.image, labelled, class_names, (height, tile))
     return canvas
-
-
-def text_line(text: str, width: int, *, bold: bool = False) -> np.ndarray:
-    """A strip (LINE, width, 3) with text, cut with dots where it is too long."""
-    strip = np.full((LINE, width, 3), 255, np.uint8)
-    text, scale = _ascii(text), 0.5 if bold else 0.42
-    room = width - 2 * GAP
-    if cv2.getTextSize(text, FONT, scale, 1)[0][0] > room:
-        while text and cv2.getTextSize(text + "...", FONT, scale, 1)[0][0] > room:
-            text = text[:-1]
-        text += "..."
-    cv2.putText(strip, text, (GAP, LINE - 7), FONT, scale, INK, 1, cv2.LINE_AA)
-    return strip
 
 
 def _present(panels: Sequence[Panel]) -> list[int]:
@@ -242,16 +230,16 @@ def _present(panels: Sequence[Panel]) -> list[int]:
 
 
 def legend(classes: Sequence[int], class_names: Sequence[str], width: int) -> np.ndarray:
-    """Lines (H, width, 3) with colour and name of each class."""
+    """Lines (H, width, 3) with colour and name of each class; a name wider than a line is shortened."""
     colors = class_colors(len(class_names))
     lines, left = [np.full((LINE, width, 3), 255, np.uint8)], GAP
     for index in classes:
-        text = _ascii(class_names[index])
-        step = cv2.getTextSize(text, FONT, 0.42, 1)[0][0] + 34
-        if left + step > width and left > GAP:
+        text = shorten(ascii_text(class_names[index]), width - 2 * GAP - 16, PLAIN)
+        step = text_width(text, PLAIN) + 34
+        if left + step - 18 > width - GAP and left > GAP:
             lines.append(np.full((LINE, width, 3), 255, np.uint8))
             left = GAP
         cv2.rectangle(lines[-1], (left, 5), (left + 11, 16), colors[index], cv2.FILLED)
-        cv2.putText(lines[-1], text, (left + 16, LINE - 7), FONT, 0.42, INK, 1, cv2.LINE_AA)
+        cv2.putText(lines[-1], text, (left + 16, LINE - 7), FONT, PLAIN, INK, 1, cv2.LINE_AA)
         left += step
     return np.vstack(lines)

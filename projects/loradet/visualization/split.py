@@ -13,8 +13,12 @@ from omegaconf import DictConfig
 from torch import nn
 
 from loradet.config.build import build
+from loradet.config.intensity import check_images, with_intensity_of
 from loradet.config.splits import split_config
+from loradet.datasets.image_reading import read_image
+from loradet.datasets.intensity import Intensity
 from loradet.datasets.loader import NamedFailures
+from loradet.datasets.mapper import intensity_of
 from loradet.datasets.subset import choose_ids
 from loradet.device import choose_device
 from loradet.errors import UserError
@@ -56,6 +60,15 @@ class LoadedSplit:
         """What a heading adds about the images: ", synthetic images", or nothing."""
         return origin(self.synthetic)
 
+    @property
+    def intensity(self) -> Intensity:
+        """The rule that the images are read by, for painting too."""
+        return intensity_of(self.mapper.mapper)
+
+    def read(self, record: dict[str, Any]) -> np.ndarray:
+        """The image of a record for painting, RGB (H, W, 3) uint8, as the mapper reads it."""
+        return read_image(record["file_name"], "RGB", self.intensity)
+
     def batches(self) -> Any:
         """Batches of what the mapper makes of the records, in order, as the split's own loader gives them."""
         return build_detection_test_loader(
@@ -90,6 +103,7 @@ def load_split(
         FileNotFoundError: no such checkpoint.
         ValueError: no such split, or a checkpoint of another model.
     """
+    cfg = with_intensity_of(cfg, checkpoint)
     loader = split_config(cfg, split)
     records = build(loader.dataset, f"dataloader.{split}.dataset")  # before the model: it registers the class names
     weights = read_weight_classes(checkpoint)
@@ -99,6 +113,7 @@ def load_split(
         records = build(loader.dataset, f"dataloader.{split}.dataset")
     if subset is not None:
         records = choose_subset(records, subset, subset_seed)
+    check_images(cfg, split, records)
     metadata = dataset_metadata(cfg, split)
     device = choose_device(cfg.train.get("device", "auto"))
     model = load_detector(cfg, checkpoint, device=device, metadata=metadata)

@@ -1,5 +1,6 @@
 """Affine augmentation: images, boxes, what is dropped, and Detectron2's mapper around it."""
 
+import hashlib
 import math
 
 import numpy as np
@@ -253,3 +254,28 @@ def test_samples_follow_from_the_seed_and_not_from_the_workers(painted):
         assert torch.equal(one["instances"].gt_boxes.tensor, other["instances"].gt_boxes.tensor)
     assert any(not torch.equal(one["image"], other["image"]) for one, other in zip(alone, another))
     assert len({one["image"].numpy().tobytes() for one in alone}) == 6
+
+
+# Of `cv2.warpAffine` itself, of OpenCV 4.10, with the arguments that `AffineTransform` gave it.
+RECORDED = {
+    "uint8": "1b994245d89920ca4aca21305b6657cb5244eea3c017e0c8fcaeab397856495c",
+    "labels": "3fcc416f33478825e0b8183c6d9eb1897fd5cfaa473de97fd1366f87706a5a1a",
+}
+
+
+@pytest.mark.parametrize("kind", RECORDED)
+def test_warps_are_those_of_opencv_4_whatever_version_is_installed(kind):
+    digest = hashlib.sha256()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        tfm = draw(seed, fill=[124, 116, 104])
+        warped = tfm.apply_image(image) if kind == "uint8" else tfm.apply_segmentation(image[..., 0])
+        digest.update(warped.tobytes())
+    assert digest.hexdigest() == RECORDED[kind]
+
+
+def test_a_map_to_far_outside_leaves_nothing_but_the_border():
+    image = np.full((HEIGHT, WIDTH, 3), 200, dtype=np.uint8)
+    for x, y in ((1e9, -1e9), (-1e12, 0), (70_000, 70_000)):
+        assert (shifted(x, y, fill=[1, 2, 3]).apply_image(image) == [1, 2, 3]).all()

@@ -190,8 +190,21 @@ def test_missing_json_or_folder(coco_folder):
 
 _IDS = st.sampled_from([1, 2, 5, 7, 10, 31, 90, 1000, None, "7"])
 _NUMBERS = st.one_of(st.floats(-80, 80), st.sampled_from([0, 64, 48, float("nan"), float("inf"), None, "x"]))
+_BOXES = st.one_of(
+    st.lists(_NUMBERS, max_size=5),
+    st.lists(st.floats(0, 1), min_size=4, max_size=4),  # fractions
+    st.sampled_from([[4, 4, 20, 10], [0, 0, 1, 1], [-9, 4, 33, 10], ["4", 4, 20, 10]]),  # the same again
+)
 _ANNOTATIONS = st.fixed_dictionaries(
-    {}, optional={"id": _IDS, "image_id": _IDS, "category_id": _IDS, "bbox": st.lists(_NUMBERS, max_size=5)}
+    {},
+    optional={
+        "id": _IDS,
+        "image_id": _IDS,
+        "category_id": _IDS,
+        "bbox": _BOXES,
+        "area": st.sampled_from([200, 200.0, "200", 0, None]),
+        "iscrowd": st.sampled_from([0, 1, "0", None, 7]),
+    },
 )
 _IMAGES = st.fixed_dictionaries(
     {},
@@ -210,10 +223,13 @@ _CATEGORIES = st.fixed_dictionaries({}, optional={"id": _IDS, "name": st.sampled
     images=st.lists(_IMAGES, max_size=4),
     categories=st.lists(_CATEGORIES, max_size=4),
     annotations=st.lists(_ANNOTATIONS, max_size=6),
+    alone=st.booleans(),
 )
-def test_what_fix_writes_passes_check(coco_folder, images, categories, annotations):
+def test_what_fix_writes_passes_check(coco_folder, images, categories, annotations, alone):
     original = copy.deepcopy(coco_folder.content)
     try:
+        if alone:
+            coco_folder.content["annotations"] = []
         coco_folder.content["images"] += images
         coco_folder.content["categories"] += categories
         coco_folder.content["annotations"] += annotations

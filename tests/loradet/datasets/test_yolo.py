@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from loradet.config import load_config
 from loradet.datasets import count_yolo_classes, yolo_class_names, yolo_dataset, yolo_to_coco
 from loradet.datasets.files import cache_dir
 from loradet.datasets.provenance import is_synthetic
@@ -76,6 +78,7 @@ def test_boxes_polygons_and_category_ids(yolo):
         ("[on, off, no]", ["on", "off", "no"]),
         ("{0: yes, 1: null, 2: 007}", ["yes", "null", "007"]),
         ("[1, 2.0, 2024-01-01]", ["1", "2.0", "2024-01-01"]),
+        ("[0012, 12:30, 1_000]", ["0012", "12:30", "1_000"]),
     ],
 )
 def test_names_are_taken_as_they_are_written(yolo, names, expected):
@@ -192,7 +195,7 @@ def test_boxes_are_clipped_and_those_without_area_dropped(yolo):
         ("0 0.5 0.5 0.2 inf", "not finite"),
         ("0 120 40 20 20", "within 0 to 1"),
         ("0 0.95 0.5 0.2 0.2", r"\(0.85, 0.4\) to \(1.05, 0.6\) leaves the image"),
-        ("0 0.5 0.099 0.2 0.201", "leaves the image"),
+        ("0 0.5 0.089 0.2 0.2", "leaves the image by 0.011 of its side.*data.clip=true.*--clip"),
         ("0 0.5 0.5 -0.2 0.2", "width -0.2"),
         ("0 0.5 0.5 0.2 0.2 0.9 0.1 0.1", "8 values"),
     ],
@@ -203,6 +206,85 @@ def test_bad_labels_name_file_and_line(yolo, line, expected, polygons):
     with pytest.raises(ValueError, match=expected) as caught:
         yolo_to_coco(yolo.path, "train", polygons=polygons)
     assert f"{path}, line 2: " in str(caught.value)
+
+
+def _boxes(yolo, caplog, text: str, **options) -> tuple[list, list[str]]:
+    """Boxes of an image of 80 x 40, and what was said of them."""
+    yolo.label("train/a.txt", text)
+    caplog.clear()
+    json_file, _ = yolo_to_coco(yolo.path, "train", **options)
+    annotations = json.loads(json_file.read_text())["annotations"]
+    return [ann["bbox"] for ann in annotations if ann["image_id"] == 1], [one.getMessage() for one in caplog.records]
+
+
+def test_identical_lines_are_one_box_and_said_each_time(yolo, caplog):
+    text = "0 0.5 0.5 0.25 0.5\n1 0.5 0.5 0.25 0.5\n0 .5 .50 0.25 0.5\n0 0.5 0.5 0.25 0.5\n"
+    for _ in range(2):  # the second time from the cache
+        boxes, told = _boxes(yolo, caplog, text)
+        assert boxes == [[30, 10, 20, 20]] * 2  # two classes stay two boxes
+        expected = "identical lines of a label file are one box; left out: 2 (in labels/train/a.txt)."
+        assert told == [f"{yolo.path}: {expected}"]
+    yolo.label("train/deep/b.txt", text)
+    assert _boxes(yolo, caplog, text)[1] == [
+        f"{yolo.path}: {expected.replace('2 (in', '4 (in').replace('a.txt', 'a.txt, labels/train/deep/b.txt')}"
+    ]
+
+
+def test_up_to_a_hundredth_over_the_edge_is_clipped_and_said(yolo, caplog):
+    assert _boxes(yolo, caplog, "0 0.0995 0.5 0.2 0.5\n") == ([[0, 10, 0.1995 * 80, 20]], [])  # rounding
+    boxes, told = _boxes(yolo, caplog, "0 0.91 0.5 0.2 0.5\n0 0.5 0.5 0.25 0.5\n")
+    np.testing.assert_allclose(boxes, [[0.81 * 80, 10, 0.19 * 80, 20], [30, 10, 20, 20]])
+    assert told == [f"{yolo.path}: boxes that leave the image are clipped to it: 1 (in labels/train/a.txt)."]
+
+
+def test_more_is_clipped_where_it_is_asked_for(yolo, caplog):
+    boxes, told = _boxes(yolo, caplog, "0 0.9 0.5 0.4 0.5\n", clip=True)
+    np.testing.assert_allclose(boxes, [[0.7 * 80, 10, 0.3 * 80, 20]])
+    assert "clipped to it: 1" in told[0]
+    assert len(yolo_dataset(yolo.path, "train", clip=True)[0]["annotations"]) == 1
+    for line in ("0 1.5 0.5 0.4 0.5", "0 120 40 20 20"):  # nothing left, and pixels
+        with pytest.raises(ValueError, match=r"a\.txt, line 1: the box from .* leaves the image wholly"):
+            _boxes(yolo, caplog, line, clip=True)
+
+
+def test_a_config_asks_for_it_by_data_clip(yolo):
+    yolo.label("val/c.txt", "0 0.9 0.5 0.4 0.5\n")
+    config, keys = str(_REPOSITORY / "configs" / "custom_detr.py"), [f"data.data_yaml={yolo.path}", "data.name=clip"]
+    with pytest.raises(ValueError, match=r"data\.clip=true in a config"):
+        instantiate(load_config(config, keys).dataloader.val.dataset)
+    (record,) = instantiate(load_config(config, [*keys, "data.clip=true"]).dataloader.val.dataset)
+    np.testing.assert_allclose(record["annotations"][0]["bbox"], [56, 10, 24, 20])
+
+
+@pytest.mark.parametrize(("shape", "numbers"), [("[2, 3]", "0.5 0.5 2 0.6 0.5 0"), ("['3', 2]", "1 1 0 0 .2 1.7")])
+def test_pose_labels_are_read_as_boxes(yolo, caplog, shape, numbers):
+    line = f"1 0.5 0.5 0.25 0.5 {numbers}\n"
+    with pytest.raises(ValueError, match=r"11 values.*kpt_shape: \[number, 2 or 3\]"):
+        _boxes(yolo, caplog, line)
+    yolo.yaml(f"train: images/train\nnames: [cell, spot, dot]\nkpt_shape: {shape}\n")
+    assert _boxes(yolo, caplog, line + "0 0.5 0.5 0.5 0.5\n") == ([[30, 10, 20, 20], [20, 10, 40, 20]], [])
+    with pytest.raises(ValueError, match=r"10 values\. Expected `class cx cy w h` and 6 numbers of keypoints"):
+        _boxes(yolo, caplog, line.rsplit(" ", 1)[0])
+
+
+@pytest.mark.parametrize("shape", ["3", "[17]", "[17, 4]", "[0, 2]", "[a, 2]"])
+def test_a_wrong_kpt_shape_is_an_error(yolo, shape):
+    yolo.yaml(f"train: images/train\nnames: [cell, spot, dot]\nkpt_shape: {shape}\n")
+    with pytest.raises(ValueError, match=r"kpt_shape is .*Expected \[number of keypoints, 2 or 3\]"):
+        yolo_to_coco(yolo.path, "train")
+
+
+def test_two_images_of_one_label_file_are_a_fault_unless_it_is_empty(yolo, caplog):
+    Image.new("RGB", (80, 40)).save(yolo.root / "images" / "train" / "a.png")
+    with pytest.raises(ValueError, match=r"a\.txt: a\.jpg and a\.png have this one label file\. Rename one") as caught:
+        _boxes(yolo, caplog, "0 0.5 0.5 0.25 0.5\n")
+    assert "1 fault" in str(caught.value)
+    assert _boxes(yolo, caplog, "") == ([], [])
+    assert len(_read(yolo)["images"]) == 3
+    # The way out that the message names.
+    (yolo.root / "list.txt").write_text("images/train/a.png\nimages/train/deep/b.PNG\n")
+    yolo.yaml("train: list.txt\nnames: [cell, spot, dot]\n")
+    assert len(_boxes(yolo, caplog, "0 0.5 0.5 0.25 0.5\n")[0]) == 1
 
 
 def test_a_polygon_that_leaves_the_image_is_a_fault(yolo):

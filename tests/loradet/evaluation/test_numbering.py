@@ -147,3 +147,25 @@ def test_a_limit_under_ten_acts_like_ten(dense):
     """As in Detectron2 0.6 (main of 2026-06-06), whose limits pycocotools sorts."""
     path, found = dense
     assert coco_metrics(path, found, max_detections=3) == coco_metrics(path, found, max_detections=10)
+
+
+def test_a_limit_that_cuts_detections_of_an_unnoted_file_is_said(tmp_path, caplog):
+    boxes = [[4.0 * i, 4.0 * j, 3.0, 3.0] for i in range(12) for j in range(10)]
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 100, "width": 100}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [
+            {"id": i + 1, "image_id": 1, "category_id": 1, "bbox": box, "area": 9.0, "iscrowd": 0}
+            for i, box in enumerate(boxes)
+        ],
+    }
+    found = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 1 - i / 200} for i, box in enumerate(boxes)]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    cut = coco_metrics(tmp_path / "truth.json", tmp_path / "found.json")["coco/bbox_mAP"]
+    assert "120 detections of a class in an image, of which the 100" in caplog.text and 0.8 < cut < 0.85
+    caplog.clear()
+    assert coco_metrics(tmp_path / "truth.json", tmp_path / "found.json", max_detections=120)[
+        "coco/bbox_mAP"
+    ] == pytest.approx(1)
+    assert not caplog.text

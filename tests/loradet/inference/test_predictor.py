@@ -1,10 +1,12 @@
 """Images in, COCO JSON and pictures out."""
 
 import json
+import struct
 
 import numpy as np
 import pytest
 import torch
+from deep_images import write_png, write_tiff
 from detectron2.config import instantiate
 from PIL import Image
 from pycocotools.coco import COCO
@@ -15,9 +17,10 @@ from loradet.datasets.synthetic import generate
 from loradet.evaluation import Split
 from loradet.inference.classes import Classes
 from loradet.inference.command import predict_checkpoint, predict_exported
-from loradet.inference.exported import CheckedMapper
+from loradet.inference.exported import CheckedMapper, ExportedDetector
 from loradet.inference.image_files import common_folder, find_images
 from loradet.inference.predictor import predict
+from loradet.inference.resizing import Resizing
 from loradet.model import load_detector
 from loradet.run_folder import RunFolder
 
@@ -192,3 +195,51 @@ def test_pictures_of_like_named_images_do_not_replace_each_other(weights, images
     small(config(), weights, find_images([tmp_path]), tmp_path / "out")
     written = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
     assert written == {"a.jpg.png", "a.png.png", "b.png"}
+
+
+@pytest.mark.parametrize(("name", "pixels"), [("16.png", np.uint16([[600, 2000], [3150, 9]])), ("8.png", None)])
+def test_an_exported_detector_reads_by_the_rule_of_its_training(tmp_path, name, pixels):
+    shallow = np.uint8([[0, 140], [255, 0]])
+    write_png(tmp_path / name, shallow if pixels is None else pixels)
+    metadata = {"classes": NAMES, "category_ids": [1, 2, 3], "input": {"size": None}, "resize": Resizing().to_dict()}
+    if pixels is not None:
+        metadata["intensity"] = [600, 3150]
+    mapper = ExportedDetector(program=None, metadata=metadata, device="cpu").mapper()
+    assert mapper({"file_name": str(tmp_path / name)})["image"][0].tolist() == shallow.tolist()
+
+
+def test_every_warning_names_its_file(weights, tmp_path, capsys):
+    with_tag = write_tiff(tmp_path / "tag.tif", picture(60, 80))
+    # The last tag but one becomes one that says to hold more than the file has.
+    content = bytearray(with_tag.read_bytes())
+    place = content.index(struct.pack("<H", 284))
+    content[place : place + 12] = struct.pack("<HHII", 34665, 4, 1, 2**31 - 9)
+    with_tag.write_bytes(content)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    outcome = predict_checkpoint(config(), str(weights / "model.pth"), [str(tmp_path)], str(tmp_path / "out"))
+    assert outcome.images == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line.lower()]
+    assert len(lines) >= 2
+    assert all(line.startswith("warning: ") for line in lines)
+    assert all(str(with_tag) in line or "broken.png" in line for line in lines)
+
+
+def test_a_long_name_of_an_image_costs_nothing(weights, tmp_path):
+    stem = "é" * 100 + "x" * 51  # 251 bytes
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for ending in ("a.png", "b.png"):
+        Image.fromarray(picture(60, 80)).save(folder / f"{stem[:-1]}{ending}"[-251:])
+    outcome = predict_checkpoint(config(), str(weights / "model.pth"), [str(folder)], str(tmp_path / "out"))
+    names = [image["file_name"] for image in json.loads(outcome.output.read_text())["images"]]
+    assert names == sorted(file.name for file in folder.iterdir())
+    pictures = sorted((tmp_path / "out" / "pictures").iterdir())
+    assert len(pictures) == 2
+    assert all(file.suffix == ".png" for file in pictures)
+
+
+def test_a_picture_that_cannot_be_written_costs_no_detection(weights, images, tmp_path, capsys):
+    (tmp_path / "pictures" / "im0.png").mkdir(parents=True)
+    outcome = predict_checkpoint(config(), str(weights / "model.pth"), [str(images)], str(tmp_path))
+    assert outcome.images == 4
+    assert f"warning: {images / 'im0.png'}: no picture" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from loradet.datasets import coco_dataset
+from loradet.visualization import grid, painting
 
 
 def make_config(folder, *, synthetic: bool = False, images: int = 6):
@@ -66,3 +67,19 @@ def checkpoint_of(tmp_path):
         return tmp_path / name
 
     return save
+
+
+@pytest.fixture
+def texts(monkeypatch):
+    """All headings and titles that pictures get, before they are fitted into their width."""
+    found = []
+    for module in (grid, painting):
+        for name in ("text_line", "text_block"):
+            original = getattr(module, name)
+
+            def spy(text, *arguments, keep="", original=original, **options):
+                found.append(text + keep)
+                return original(text, *arguments, **({"keep": keep} if keep else {}), **options)
+
+            monkeypatch.setattr(module, name, spy)
+    return found

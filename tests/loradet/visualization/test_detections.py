@@ -6,7 +6,7 @@ import torch
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from loradet.visualization import detections, painting
+from loradet.visualization import detections
 from loradet.visualization.painting import class_colors
 
 
@@ -61,11 +61,10 @@ def test_a_subset_is_painted_whole(cfg, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("synthetic", [False, True])
-def test_a_sheet_of_synthetic_images_says_so(config_of, checkpoint, tmp_path, monkeypatch, synthetic):
-    lines, original = [], painting.text_line
-    monkeypatch.setattr(painting, "text_line", lambda text, *a, **k: lines.append(text) or original(text, *a, **k))
+def test_a_sheet_of_synthetic_images_says_so(config_of, checkpoint, tmp_path, texts, synthetic):
     detections.paint_split(config_of("toy", synthetic=synthetic), checkpoint, tmp_path / "a.png", sheet=True)
-    assert ("synthetic images" in lines[0]) == synthetic
+    assert ("synthetic images" in texts[0]) == synthetic
+    assert "im1.png: ground truth" in texts
 
 
 def test_several_images_do_not_fit_into_one_file(cfg, checkpoint, tmp_path):

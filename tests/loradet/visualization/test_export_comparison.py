@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loradet.visualization import grid as grids
 from loradet.visualization.comparison import compare_exports
 from loradet.visualization.export import export_split
 from loradet.visualization.grid import Cell, grid, wrap
@@ -28,14 +27,6 @@ def exports(cfg, checkpoint_of, tmp_path):
         export_split(cfg, checkpoint_of(*corners, name=f"{name}.pth"), tmp_path / f"e_{name}")
         folders[name] = tmp_path / f"e_{name}"
     return folders
-
-
-@pytest.fixture
-def texts(monkeypatch):
-    """All lines of text that grids get painted with."""
-    lines, original = [], grids.text_line
-    monkeypatch.setattr(grids, "text_line", lambda text, *a, **k: lines.append(text) or original(text, *a, **k))
-    return lines
 
 
 def test_a_picture_for_each_image(exports, tmp_path, texts):

@@ -1,4 +1,4 @@
-"""Grad-CAM, against plain loops over autograd's gradients on a tiny RetinaNet."""
+"""Heat of detections, against plain loops over autograd's gradients and against finite differences."""
 
 import copy
 from pathlib import Path
@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
+from small_models import BACKBONES, item
+from small_models import build as build_small
 from torch import nn
+from torchvision.ops import batched_nms
 
 from loradet.adapters import merge
-from loradet.visualization.grad_cam import grad_cam
-from loradet.visualization.grad_cam_pictures import overlay
+from loradet.detectors.detr import padding_mask
+from loradet.visualization.detection_scores import scored_detections
+from loradet.visualization.grad_cam import contributions, grad_cam
+from loradet.visualization.grad_cam_pictures import hottest_pixel, overlay
 
 CONFIG = Path(__file__).parents[2] / "tiny_config.py"
 LEVELS = ["p3", "p4", "p5", "p6", "p7"]
@@ -45,56 +50,191 @@ def inputs():
     return {"image": image, "height": 120, "width": 128}
 
 
-def brute_force(model: nn.Module, inputs: dict, level: str, *, top: int, class_index: int | None) -> np.ndarray:
-    """Heat of a level, from the detections that the model's own forward pass gives."""
+def brute_force(model: nn.Module, inputs: dict, top: int) -> list[tuple[str, int, np.ndarray]]:
+    """Level, cell and signed contributions of the detections that the model's own forward pass gives."""
     model = copy.deepcopy(model).eval().requires_grad_(True)
     with torch.no_grad():
         found = model([{"image": inputs["image"]}])[0]["instances"][:top]
-    images = model.preprocess_image([inputs])
-    features = model.backbone(images.tensor)
+    features = model.backbone(model.preprocess_image([inputs]).tensor)
     logits, _ = model.head([features[name] for name in LEVELS])
     tables = [x.view(9, 3, *x.shape[-2:]).permute(2, 3, 0, 1).reshape(-1, 3) for x in logits]
-    if class_index is not None:
-        score = tables[LEVELS.index(level)][:, class_index].sort(descending=True).values[:top].sum()
-    else:
-        score = 0.0
-        for value, label in zip(found.scores, found.pred_classes):
-            column = torch.cat([table[:, label] for table in tables])
-            score = score + column[(column.sigmoid() - value).abs().argmin()]
-    (gradient,) = torch.autograd.grad(score, features[level], allow_unused=True)
-    chart, heat = features[level].detach()[0].numpy(), np.zeros(features[level].shape[-2:])
-    if gradient is None:
-        return heat
-    for channel in range(len(chart)):
-        heat += gradient[0, channel].numpy().mean() * chart[channel]
-    heat = np.maximum(heat, 0)
-    return heat / heat.max() if heat.max() > 0 else heat
+    results = []
+    for value, label in zip(found.scores, found.pred_classes):
+        column = torch.cat([table[:, label] for table in tables])
+        row = int((column.sigmoid() - value).abs().argmin())
+        place = int(np.searchsorted(np.cumsum([len(table) for table in tables]), row, side="right"))
+        chart = features[LEVELS[place]]
+        (gradient,) = torch.autograd.grad(column[row], chart, retain_graph=True)
+        heat = np.zeros(chart.shape[-2:])
+        for channel in range(chart.shape[1]):
+            for y in range(chart.shape[2]):
+                for x in range(chart.shape[3]):
+                    heat[y, x] += float(gradient[0, channel, y, x] * chart[0, channel, y, x].detach())
+        results.append((LEVELS[place], (row - sum(map(len, tables[:place]))) // 9, heat))
+    return results
 
 
 @pytest.mark.parametrize("kind", ["full", "frozen backbone", "lora", "merged", "all frozen"])
 def test_equals_plain_loops(kind, inputs):
     model = build(kind)
-    for class_index in (None, 1):
-        result = grad_cam(model, inputs, LEVELS, class_index=class_index, top=4)
-        for level in LEVELS:
-            expected = brute_force(model, inputs, level, top=4, class_index=class_index)
-            np.testing.assert_allclose(result.levels[level].heat.numpy(), expected, atol=2e-5)
-    assert sum(level.num_scores for level in grad_cam(model, inputs, LEVELS, top=4).levels.values()) == 4
+    result = grad_cam(model, inputs, top=6)
+    expected = brute_force(model, inputs, top=6)
+    assert [heat.level for heat in result.heats] == [level for level, *_ in expected]
+    for found, (_, _, parts) in zip(result.heats, expected):
+        heat = np.maximum(parts, 0)
+        np.testing.assert_allclose(found.heat.numpy(), heat / max(heat.max(), 1e-12), atol=2e-5)
+    chosen = grad_cam(model, inputs, ["p3"], top=3)
+    assert {heat.level for heat in chosen.heats} == {"p3"}
+
+
+def test_heat_stays_where_the_head_has_looked(inputs):
+    """Two 3x3 convolutions in a row see two cells to each side: nothing beyond speaks for a detection."""
+    model = build("lora")
+    for found, (_, cell, _) in zip(grad_cam(model, inputs, top=20).heats, brute_force(model, inputs, top=20)):
+        width = found.heat.shape[1]
+        y, x = divmod(cell, width)
+        outside = found.heat.clone()
+        outside[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3] = 0
+        assert outside.eq(0).all()
+
+
+def test_of_a_linear_head_the_contributions_add_up_to_the_score(inputs):
+    model = build("lora").eval()
+    model.head.cls_subnet = nn.Sequential()
+    images = model.preprocess_image([inputs])
+    scored = scored_detections(model, images, levels=LEVELS, top=30)
+    assert len(set(scored.levels)) > 1
+    biases = model.head.cls_score.bias.detach().view(9, 3)
+    assert biases.eq(biases[0, 0]).all()
+    for level, log_odds in zip(scored.levels, scored.log_odds):
+        total = contributions(scored.maps[level], log_odds).sum()
+        assert float(total) == pytest.approx(float(log_odds.detach() - biases[0, 0]), abs=1e-5)
 
 
 def test_merged_is_lora(inputs):
-    separate, merged = (grad_cam(build(kind), inputs, LEVELS, class_index=0).levels for kind in ("lora", "merged"))
-    for level in LEVELS:
-        torch.testing.assert_close(separate[level].heat, merged[level].heat, atol=1e-4, rtol=0)
+    separate, merged = (grad_cam(build(kind), inputs, class_index=0).heats for kind in ("lora", "merged"))
+    for first, second in zip(separate, merged, strict=True):
+        torch.testing.assert_close(first.heat, second.heat, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
+def double(detector: str) -> nn.Module:
+    """A small detector in float64; boxes of a cascade's early stages stay where they are, whatever the map."""
+    model = build_small(BACKBONES["ConvNeXt"], detector, "full", seed=2).double().eval()
+    if detector != "DETR":
+        predictors = model.roi_heads.box_predictor
+        with torch.no_grad():
+            for predictor in predictors if isinstance(predictors, nn.ModuleList) else [predictors]:
+                predictor.cls_score.weight.normal_(0, 0.5)
+                predictor.bbox_pred.weight.zero_()
+    else:
+        nn.init.normal_(model.class_embed.weight, std=0.5)
+    return model
+
+
+@pytest.fixture
+def _nms_in_float64(monkeypatch):
+    """An installed Detectron2 mixes types where the model is in float64."""
+    for module in ("roi_heads.fast_rcnn", "proposal_generator.proposal_utils"):
+        monkeypatch.setattr(
+            f"detectron2.modeling.{module}.batched_nms",
+            lambda boxes, scores, *rest: batched_nms(boxes.double(), scores.double(), *rest),
+        )
+
+
+class GivenMaps(nn.Module):
+    """In place of a backbone."""
+
+    def __init__(self, maps, divisibility):
+        super().__init__()
+        self.maps, self.size_divisibility, self.padding_constraints = maps, divisibility, {}
+
+    def forward(self, _):
+        return self.maps
+
+
+def rcnn_log_odds(model, inputs, maps, proposals, index) -> float:
+    """Log-odds of a detection that the model's own forward pass gives for these maps."""
+    other = copy.copy(model)
+    other._modules = dict(model._modules)
+    other.backbone, other.proposal_generator = GivenMaps(maps, model.backbone.size_divisibility), None
+    found = other.inference([{"image": inputs["image"], "proposals": proposals}], do_postprocess=False)[0]
+    near = (found.pred_boxes.tensor - index[0]).abs().amax(1) + (found.pred_classes != index[1])
+    return float(torch.logit(found.scores[int(near.argmin())]))
+
+
+@pytest.mark.usefixtures("_nms_in_float64")
+@pytest.mark.parametrize("detector", ["Faster R-CNN", "Cascade R-CNN"])
+def test_of_a_two_stage_detector_equals_finite_differences_on_the_pooled_level(detector):
+    model, inputs = double(detector), {"image": item(48, 64, [[8, 8, 40, 40]], [1], seed=1)["image"].double()}
+    images = model.preprocess_image([inputs])
+    with torch.no_grad():
+        maps = model.backbone(images.tensor)
+        proposals = model.proposal_generator(images, maps, None)[0][0]
+        whole = model.inference([inputs], do_postprocess=False)[0]
+    scored = scored_detections(model, images, levels=model.roi_heads.box_in_features, top=4)
+    assert torch.equal(scored.detections.pred_boxes.tensor, whole.pred_boxes.tensor[:4])
+    assert scored.detections.scores.tolist() == pytest.approx(whole.scores[:4].tolist(), abs=1e-6)
+    step, moved = 1e-4, 0
+    for place, (level, log_odds) in enumerate(zip(scored.levels, scored.log_odds)):
+        index = scored.detections.pred_boxes.tensor[place], scored.detections.pred_classes[place]
+        parts = contributions(scored.maps[level], log_odds)
+        cells = [*parts.abs().flatten().argsort(descending=True)[:3].tolist(), 0]
+        for y, x in (divmod(cell, parts.shape[1]) for cell in cells):
+            sides = []
+            for sign in (1, -1):
+                changed = {name: value.clone() for name, value in maps.items()}
+                changed[level][0, :, y, x] *= 1 + sign * step
+                with torch.no_grad():
+                    sides.append(rcnn_log_odds(model, inputs, changed, proposals, index))
+            expected = (sides[0] - sides[1]) / (2 * step)
+            assert float(parts[y, x]) == pytest.approx(expected, rel=1e-3, abs=1e-5)
+            moved += abs(expected) > 1e-3
+    assert moved >= 8
+
+
+def test_of_detr_equals_finite_differences_on_the_encoders_map():
+    model, inputs = double("DETR"), {"image": item(48, 64, [[8, 8, 40, 40]], [1], seed=1)["image"].double()}
+    images = model.preprocess_image([inputs])
+    scored = scored_detections(model, images, levels=["encoder"], top=3)
+    with torch.no_grad():
+        whole = model([inputs])[0]["instances"]
+        features = model.backbone(images.tensor)[model.in_feature]
+    assert scored.detections.scores.tolist() == pytest.approx(sorted(whole.scores.tolist(), reverse=True)[:3])
+    padding = padding_mask(images.image_sizes, images.tensor.shape[-2:], features.shape[-2:])
+    columns = features.shape[-1]
+
+    def logits(y: int, x: int, factor: float) -> torch.Tensor:
+        def scale(_module, _inputs, cells):
+            cells = cells.clone()
+            cells[y * columns + x] *= factor
+            return cells
+
+        hook = model.transformer.encoder.register_forward_hook(scale)
+        with torch.no_grad():
+            found = model.predict(features, padding)[0][-1, 0]
+        hook.remove()
+        return found
+
+    probabilities = logits(0, 0, 1.0).softmax(-1)[:, :-1]
+    queries = probabilities.max(-1).values.argsort(descending=True)[:3].tolist()
+    for query, log_odds in zip(queries, scored.log_odds):
+        label = int(probabilities[query].argmax())
+        parts = contributions(scored.maps["encoder"], log_odds)
+        for y, x in ((0, 0), (1, 1)):
+            ends = [torch.logit(logits(y, x, 1 + s * 1e-4)[query].softmax(-1)[label]) for s in (1, -1)]
+            assert float(parts[y, x]) == pytest.approx(float(ends[0] - ends[1]) / 2e-4, rel=1e-3, abs=1e-6)
+            assert parts[y, x] != 0
+
+
+@pytest.mark.parametrize("detector", ["RetinaNet", "Cascade R-CNN", "DETR"])
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_stays_as_it_was(kind, training, inputs):
-    model = build(kind)
+def test_the_model_stays_as_it_was(detector, training):
+    model, inputs = build_small(BACKBONES["ConvNeXt"], detector, "LoRA"), item(48, 64, [], [], seed=1)
     model.train(training)
-    model.head.eval()  # a mode of its own
-    model.head.bbox_pred.bias.grad = torch.ones_like(model.head.bbox_pred.bias)
+    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    first.train(not training)  # a mode of its own
+    name, marked = [pair for pair in model.named_parameters() if pair[1].requires_grad][-1]
+    marked.grad = torch.ones_like(marked)
 
     def state():
         return (
@@ -109,45 +249,49 @@ def test_the_model_stays_as_it_was(kind, training, inputs):
         )
 
     before, weights = state(), copy.deepcopy(model.state_dict())
-    grad_cam(model, inputs, LEVELS)
+    grad_cam(model, inputs)
     assert state() == before
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-    assert model.head.bbox_pred.bias.grad.eq(1).all()
-    with pytest.raises(ValueError, match="p3, p4, p5, p6, p7"):
-        grad_cam(model, inputs, ["p3", "p2"])
+    assert marked.grad.eq(1).all(), name
+    with pytest.raises(ValueError, match="no level 'p9'; it has "):
+        grad_cam(model, inputs, ["p9"])
     assert state() == before
 
 
 def test_heat_lies_in_its_range_and_covers_the_image(inputs):
-    result = grad_cam(build("lora"), inputs, LEVELS, class_index=2)
-    assert result.levels["p7"].heat.shape == (1, 1)
+    result = grad_cam(build("lora"), inputs, class_index=2, top=50)
     assert result.padded_size == (64, 64)  # rows are padded from 60
-    for level in LEVELS:
-        heat = result.on_image(level, 120, 128)
+    assert result.detections.pred_classes.eq(2).all()
+    assert result.detections.scores.diff().le(0).all()
+    assert len(result.detections) == len(result.heats) == len(result.detections.heat_index)
+    for index, found in enumerate(result.heats):
+        heat = result.on_image(index, 120, 128)
         assert heat.shape == (120, 128)
         assert 0 <= heat.min() <= heat.max() <= 1
-        assert result.levels[level].heat.max() in (0, 1)
-    whole = result.levels["p3"].heat
+        assert found.heat.max() in (0, 1)
+    index = next(index for index, found in enumerate(result.heats) if found.level == "p3")
+    whole = result.heats[index].heat
     expected = torch.nn.functional.interpolate(whole[None, None], size=(64, 64), mode="bilinear")[0, 0, :60]
-    torch.testing.assert_close(result.on_image("p3", 60, 64), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(result.on_image(index, 60, 64), expected, atol=1e-6, rtol=0)
 
 
-def test_no_detections_no_heat(inputs):
-    result = grad_cam(build("lora"), inputs, LEVELS, score_threshold=1.0)
-    assert len(result.detections) == 0
-    assert all(level.heat.eq(0).all() and level.num_scores == 0 for level in result.levels.values())
+@pytest.mark.parametrize("detector", ["RetinaNet", "Faster R-CNN", "DETR"])
+def test_no_detections_no_heat(detector):
+    model = build_small(BACKBONES["ConvNeXt"], detector, "probe")
+    result = grad_cam(model, item(48, 64, [], [], seed=1), score_threshold=1.0)
+    assert len(result.detections) == len(result.heats) == 0
 
 
 def test_wrong_uses(inputs):
     model = build("full")
     with pytest.raises(ValueError, match="no level 'p9'; it has p3, p4, p5, p6, p7"):
         grad_cam(model, inputs, ["p9"])
-    with pytest.raises(ValueError, match="is for RetinaNet; this model is a Linear"):
+    with pytest.raises(ValueError, match="and for DETR; this model is a Linear"):
         grad_cam(nn.Linear(1, 1), inputs, ["p3"])
     with pytest.raises(ValueError, match="class 3 of 3"):
-        grad_cam(model, inputs, ["p3"], class_index=3)
+        grad_cam(model, inputs, class_index=3)
     with pytest.raises(ValueError, match="top=0"):
-        grad_cam(model, inputs, ["p3"], top=0)
+        grad_cam(model, inputs, top=0)
 
 
 def test_cold_places_stay_and_hot_ones_turn_red():
@@ -158,3 +302,10 @@ def test_cold_places_stay_and_hot_ones_turn_red():
     assert (painted[:, :3] == 80).all()
     assert (painted[:, 3:, 0] > painted[:, 3:, 2]).all()
     assert (image == 80).all()
+
+
+def test_the_hottest_pixel():
+    heat = np.zeros((4, 6))
+    assert hottest_pixel(heat) is None
+    heat[2, 5] = 0.5
+    assert hottest_pixel(heat) == (5, 2)

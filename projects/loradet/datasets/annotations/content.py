@@ -101,7 +101,21 @@ def decode_content(data: bytes, path: Path) -> dict[str, Any]:
     Raises:
         UserError: as `decode_entries`.
     """
-    content = decode_json(data, path, dict, "Expected a COCO instances file.")
+    return decode_checked(data, path)[0]
+
+
+def decode_checked(data: bytes, path: Path) -> tuple[dict[str, Any], bool]:
+    """The same, and whether the bytes are JSON by the letter, as any reader takes it.
+
+    Raises:
+        UserError: as `decode_entries`.
+    """
+    try:
+        content, strict = _ANYTHING.decode(data), True
+    except (msgspec.MsgspecError, RecursionError):
+        content, strict = None, False
+    if not isinstance(content, dict):
+        content = parse_json(data, str(path), dict, advice="Expected a COCO instances file.")
     for key in LISTS:
         entries = content.get(key)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -109,7 +123,7 @@ def decode_content(data: bytes, path: Path) -> dict[str, Any]:
             raise UserError(
                 f"{path}: '{key}' is {state}; a COCO instances file has images, annotations and categories."
             )
-    return content
+    return content, strict
 
 
 def read_content(path: str | os.PathLike) -> dict[str, Any]:
@@ -120,15 +134,6 @@ def read_content(path: str | os.PathLike) -> dict[str, Any]:
     """
     path = Path(path)
     return decode_content(read_bytes(path), path)
-
-
-def is_strict_json(data: bytes) -> bool:
-    """Whether bytes are JSON by the letter, as any reader takes it."""
-    try:
-        _ANYTHING.decode(data)
-    except (msgspec.MsgspecError, RecursionError):
-        return False
-    return True
 
 
 def encoding_fault(data: bytes) -> str | None:

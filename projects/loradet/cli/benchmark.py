@@ -1,0 +1,103 @@
+"""Measure training steps, their memory, inference, the loader or the evaluation of any config.
+
+`train --bare` interleaves our step with the same modules in a bare PyTorch loop and prints the median ratio;
+`train --against OTHER` interleaves the steps of two configs on the same images.
+`memory` runs a few training steps in a process of its own and prints what they hold at most, beside another config's.
+`scan` measures the selective scan of Vision Mamba: `scan --help`.
+`throughput` splits inference over a split into waiting for data, forward pass and post-processing.
+
+    loradet benchmark train --config-file A.py --against B.py --random-images 512 512 model.num_classes=10
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from loradet.errors import errors_in_one_line
+
+STEPS = {"eval": 1, "memory": 3}
+# Which parts take an option; those not listed are taken by all.
+PARTS = {
+    "bare": ("train",),
+    "against": ("train", "memory"),
+    "against_overrides": ("train", "memory"),
+    "random_images": ("train", "memory"),
+    "objects": ("train", "memory"),
+    "warmup": ("train", "infer", "throughput", "loader", "eval"),
+}
+NEEDS = {"against_overrides": "against", "objects": "random_images"}
+
+
+def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """The part and its options, with defaults; an option that the part does not take is refused."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("train", "memory", "infer", "throughput", "loader", "eval"))
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--steps", type=int, help="measured steps (50; memory: 3; eval: 1)")
+    parser.add_argument("--warmup", type=int, help="steps before those (5; eval: 0)")
+    parser.add_argument("--bare", action="store_true", default=None, help="train: against a bare loop, interleaved")
+    parser.add_argument("--against", metavar="FILE", help="train, memory: another config; train: interleaved")
+    parser.add_argument(
+        "--against-overrides", nargs="+", metavar="KEY=VALUE", help="keys to change in the other config alone"
+    )
+    parser.add_argument(
+        "--random-images", nargs=2, type=int, metavar=("H", "W"), help="train, memory: instead of the data set"
+    )
+    parser.add_argument("--objects", type=int, metavar="N", help="in each of those (10)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change, in both configs")
+    arguments = parser.parse_intermixed_args(argv)
+    for name, parts in PARTS.items():
+        if getattr(arguments, name) is not None and arguments.part not in parts:
+            parser.error(f"--{name.replace('_', '-')} goes with {', '.join(parts)}")
+    for name, other in NEEDS.items():
+        if getattr(arguments, name) is not None and getattr(arguments, other) is None:
+            parser.error(f"--{name.replace('_', '-')} needs --{other.replace('_', '-')}")
+    if arguments.bare and arguments.against:
+        parser.error("--bare and --against: one at a time")
+    least = 2 if arguments.part == "memory" else 1
+    if arguments.steps is not None and arguments.steps < least:
+        parser.error(f"--steps {arguments.steps}: expected at least {least}")
+    _fill_defaults(arguments)
+    return arguments
+
+
+def _fill_defaults(arguments: argparse.Namespace) -> None:
+    arguments.bare = bool(arguments.bare)
+    arguments.against_overrides = arguments.against_overrides or []
+    if arguments.steps is None:
+        arguments.steps = STEPS.get(arguments.part, 50)
+    if arguments.warmup is None:
+        arguments.warmup = 0 if arguments.part == "eval" else 5
+    if arguments.objects is None:
+        arguments.objects = 10
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["scan"]:
+        from loradet.cli import benchmark_scan
+
+        benchmark_scan.main(words[1:], f"{prog} scan" if prog else None)
+        return
+    arguments = parse_arguments(words, prog)
+
+    from tabulate import tabulate
+
+    with errors_in_one_line():
+        from loradet.experiments.benchmark_command import run_benchmark
+        from loradet.files import write_json
+
+        result = run_benchmark(arguments)
+        if arguments.json:
+            write_json(arguments.json, result)
+    rows = [(name, _shown(value)) for name, value in result.items()]
+    print(tabulate(rows, headers=(arguments.part, arguments.config_file), disable_numparse=True))

@@ -1,0 +1,18 @@
+"""Print finished runs side by side: AP, parameters by part, adapter size, speed and time."""
+
+import argparse
+from pathlib import Path
+
+from loradet.errors import errors_in_one_line
+
+
+def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
+    parser.add_argument("--split", default="val", help="whose metrics to show (%(default)s)")
+    arguments = parser.parse_args(argv)
+
+    with errors_in_one_line():
+        from loradet.experiments.compare import comparison
+
+        print(comparison(arguments.runs, arguments.split))

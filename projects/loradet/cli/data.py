@@ -1,0 +1,296 @@
+"""Makes, checks, cuts and describes detection data sets. `loradet data COMMAND --help` says more."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from loradet.errors import errors_in_one_line
+
+
+def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    synthetic = commands.add_parser("synthetic", help="write a synthetic set")
+    synthetic.add_argument("root", help="folder to fill")
+    synthetic.add_argument("--style", choices=["sar", "optical", "shapes"], default="sar")
+    synthetic.add_argument(
+        "--layout",
+        choices=["sardet", "coco2017", "roboflow", "yolo"],
+        help="of the folder (default coco2017 for shapes, else sardet)",
+    )
+    synthetic.add_argument("--max-objects", type=int, default=8, metavar="N", help="in an image (default 8)")
+    synthetic.add_argument("--size", type=int, nargs="+", default=[256], metavar="N", help="side, or H W (default 256)")
+    for split, count in (("train", "600"), ("val", "100"), ("test", "100, none in coco2017")):
+        synthetic.add_argument(f"--{split}", type=int, metavar="N", help=f"images (default {count})")
+    synthetic.add_argument("--seed", type=int, default=0)
+    synthetic.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    synthetic.set_defaults(run=run_synthetic)
+
+    check = commands.add_parser("check", help="report faults of a data set; exit code 1 where there are any")
+    check.add_argument(
+        "source",
+        nargs="+",
+        help="a folder laid out as COCO, Roboflow, YOLO, Pascal VOC or SARDet-100K, of which every split is checked; "
+        "or COCO instances files, that of the training split first",
+    )
+    check.add_argument(
+        "--images",
+        nargs="+",
+        metavar="FOLDER",
+        help="image folder of the files: one for all, or one for each (default: pictures are not opened)",
+    )
+    check.add_argument("--fix", metavar="OUT.json", help="also write a repaired copy (one input only)")
+    check.add_argument("--polygons", action="store_true", help="of a YOLO folder: labels may be polygons")
+    check.add_argument(
+        "--clip", action="store_true", help="of a YOLO folder: clip boxes that leave the image by over 1 %%"
+    )
+    check.add_argument("--limit", type=int, default=20, help="lines shown of each kind of fault (default 20)")
+    check.add_argument(
+        "--config-file",
+        nargs="+",
+        metavar=("CONFIG", "KEY=VALUE"),
+        help="also say which boxes no anchor of this config reaches",
+    )
+    check.add_argument("--report", metavar="OUT.html", help="also write a page with histograms and the worst pictures")
+    check.set_defaults(run=run_check)
+
+    split = commands.add_parser("split", help="split a COCO file into train, val and test")
+    split.add_argument("json")
+    split.add_argument("--val", type=float, default=0.2, metavar="SHARE", help="of the images (default 0.2)")
+    split.add_argument(
+        "--test", type=float, default=0.0, metavar="SHARE", help="of the images (default 0: no such file)"
+    )
+    split.add_argument("--seed", type=int, default=0)
+    split.add_argument(
+        "--group-by",
+        metavar="KEY",
+        help="keep images together that have one value of this key of their entries; re:PATTERN is looked for in their "
+        "file names instead (its first group, else the match)",
+    )
+    split.add_argument("--output", metavar="FOLDER", help="for train.json … (default: NAME_split beside NAME.json)")
+    split.set_defaults(run=run_split)
+
+    subset = commands.add_parser("subset", help="write a COCO file of N images")
+    subset.add_argument("json")
+    subset.add_argument("output")
+    subset.add_argument("--count", "-n", type=int, required=True)
+    subset.add_argument("--seed", type=int, default=0)
+    subset.add_argument("--include-empty", action="store_true", help="draw images without boxes too")
+    subset.set_defaults(run=run_subset)
+
+    summary = commands.add_parser("summary", help="print a table of classes and box sizes, draw histograms")
+    summary.add_argument("json")
+    summary.add_argument("--png", help="picture to write")
+    summary.set_defaults(run=run_summary)
+
+    yolo = commands.add_parser("yolo2coco", help="convert a YOLO data set to COCO files")
+    yolo.add_argument("data", help="data.yaml or its folder")
+    yolo.add_argument("output", help="folder for SPLIT.json")
+    yolo.add_argument("--splits", nargs="+", default=["train", "val"], help="default: train val")
+    yolo.add_argument("--polygons", action="store_true", help="labels may be polygons, of which the boxes are taken")
+    yolo.add_argument("--clip", action="store_true", help="clip boxes that leave the image by over 1 %% of its side")
+    yolo.set_defaults(run=run_yolo2coco)
+
+    voc = commands.add_parser("voc2coco", help="convert a Pascal VOC data set to a COCO file")
+    voc.add_argument("root", help="folder with Annotations and JPEGImages, or with train, valid and test")
+    voc.add_argument("output", help="JSON to write")
+    voc.add_argument("--split", default="all", help="train, val or test (default all: every file of Annotations)")
+    voc.set_defaults(run=run_voc2coco)
+
+    coco = commands.add_parser("coco2017", help="download COCO 2017, or go on with an interrupted download")
+    coco.add_argument("root", nargs="?", help="folder to fill (default $DETECTRON2_DATASETS/coco, else datasets/coco)")
+    coco.add_argument("--splits", nargs="+", choices=["train", "val"], default=["train", "val"], help="default: both")
+    coco.add_argument("--url", metavar="BASE", help="mirror that has zips/ and annotations/ (default COCO's own)")
+    coco.add_argument("--remove-archives", action="store_true", help="delete each archive once it is unpacked")
+    coco.add_argument("--retries", type=int, default=5, metavar="N", help="attempts without progress (default 5)")
+    coco.set_defaults(run=run_coco2017)
+
+    options = parser.parse_args(argv)
+    if options.command == "synthetic" and len(options.size) > 2:
+        parser.error("--size takes one number or two (H W)")
+    if options.command == "check":
+        folders = [source for source in options.source if Path(source).expanduser().is_dir()]
+        if options.fix and (len(options.source) > 1 or folders):
+            parser.error("--fix repairs one file at a time")
+        if folders and (options.images or len(options.source) > 1):
+            parser.error("a folder is checked by itself: no --images, and nothing beside it")
+        if options.fix and not options.images:
+            parser.error("--fix needs --images: it writes the sizes that the pictures have")
+        if options.images and len(options.images) not in (1, len(options.source)):
+            parser.error(f"--images: expected 1 folder or {len(options.source)}, one for each file")
+    if options.command == "coco2017" and options.retries < 0:
+        parser.error("--retries takes 0 or more")
+    return options
+
+
+def run_synthetic(options: argparse.Namespace) -> int:
+    from loradet.datasets import synthetic
+
+    layout = options.layout or synthetic.default_layout(options.style)
+    given = {split: getattr(options, split) for split in ("train", "val", "test")}
+    counts = synthetic.default_counts(layout) | {split: n for split, n in given.items() if n is not None}
+    root = synthetic.generate(
+        options.root,
+        style=options.style,
+        size=options.size[0] if len(options.size) == 1 else tuple(options.size),
+        counts=counts,
+        seed=options.seed,
+        layout=layout,
+        max_objects=options.max_objects,
+        workers=options.workers,
+        progress=True,
+    )
+    print(f"{root}: {synthetic.LAYOUTS[layout].describe(list(counts))}")
+    return 0
+
+
+def run_check(options: argparse.Namespace) -> int:
+    from loradet.datasets.checks import check_splits, splits_of
+    from loradet.datasets.layouts import layout_of
+    from loradet.errors import UserError
+
+    rule = _anchor_rule(*options.config_file) if options.config_file else None
+    layout, broken = None, False
+    if Path(options.source[0]).expanduser().is_dir():
+        layout = layout_of(options.source[0])
+        print(f"{layout.root}: {layout.name}; splits: {', '.join(layout.splits) or 'none'}")
+        splits = list(_readable_splits(layout, options))
+        broken = len(splits) < max(1, len(layout.splits))
+    else:
+        roots = options.images or [None]
+        splits = splits_of(options.source, roots * len(options.source) if len(roots) == 1 else roots)
+    if (options.polygons or options.clip) and (layout is None or layout.kind != "yolo"):
+        raise UserError(f"{options.source[0]} is no YOLO folder: --polygons and --clip are for the labels of one.")
+    report = check_splits(splits, repaired=options.fix, progress=True)
+    print(report.text(options.limit))
+    anchors = {}
+    if rule is not None:
+        from loradet.datasets.checks.anchors import check_anchors
+
+        for name, content in report.contents.items():
+            anchors[name] = check_anchors(content, rule)
+            print(f"{name}, {options.config_file[0]}:\n{anchors[name].text(options.limit)}")
+    if options.fix:
+        print(f"Repaired copy: {options.fix}")
+    if options.report:
+        from loradet.visualization.check_page import write_check_page
+
+        print(f"Page: {write_check_page(report, options.report, anchors)}")
+    if broken or not report.ok:
+        return 1
+    if layout is not None and "train" in layout.splits:
+        print(f"Train on it: loradet train --config-file {layout.config}")
+    return 0
+
+
+def _readable_splits(layout, options: argparse.Namespace):
+    """The splits of a folder as COCO; what is wrong with the labels of the others is printed."""
+    from loradet.datasets.checks import Split
+    from loradet.datasets.layouts import split_as_coco
+    from loradet.errors import UserError
+
+    for split in layout.splits:
+        try:
+            files = split_as_coco(layout, split, polygons=options.polygons, clip=options.clip, progress=True)
+            yield Split(split, *files)
+        except UserError as error:
+            print(error)
+
+
+def _anchor_rule(config: str, *overrides: str):
+    """The anchors of a config; None, and a line that says so, where its detector has none."""
+    import loradet  # noqa: F401
+    from loradet.config import load_config
+    from loradet.config.anchors import anchor_rule
+
+    rule = anchor_rule(load_config(config, list(overrides)))
+    if rule is None:
+        print(f"{config}: its detector has no anchors, so that there is nothing to check about them.")
+    return rule
+
+
+def run_split(options: argparse.Namespace) -> int:
+    from loradet.datasets import split_coco
+    from loradet.datasets.split import describe_split
+
+    source = Path(options.json)
+    files = split_coco(
+        source,
+        options.output or source.with_name(f"{source.stem}_split"),
+        val=options.val,
+        test=options.test,
+        seed=options.seed,
+        group_by=options.group_by,
+    )
+    print(describe_split(files))
+    print("For a config, with the folder of the images for IMAGES:")
+    for split, file in files.items():
+        print(f"    {shlex.quote(f'data.{split}_json={file}')} data.{split}_images=IMAGES")
+    return 0
+
+
+def run_subset(options: argparse.Namespace) -> int:
+    from loradet.datasets import make_subset
+
+    content = make_subset(options.json, options.output, options.count, options.seed, options.include_empty)
+    print(f"{options.output}: {len(content['images'])} images, {len(content['annotations'])} annotations")
+    return 0
+
+
+def run_summary(options: argparse.Namespace) -> int:
+    from loradet.datasets import summarize
+
+    print(summarize(options.json, options.png))
+    if options.png:
+        print(f"Picture: {options.png}")
+    return 0
+
+
+def run_yolo2coco(options: argparse.Namespace) -> int:
+    from loradet.datasets import yolo_to_coco
+
+    for split in options.splits:
+        output = Path(options.output) / f"{split}.json"
+        target, image_root = yolo_to_coco(
+            options.data, split, output, polygons=options.polygons, clip=options.clip, progress=True
+        )
+        print(f"{target}: image_root is {image_root}")
+    return 0
+
+
+def run_voc2coco(options: argparse.Namespace) -> int:
+    from loradet.datasets import voc_to_coco
+
+    target, image_root = voc_to_coco(options.root, options.split, options.output, progress=True)
+    print(f"{target}: image_root is {image_root}")
+    return 0
+
+
+def run_coco2017(options: argparse.Namespace) -> int:
+    from loradet.datasets.coco2017 import BASE_URL, coco2017, default_root
+
+    try:
+        keys = coco2017(
+            options.root or default_root(),
+            splits=options.splits,
+            url=options.url or BASE_URL,
+            remove_archives=options.remove_archives,
+            retries=options.retries,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
+    print("COCO 2017 is complete. For a config, or behind the command line of loradet train:")
+    for key, value in keys.items():
+        print(f"    {shlex.quote(f'{key}={value}')}")
+    return 0
+
+
+def main(argv: list[str] | None = None, prog: str | None = None) -> int:
+    options = parse(argv, prog)
+
+    with errors_in_one_line(status=2):  # 1 says that faults were found
+        return options.run(options)

@@ -1,0 +1,25 @@
+"""Evaluate a checkpoint or an adapter on splits of a config's data.
+
+Examples:
+    loradet evaluate --config-file work_dirs/mine/config.yaml
+    loradet evaluate --config-file work_dirs/mine/config.yaml --checkpoint a.safetensors \\
+        --split test --output-json test.json
+"""
+
+import argparse
+
+from loradet.cli.train import add_evaluation, add_launch, run
+
+
+def main(argv: list[str] | None = None, prog: str | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)")
+    add_evaluation(parser)
+    add_launch(parser)
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.output_json and not arguments.split:
+        parser.error("--output-json needs --split")
+    arguments.eval_only, arguments.resume = True, False
+    return run(arguments)

@@ -1,0 +1,51 @@
+"""Write a trained detector, LoRA merged, as a torch.export program (.pt2): images in, boxes and scores out.
+
+    loradet export --config-file work_dirs/quickstart/config.yaml \\
+        --checkpoint work_dirs/quickstart/model_best.pth --output work_dirs/quickstart/model.pt2
+"""
+
+import argparse
+
+from loradet.errors import errors_in_one_line
+
+
+def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help=".pth, or an adapter's .safetensors")
+    parser.add_argument("--output", required=True, metavar="FILE", help="file to write (.pt2)")
+    parser.add_argument(
+        "--input-size",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="of a program of fixed size, in pixels; default: the largest test image of the config",
+    )
+    parser.add_argument(
+        "--dynamic",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="leave batch, height and width open where torch.export can (default)",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
+    arguments = parser.parse_intermixed_args(argv)
+    if not arguments.output.endswith(".pt2"):
+        parser.error(f"--output {arguments.output}: expected a file name that ends in .pt2")
+    if arguments.input_size and min(arguments.input_size) < 1:
+        parser.error("--input-size: expected a height and a width in pixels")
+
+    with errors_in_one_line():
+        from loradet.config import load_config
+        from loradet.inference.export import export_checkpoint
+        from loradet.inference.metadata import describe
+
+        metadata = export_checkpoint(
+            load_config(arguments.config_file, arguments.overrides),
+            arguments.checkpoint,
+            arguments.output,
+            input_size=arguments.input_size and tuple(arguments.input_size),
+            dynamic=arguments.dynamic,
+        )
+    print(f"Written: {arguments.output}\n{describe(metadata)}")

@@ -1,0 +1,120 @@
+"""From a record of a data set to the input of a model, for images of any depth."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import Transform, TransformList
+
+from loradet.datasets.image_reading import read_image
+from loradet.datasets.intensity import Intensity
+
+
+class DetectionMapper(DatasetMapper):
+    """Detectron2's `DatasetMapper` with the project's own reading of images, and strips that keep a pixel.
+
+    Subclasses may override `read_image` and, as of Detectron2's, `_transform_annotations`.
+
+    Args:
+        is_train, augmentations, image_format, use_instance_mask, use_keypoint, instance_mask_format,
+            keypoint_hflip_indices, precomputed_proposal_topk, recompute_boxes: as Detectron2's.
+        intensity: how values of image files become 0..255: "auto", "full_range", [low, high] or "percentile:1,99",
+            see `loradet.datasets.intensity.Intensity`.
+
+    Raises:
+        UserError: `intensity` is no rule.
+    """
+
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: list[T.Augmentation | Transform],
+        image_format: str,
+        intensity: str | Sequence[float] = "auto",
+        use_instance_mask: bool = False,
+        use_keypoint: bool = False,
+        instance_mask_format: str = "polygon",
+        keypoint_hflip_indices: np.ndarray | None = None,
+        precomputed_proposal_topk: int | None = None,
+        recompute_boxes: bool = False,
+    ):
+        self.intensity = Intensity.parse(intensity)
+        super().__init__(
+            is_train,
+            augmentations=augmentations,
+            image_format=image_format,
+            use_instance_mask=use_instance_mask,
+            use_keypoint=use_keypoint,
+            instance_mask_format=instance_mask_format,
+            keypoint_hflip_indices=keypoint_hflip_indices,
+            precomputed_proposal_topk=precomputed_proposal_topk,
+            recompute_boxes=recompute_boxes,
+        )
+
+    def read_image(self, file_name: str, format: str) -> np.ndarray:
+        """An image file as (H, W, 3) uint8 in `format`, upright, by the mapper's rule of intensity."""
+        return read_image(file_name, format, self.intensity)
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Map one record, which is left as it is.
+
+        Args:
+            dataset_dict: as of Detectron2's mapper.
+
+        Returns:
+            The record with "image", uint8 (C, H, W), and in training "instances" in place of "annotations".
+
+        Raises:
+            OSError: the image cannot be read.
+            SizeMismatchError: the image's size is not that of the record.
+        """
+        dataset_dict = deepcopy(dataset_dict)
+        image = self.read_image(dataset_dict["file_name"], self.image_format)
+        utils.check_image_size(dataset_dict, image)
+        labels = None
+        if "sem_seg_file_name" in dataset_dict:
+            labels = utils.read_image(dataset_dict.pop("sem_seg_file_name"), "L")[:, :, 0]
+        aug_input = _Input(image, sem_seg=labels)
+        transforms = self.augmentations(aug_input)
+        image = aug_input.image
+        planes = image.transpose(2, 0, 1) if image.ndim == 3 else image[None]
+        # The array may be read-only (pillow's memory) or a view with negative strides (BGR, flips).
+        dataset_dict["image"] = torch.from_numpy(np.array(planes, order="C"))
+        if labels is not None:
+            dataset_dict["sem_seg"] = torch.as_tensor(aug_input.sem_seg.astype(np.int64))
+        if self.proposal_topk is not None:  # of an installed Detectron2
+            utils.transform_proposals(dataset_dict, image.shape[:2], transforms, proposal_topk=self.proposal_topk)
+        if not self.is_train:
+            dataset_dict.pop("annotations", None)
+        elif "annotations" in dataset_dict:
+            self._transform_annotations(dataset_dict, transforms, image.shape[:2])
+        return dataset_dict
+
+
+def intensity_of(mapper: Any) -> Intensity:
+    """A mapper's rule of intensity; "auto" where it has none."""
+    found = getattr(mapper, "intensity", None)
+    return found if isinstance(found, Intensity) else Intensity()
+
+
+class _Input(T.AugInput):
+    """An image under augmentation of which resizing leaves a pixel at least, however thin a strip it is."""
+
+    def transform(self, tfm: Transform) -> None:
+        _keep_a_pixel(tfm)
+        super().transform(tfm)
+
+
+def _keep_a_pixel(tfm: Transform) -> None:
+    if isinstance(tfm, TransformList):
+        for one in tfm.transforms:
+            _keep_a_pixel(one)
+    elif isinstance(tfm, T.ResizeTransform):
+        # In place: boxes are transformed by the same object afterwards.
+        tfm.new_h, tfm.new_w = max(1, tfm.new_h), max(1, tfm.new_w)

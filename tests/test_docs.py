@@ -1,0 +1,91 @@
+"""What the pages tell users to type exists and is taken: tools, flags, configs and overrides."""
+
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from loradet.config import load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "datasets" / "README.md"]
+OVERRIDE = re.compile(r"\+?[a-z_]+(\.\w+)+=")
+_SHELL = {"|", ">", ">>", "&&", "&", ";"}
+
+
+@dataclass(frozen=True)
+class Command:
+    page: str
+    words: tuple[str, ...]  # from `tools/….py` on
+
+    def __str__(self):
+        return f"{self.page}: {' '.join(self.words)}"
+
+    @property
+    def config(self):
+        """The config file, where it is one of the repository's."""
+        where = self.words.index("--config-file") + 1 if "--config-file" in self.words else None
+        file = self.words[where] if where and where < len(self.words) else ""
+        return file if file.startswith("configs/") else None
+
+    @property
+    def overrides(self):
+        return [word for word in self.words if OVERRIDE.match(word)]
+
+
+def commands():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in text.splitlines():
+            # A comment ends a command; in prose, none begins a line.
+            if match := re.match(
+                r"\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:python|torchrun .*?) (tools/\w+\.py .*?)\s*(?: #.*)?$", line
+            ):
+                words = shlex.split(match[1])
+                stop = next((i for i, word in enumerate(words) if word in _SHELL), len(words))
+                yield Command(str(page.relative_to(ROOT)), tuple(words[:stop]))
+
+
+COMMANDS = list(commands())
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) > 40 and sum(bool(one.overrides) for one in COMMANDS) > 10
+
+
+@cache
+def help_text(tool: str, *subcommands: str) -> str:
+    done = subprocess.run([sys.executable, ROOT / tool, *subcommands, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def parsers_of(command: Command) -> list[str]:
+    """The tool's own help, and that of its subcommands as far as words name them."""
+    tool, *words = command.words
+    texts, named = [help_text(tool)], []
+    for word in words:
+        choices = re.search(r"\{([\w,-]+)\}", texts[-1])
+        if choices is not None and word in choices[1].split(","):
+            named.append(word)
+            texts.append(help_text(tool, *named))
+    return texts
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_tool_and_flags_exist(command):
+    assert (ROOT / command.words[0]).is_file()
+    flags = {word.partition("=")[0] for word in command.words if word.startswith("--")}
+    helps = " ".join(parsers_of(command))
+    assert not {flag for flag in flags if not re.search(rf"{flag}(?![\w-])", helps)}
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one.config], ids=str)
+def test_config_and_overrides_are_taken(command):
+    values = [re.sub(r"\$\w+", "0", word) for word in command.overrides]  # a shell's loop variable
+    load_config(ROOT / command.config, values)
