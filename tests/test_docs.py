@@ -10,18 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from loradet.cli import COMMANDS as SUBCOMMANDS
 from loradet.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "datasets" / "README.md"]
 OVERRIDE = re.compile(r"\+?[a-z_]+(\.\w+)+=")
+_PROGRAM = rf"(?:(?:python|torchrun .*?) )?((?:tools/\w+\.py|loradet (?:{'|'.join(SUBCOMMANDS)})) .*?)"
 _SHELL = {"|", ">", ">>", "&&", "&", ";"}
 
 
 @dataclass(frozen=True)
 class Command:
     page: str
-    words: tuple[str, ...]  # from `tools/….py` on
+    words: tuple[str, ...]  # `tools/….py`, or `loradet` and a subcommand, and what follows
 
     def __str__(self):
         return f"{self.page}: {' '.join(self.words)}"
@@ -43,9 +45,7 @@ def commands():
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
         for line in text.splitlines():
             # A comment ends a command; in prose, none begins a line.
-            if match := re.match(
-                r"\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:python|torchrun .*?) (tools/\w+\.py .*?)\s*(?: #.*)?$", line
-            ):
+            if match := re.match(rf"\s*(?:\$ )?(?:[A-Z_]+=\S+ )*{_PROGRAM}\s*(?: #.*)?$", line):
                 words = shlex.split(match[1])
                 stop = next((i for i, word in enumerate(words) if word in _SHELL), len(words))
                 yield Command(str(page.relative_to(ROOT)), tuple(words[:stop]))
@@ -60,7 +60,8 @@ def test_there_are_commands():
 
 @cache
 def help_text(tool: str, *subcommands: str) -> str:
-    done = subprocess.run([sys.executable, ROOT / tool, *subcommands, "--help"], capture_output=True, text=True)
+    program = ["-m", "loradet.cli"] if tool == "loradet" else [ROOT / tool]
+    done = subprocess.run([sys.executable, *program, *subcommands, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -68,7 +69,8 @@ def help_text(tool: str, *subcommands: str) -> str:
 def parsers_of(command: Command) -> list[str]:
     """The tool's own help, and that of its subcommands as far as words name them."""
     tool, *words = command.words
-    texts, named = [help_text(tool)], []
+    named = [words.pop(0)] if tool == "loradet" and words[0] in SUBCOMMANDS else []
+    texts = [help_text(tool, *named)]
     for word in words:
         choices = re.search(r"\{([\w,-]+)\}", texts[-1])
         if choices is not None and word in choices[1].split(","):
@@ -79,7 +81,10 @@ def parsers_of(command: Command) -> list[str]:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_tool_and_flags_exist(command):
-    assert (ROOT / command.words[0]).is_file()
+    if command.words[0] == "loradet":
+        assert command.words[1] in {*SUBCOMMANDS, "--help", "--version"}
+    else:
+        assert (ROOT / command.words[0]).is_file()
     flags = {word.partition("=")[0] for word in command.words if word.startswith("--")}
     helps = " ".join(parsers_of(command))
     assert not {flag for flag in flags if not re.search(rf"{flag}(?![\w-])", helps)}
