@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from loradet.datasets.image_header import image_size
 from loradet.datasets.file_cache import FaultyFileError, FileCache, stamp
 from loradet.datasets.files import PathLike, cache_dir, expand, fingerprint, write_coco
+from loradet.datasets.image_header import image_size
 from loradet.datasets.voc_files import VocSplit, read_voc_split, voc_splits
 from loradet.datasets.voc_labels import VocObject, read_voc_objects
 from loradet.errors import UserError
