@@ -27,7 +27,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     synthetic.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     synthetic.set_defaults(run=run_synthetic)
 
-    check = commands.add_parser("check", help="report faults of a data set; exit code 1 where there are any")
+    check = commands.add_parser(
+        "check", help="report faults of a data set; exit code 1 where there are any, or no box to train on"
+    )
     check.add_argument(
         "source",
         nargs="+",
@@ -170,7 +172,7 @@ def run_check(options: argparse.Namespace) -> int:
         from loradet.visualization.check_page import write_check_page
 
         print(f"Page: {write_check_page(report, options.report, anchors)}")
-    if broken or not report.ok:
+    if broken or not report.ok or report.useless:
         return 1
     if layout is not None and "train" in layout.splits:
         print(f"Train on it: python tools/lazyconfig_train_net.py --config-file {layout.config}")

@@ -70,7 +70,7 @@ def test_check_of_a_folder_finds_what_is_wrong_in_any_split(tmp_path, ask):
     [
         (["FOLDER", "--images", "FOLDER"], "a folder is checked by itself"),
         (["FOLDER", "--fix", "x.json"], "--fix repairs one file"),
-        (["some.json"], "--images: expected 1 folder"),
+        (["some.json", "--images", "a", "b"], "--images: expected 1 folder"),
         (["FOLDER"], "is laid out in no way that is known"),
     ],
 )
@@ -112,3 +112,24 @@ def test_voc_of_no_split_becomes_one_file(tmp_path, ask):
     assert status == 0
     assert "Pascal VOC; splits: all" in out
     assert "Train on it" not in out
+
+
+@pytest.mark.parametrize("how", ["all crowd", "no annotation", "no image"])
+def test_check_exits_1_where_a_training_would_have_nothing(how, tmp_path, ask):
+    root = make(tmp_path / "set", "sardet")
+    train, nothing = root / "Annotations" / "train.json", tmp_path / "nothing.json"
+    content = json.loads(train.read_text())
+    if how == "all crowd":
+        for annotation in content["annotations"]:
+            annotation["iscrowd"] = 1
+    else:
+        content["annotations"] = []
+        content["images"] = [] if how == "no image" else content["images"]
+    nothing.write_text(json.dumps(content))
+    status, out, _ = ask("check", nothing)
+    assert status == 1 and "nothing to train on and nothing to find" in out
+    # Nobody may know the objects of a later split, as of COCO's test images; boxes of which none counts are a mistake.
+    assert ask("check", train, nothing)[0] == (1 if how == "all crowd" else 0)
+    train.write_text(nothing.read_text())
+    status, out, _ = ask("check", root)
+    assert status == 1 and "Train on it" not in out
