@@ -10,6 +10,13 @@ import argparse
 import sys
 
 
+def share(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 to 1")
+    return value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", required=True, metavar="FILE", help="coco_instances_results.json")
@@ -19,7 +26,7 @@ def main() -> None:
     parser.add_argument("--fit-annotations", metavar="FILE", help="of that split (those of its run)")
     parser.add_argument("--match-iou", type=float, default=0.5, metavar="T", help="IoU of a correct detection (0.5)")
     parser.add_argument("--bins", type=int, default=15, metavar="N", help="score bins of the ECE (15)")
-    parser.add_argument("--score-threshold", type=float, default=0.0, metavar="S", help="leave lower ones out (0)")
+    parser.add_argument("--score-threshold", type=share, default=0.0, metavar="S", help="leave lower ones out (0)")
     parser.add_argument("--bootstrap", type=int, metavar="N", help="intervals of AP by N resamples of the images")
     parser.add_argument("--seed", type=int, metavar="SEED", help="of the bootstrap (0)")
     parser.add_argument("--against", metavar="FILE", help="--bootstrap: the difference from these detections too")

@@ -12,6 +12,13 @@ import argparse
 import sys
 
 
+def share(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 to 1")
+    return value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders (with those below), or patterns")
@@ -23,7 +30,7 @@ def main() -> None:
     parser.add_argument(
         "--score-threshold",
         "--threshold",
-        type=float,
+        type=share,
         metavar="S",
         help="leave lower scores out; default: the operating point of the weights, by class, or 0.3 without one",
     )

@@ -44,6 +44,13 @@ MODES = {
 }
 
 
+def share(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 to 1")
+    return value
+
+
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     """The mode, and the options that were given; an option that the mode does not take is refused."""
     parser = argparse.ArgumentParser(
@@ -64,7 +71,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--score-threshold",
         "--threshold",
-        type=float,
+        type=share,
         metavar="S",
         help="painting and --export: the operating point of the weights, by class, or 0.3 without one; else 0.3 "
         "(--grad-cam --class: 0)",
