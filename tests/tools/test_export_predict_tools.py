@@ -126,7 +126,7 @@ def test_mistakes_end_in_one_line(folder, exported, tmp_path, words, message):
         ("predict.py", ["image.png", "--exported", "a.pt2", "--set", "a=1"], "says everything"),
         ("predict.py", ["image.png", "--config-file", "c", "--checkpoint", "a.pth", "--trust"], "--exported alone"),
         ("predict.py", ["image.png", "--exported", "a.pt2", "--batch-size", "0"], "1 or more"),
-        ("predict.py", ["image.png", "--exported", "a.pt2", "--threshold", "nan"], "nan: expected a number from 0 to 1"),
+        ("predict.py", ["image.png", "--exported", "a.pt2", "--threshold", "nan"], "expected a number from 0 to 1"),
         ("visualize.py", ["--score-threshold", "2"], "2: expected a number from 0 to 1"),
         ("calibrate.py", ["--predictions", "a", "--score-threshold", "-1"], "-1: expected a number from 0 to 1"),
         ("export.py", ["--config-file", "c", "--checkpoint", "a.pth"], ".pt2"),
