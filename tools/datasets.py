@@ -175,7 +175,9 @@ def run_check(options: argparse.Namespace) -> int:
     if broken or not report.ok or report.useless:
         return 1
     if layout is not None and "train" in layout.splits:
-        print(f"Train on it: python tools/lazyconfig_train_net.py --config-file {layout.config}")
+        # Else the training would look for it.
+        without = "" if "val" in layout.splits else " train.eval_splits=[]"
+        print(f"Train on it: python tools/lazyconfig_train_net.py --config-file {layout.config}{without}")
     return 0
 
 

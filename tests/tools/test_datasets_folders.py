@@ -133,3 +133,25 @@ def test_check_exits_1_where_a_training_would_have_nothing(how, tmp_path, ask):
     train.write_text(nothing.read_text())
     status, out, _ = ask("check", root)
     assert status == 1 and "Train on it" not in out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [x", "data.yaml is not valid YAML"),
+        ("- 1", "data.yaml: expected keys like train"),
+        ("train: images/train", "data.yaml: names is None"),
+    ],
+)
+def test_a_broken_description_is_said_rather_than_an_unknown_layout(text, message, tmp_path, ask):
+    root = make(tmp_path / "yolo", "yolo")
+    (root / "data.yaml").write_text(text)
+    status, _, err = ask("check", root)
+    assert status == 2 and message in err and "no way that is known" not in err
+
+
+def test_a_training_without_val_is_told_so(tmp_path, ask):
+    root = make(tmp_path / "set", "sardet")
+    (root / "Annotations" / "val.json").unlink()
+    status, out, _ = ask("check", root)
+    assert status == 0 and out.rstrip().endswith("train.eval_splits=[]")
