@@ -37,7 +37,6 @@ def main() -> None:
     try:
         import loradet  # noqa: F401
         from loradet.config import load_config
-        from loradet.config.unread import NAMES
         from loradet.errors import errors_in_one_line
         from loradet.inference.export import export_checkpoint
         from loradet.inference.metadata import describe
@@ -46,7 +45,7 @@ def main() -> None:
 
     with errors_in_one_line():
         metadata = export_checkpoint(
-            load_config(arguments.config_file, arguments.overrides, read=NAMES),
+            load_config(arguments.config_file, arguments.overrides, needs_data=False),
             arguments.checkpoint,
             arguments.output,
             input_size=arguments.input_size and tuple(arguments.input_size),

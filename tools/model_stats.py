@@ -36,7 +36,8 @@ def main() -> None:
 
     with errors_in_one_line():
         statistics = count_config(
-            load_config(arguments.config, arguments.overrides), arguments.input_size and tuple(arguments.input_size)
+            load_config(arguments.config, arguments.overrides, needs_data=False),
+            arguments.input_size and tuple(arguments.input_size),
         )
         print(statistics)
         if arguments.json:

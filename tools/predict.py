@@ -53,7 +53,6 @@ def main() -> None:
     try:
         import loradet  # noqa: F401
         from loradet.config import load_config
-        from loradet.config.unread import NAMES
         from loradet.errors import errors_in_one_line
         from loradet.inference.command import predict_checkpoint, predict_exported
     except (ImportError, ValueError) as error:  # no Detectron2 that can be used
@@ -76,7 +75,7 @@ def main() -> None:
             )
         else:
             device = [f"train.device={arguments.device}"] if arguments.device else []
-            cfg = load_config(arguments.config_file, [*arguments.set, *device], read=NAMES)
+            cfg = load_config(arguments.config_file, [*arguments.set, *device], needs_data=False)
             outcome = predict_checkpoint(cfg, arguments.checkpoint, arguments.images, arguments.output, **options)
     print(f"{outcome.output}: {outcome.boxes} detections on {outcome.images} images")
     print(f"score threshold: {outcome.thresholds}")

@@ -3,7 +3,7 @@
 import os
 import re
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -17,13 +17,13 @@ from loradet.config.splits import fill_in_evaluated_data
 from loradet.errors import MissingFileError, UserError, one_line
 
 
-def load_config(file: str, overrides: list[str], *, read: Collection[str] = ()) -> DictConfig:
+def load_config(file: str, overrides: list[str], *, needs_data: bool = True) -> DictConfig:
     """Load a config, fill the `train` keys that it does not name, and apply command-line overrides.
 
     Args:
         file: of the config.
         overrides: `key=value` words.
-        read: keys of `data` that the caller reads itself (see `loradet.config.unread`).
+        needs_data: whether the caller reads data (see `loradet.config.unread`).
 
     Raises:
         FileNotFoundError: no such file.
@@ -42,17 +42,17 @@ def load_config(file: str, overrides: list[str], *, read: Collection[str] = ()) 
         raise UserError(
             f"Config file {_innermost_config(error, file)}: {type(error).__name__}: {one_line(error)}."
         ) from error
-    return complete(cfg, overrides, read=read)
+    return complete(cfg, overrides, needs_data=needs_data)
 
 
-def complete(cfg: DictConfig, overrides: Sequence[str], *, read: Collection[str] = ()) -> DictConfig:
+def complete(cfg: DictConfig, overrides: Sequence[str], *, needs_data: bool = True) -> DictConfig:
     """What `load_config` does with a config that has been read, in place; returns it.
 
     Raises:
         UserError: as `load_config`.
     """
     complete_train_settings(cfg)
-    apply_overrides(cfg, overrides, read=read)
+    apply_overrides(cfg, overrides, needs_data=needs_data)
     complete_train_settings(cfg)
     _expand_home(cfg.train)
     check_calls(cfg, typed_keys(overrides))

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -16,11 +16,11 @@ from loradet.errors import UserError, one_line
 _ADDED_KEY = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
 
 
-def apply_overrides(cfg: DictConfig, overrides: Sequence[str], *, read: Collection[str] = ()) -> DictConfig:
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str], *, needs_data: bool = True) -> DictConfig:
     """Change a config in place by `key=value` words, each by itself; returns it.
 
     Args:
-        read: keys of `data` that the caller reads itself (see `refuse_unread`).
+        needs_data: whether the caller reads data (see `refuse_unread`).
 
     Raises:
         UserError: as `check_overrides`; a value that cannot be read, or of another kind than the config's own; an
@@ -32,7 +32,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str], *, read: Collecti
         check_overrides(cfg, [override])
         key, value = _value(cfg, override, arguments)
         if not override.startswith("+"):
-            refuse_unread(cfg, key, value, read=read, typed=typed)
+            refuse_unread(cfg, key, value, needs_data=needs_data, typed=typed)
         _apply(cfg, override, key, value)
     return cfg
 

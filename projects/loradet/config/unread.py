@@ -8,23 +8,25 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from loradet.config.override_values import holds_path
 from loradet.errors import UserError
 from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
 
 _REFERRED = re.compile(r"\$\{(?:[\w.]+:)?(\.*)([A-Za-z_][\w.]*)")
-# What commands that need no data read of `data` themselves: what the weights find, where these do not say it.
-NAMES = ("data.classes", "data.train_json", "data.data_yaml")
 
 
-def refuse_unread(cfg: DictConfig, key: str, value: Any, *, read: Collection[str] = (), typed: Collection[str] = ()):
+def refuse_unread(
+    cfg: DictConfig, key: str, value: Any, *, needs_data: bool = True, typed: Collection[str] = ()
+) -> None:
     """Refuse an override of `data.…` that nothing refers to; warn of one of `train.…` that others have as a value.
 
     Args:
         cfg: before the override.
         key, value: of the override.
-        read: keys of `data` that the caller reads itself.
+        needs_data: whether the caller reads data. Who does not takes places of them, and looks himself for class names
+            where the weights do not say them.
         typed: keys of all overrides.
 
     Raises:
@@ -34,7 +36,8 @@ def refuse_unread(cfg: DictConfig, key: str, value: Any, *, read: Collection[str
     if table not in ("data", "train") or key == table:
         return
     before = _select(cfg, key)
-    if before == value or key in read or any(_reaches(target, key) for target in _references(cfg)):
+    is_no_matter = key == "data.name" or (not needs_data and (holds_path(key) or key.startswith("data.classes")))
+    if before == value or is_no_matter or any(_reaches(target, key) for target in _references(cfg)):
         return
     if table == "train":
         last = key.rpartition(".")[2]

@@ -9,7 +9,6 @@ from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
 from loradet.config.load import complete
-from loradet.config.unread import NAMES
 from loradet.errors import UserError
 
 _PLAIN = LazyConfig.load(str(Path(__file__).parents[2] / "tiny_config.py"))
@@ -47,10 +46,11 @@ def test_the_same_value_again_is_fine_and_what_holds_it_can_be_said(saved):
     assert changed.dataloader.val.dataset.json_file == "/mine/val.json"
 
 
-def test_names_are_read_by_who_needs_no_data(saved):
-    assert complete(copy.deepcopy(saved), ["data.classes=[car,ship]"], read=NAMES).data.classes == ["car", "ship"]
-    with pytest.raises(UserError, match=r"data\.root"):
-        complete(saved, ["data.root=/mine"], read=NAMES)
+def test_who_needs_no_data_takes_places_and_names_of_it(saved):
+    words = ["data.classes=[car,ship]", "data.root=/mine"]
+    assert complete(copy.deepcopy(saved), words, needs_data=False).data.classes == ["car", "ship"]
+    with pytest.raises(UserError, match=r"data\.image_size"):
+        complete(saved, ["data.image_size=80"], needs_data=False)
 
 
 def test_what_a_file_refers_to_is_read():
