@@ -221,6 +221,7 @@ def run_split(options: argparse.Namespace) -> int:
     )
     print(describe_split(files))
     print("For a config, with the folder of the images for IMAGES:")
+    print(f"    {shlex.quote(f'data.root={source.parent}')}")
     for split, file in files.items():
         print(f"    {shlex.quote(f'data.{split}_json={file}')} data.{split}_images=IMAGES")
     return 0

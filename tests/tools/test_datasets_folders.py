@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from loradet.config import load_config
 from loradet.datasets.synthetic import generate
 
 _spec = importlib.util.spec_from_file_location("datasets_tool", Path(__file__).parents[2] / "tools" / "datasets.py")
@@ -148,6 +149,19 @@ def test_a_broken_description_is_said_rather_than_an_unknown_layout(text, messag
     (root / "data.yaml").write_text(text)
     status, _, err = ask("check", root)
     assert status == 2 and message in err and "no way that is known" not in err
+
+
+def test_what_split_prints_is_enough_for_a_config(tmp_path, ask):
+    root = make(tmp_path / "set", "sardet")
+    source = root / "Annotations" / "train.json"
+    status, out, _ = ask("split", source, "--val", "0.5", "--output", tmp_path / "parts")
+    assert status == 0
+    words = out.partition("for IMAGES:")[2].replace("IMAGES", str(root / "JPEGImages/train")).split()
+    assert f"data.root={source.parent}" in words
+    config = str(Path(__file__).parents[2] / "configs" / "custom_coco.py")
+    cfg = load_config(config, [*words, "data.classes=[square,disc,triangle]"])
+    assert cfg.dataloader.val.dataset.json_file == str(tmp_path / "parts" / "val.json")
+    assert cfg.dataloader.test.dataset.json_file  # though nobody evaluates on it
 
 
 def test_a_training_without_val_is_told_so(tmp_path, ask):
