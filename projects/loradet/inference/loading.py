@@ -120,7 +120,9 @@ def load(
     config = RunFolder(checkpoint.parent).config if config_file is None else Path(config_file)
     if config_file is None and not config.is_file():
         raise MissingFileError(f"{checkpoint} has no {config.name} beside it: say config_file=….")
-    cfg = with_intensity_of(load_config(str(config), list(overrides), trusted=trusted), str(checkpoint))
+    cfg = with_intensity_of(
+        load_config(str(config), list(overrides), trusted=trusted, needs_data=False), str(checkpoint)
+    )
     model = load_detector(cfg, checkpoint, device=choose_device(device or cfg.train.get("device", "auto")), merge=True)
     names = find_classes(cfg, checkpoint, number_of_classes(model)).names
     point = find_operating_point(checkpoint, cfg.train.get("output_dir"))
