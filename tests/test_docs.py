@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
+from loradet.cli import COMMANDS as SUBCOMMANDS
 from loradet.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "datasets" / "README.md"]
 OVERRIDE = re.compile(r"\+?[a-z_]+(\.\w+)+=")
-TOOL = re.compile(r"\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:python|torchrun .*?) (tools/\w+\.py .*?)\s*(?: #.*)?$")
-LORADET = re.compile(r" {4,}(?:[A-Z_]+=\S+ )*(loradet .*?)\s*(?: #.*)?$")
+_PROGRAM = rf"(?:(?:python|torchrun .*?) )?((?:tools/\w+\.py|loradet (?:{'|'.join(SUBCOMMANDS)})) .*?)"
 _SHELL = {"|", ">", ">>", "&&", "&", ";"}
 
 
 @dataclass(frozen=True)
 class Command:
     page: str
-    words: tuple[str, ...]  # from `tools/….py`, or `loradet`, on
+    words: tuple[str, ...]  # `tools/….py`, or `loradet` and a subcommand, and what follows
 
     def __str__(self):
         return f"{self.page}: {' '.join(self.words)}"
@@ -33,7 +33,7 @@ class Command:
         """The config file, where it is one of the repository's; `loradet` takes its name too."""
         where = self.words.index("--config-file") + 1 if "--config-file" in self.words else None
         file = self.words[where] if where and where < len(self.words) else ""
-        is_name = self.words[0] == "loradet" and re.fullmatch(r"\w+", file) is not None
+        is_name = self.words[0] == "loradet" and re.fullmatch(r"[a-z]\w+", file) is not None
         return str(ROOT / file) if file.startswith("configs/") else file if is_name else None
 
     @property
@@ -43,11 +43,10 @@ class Command:
 
 def commands():
     for page in PAGES:
-        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ").replace("-m loradet.cli", "loradet")
         for line in text.splitlines():
-            # A comment ends a command; in prose, none of a tool begins a line, and none of `loradet` is indented.
-            line = re.sub(r"^\s*(srun )?torchrun .* -m loradet\.cli ", "    loradet ", line)
-            if match := TOOL.match(line) or LORADET.match(line):
+            # A comment ends a command; in prose, none begins a line.
+            if match := re.match(rf"\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:srun )?{_PROGRAM}\s*(?: #.*)?$", line):
                 words = shlex.split(match[1])
                 stop = next((i for i, word in enumerate(words) if word in _SHELL), len(words))
                 yield Command(str(page.relative_to(ROOT)), tuple(words[:stop]))
@@ -71,7 +70,7 @@ def help_text(tool: str, *subcommands: str) -> str:
 def parsers_of(command: Command) -> list[str]:
     """The tool's own help, and that of its subcommands as far as words name them."""
     tool, *words = command.words
-    named = [words.pop(0)] if tool == "loradet" else []
+    named = [words.pop(0)] if tool == "loradet" and words[0] in SUBCOMMANDS else []
     texts = [help_text(tool, *named)]
     for word in words:
         choices = re.search(r"\{([\w,-]+)\}", texts[-1])
@@ -83,7 +82,10 @@ def parsers_of(command: Command) -> list[str]:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_tool_and_flags_exist(command):
-    assert command.words[0] == "loradet" or (ROOT / command.words[0]).is_file()
+    if command.words[0] == "loradet":
+        assert command.words[1] in {*SUBCOMMANDS, "--help", "--version"}
+    else:
+        assert (ROOT / command.words[0]).is_file()
     flags = {word.partition("=")[0] for word in command.words if word.startswith("--")}
     helps = " ".join(parsers_of(command))
     assert not {flag for flag in flags if not re.search(rf"{flag}(?![\w-])", helps)}

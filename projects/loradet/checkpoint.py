@@ -84,8 +84,10 @@ class Checkpointer(DetectionCheckpointer):
             **kwargs: plain values to store besides.
 
         Raises:
-            CheckpointError: the file cannot be written; an older one of that name is left as it was.
+            CheckpointError: the file cannot be written, or a trained weight is not finite, so that nobody could load
+                it; an older one of that name is left as it was.
         """
+        self._refuse_ruined(name)
         names = ["adapter_recipes"] if only_model else list(self.checkpointables)
         data = {key: self.checkpointables[key].state_dict() for key in names}
         if not self.save_dir or not comm.is_main_process():
@@ -108,6 +110,22 @@ class Checkpointer(DetectionCheckpointer):
                 f"Cannot write {path}: {_first_line(error)}. Is the disk full? The last whole checkpoint is "
                 f"{folder.path / kept if kept else 'none'}; make room, then go on from it by --resume."
             ) from error
+
+    def _refuse_ruined(self, name: str) -> None:
+        """Raise for trained weights that the last step has made NaN or infinite; no loss tells it before the next one.
+
+        All processes hold the same weights, so all of them raise.
+        """
+        trained = ((name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad)
+        bad = [name for name, parameter in trained if not bool(torch.isfinite(parameter).all())]
+        if not bad:
+            return
+        kept = RunFolder(self.save_dir).last_checkpoint() if self.save_dir else None
+        raise CheckpointError(
+            f"{name}.pth is not written: the training has diverged, weights are not finite ({shorten(bad)}). Last good "
+            f"checkpoint: {RunFolder(self.save_dir).path / kept if kept else 'none was written yet'}. A lower learning "
+            "rate, a longer warm-up, train.clip_grad.max_norm=1.0 or train.amp.dtype=bf16 may help."
+        )
 
     def load_weights(self, path: str, *, strict: bool) -> dict[str, Any]:
         """Load the model's weights (and adapter recipes) alone; returns what else the file holds.

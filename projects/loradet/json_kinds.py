@@ -20,9 +20,15 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
+def _is_in(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and low <= value <= high
+
+
 TEXT = _plain("a text", lambda value: isinstance(value, str))
 WHOLE = _plain("a whole number", _is_whole)
 NUMBER = _plain("a number", lambda value: isinstance(value, float) or _is_whole(value))
+SHARE = _plain("a number from 0 to 1", lambda value: not isinstance(value, bool) and _is_in(value, 0.0, 1.0))
+FINITE = _plain("a finite number", lambda value: not isinstance(value, bool) and _is_in(value, -1e300, 1e300))
 TRUTH = _plain("true or false", lambda value: isinstance(value, bool))
 
 

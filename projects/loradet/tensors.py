@@ -34,7 +34,7 @@ def check_tensors(
     Raises:
         UserError: names the tensors.
     """
-    kinds, values = [], []
+    kinds, odd, values = [], [], []
     for name, value in tensors.items():
         mine = None if own is None else own.get(name)
         if own is not None and not isinstance(mine, Tensor):
@@ -42,17 +42,26 @@ def check_tensors(
         tensor = torch.as_tensor(value) if isinstance(value, np.ndarray) else value
         if not isinstance(tensor, Tensor):
             continue  # whoever loads it says what it is
+        if tensor.layout is not torch.strided or tensor.is_quantized or "float8" in str(tensor.dtype):
+            odd.append(f"{name} ({_kind(tensor)})")
+            continue
         if tensor.is_floating_point():
             if not bool(torch.isfinite(tensor).all()) and (mine is None or bool(torch.isfinite(mine).all())):
                 values.append(f"{name} ({_what(tensor)})")
             continue
         floating = name.rpartition(".")[2] in _FLOATING if mine is None else mine.is_floating_point()
         if floating or tensor.is_complex() or (mine is None and tensor.dtype == torch.bool):
-            kinds.append(f"{name} ({str(tensor.dtype).removeprefix('torch.')})")
+            kinds.append(f"{name} ({_kind(tensor)})")
     problems = [f"no floating-point numbers in {shorten(kinds)}"] if kinds else []
+    problems += [f"numbers that no model here is made of in {shorten(odd)}"] if odd else []
     problems += [f"numbers that are not finite in {shorten(values)}"] if values else []
     if problems:
         raise error(f"{path} holds {'; and '.join(problems)}. Nothing was loaded; take another file of these weights.")
+
+
+def _kind(tensor: Tensor) -> str:
+    layout = "" if tensor.layout is torch.strided else f", {str(tensor.layout).removeprefix('torch.')}"
+    return f"{str(tensor.dtype).removeprefix('torch.')}{layout}"
 
 
 def _what(tensor: Tensor) -> str:

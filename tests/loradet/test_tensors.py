@@ -23,11 +23,15 @@ ODD = {
     "integer": (torch.tensor([1, 2]), r"\(int64\)"),
     "complex": (torch.tensor([1j, 2j]), r"\(complex64\)"),
 }
+STORED_ODDLY = {
+    "8 bits": (torch.tensor([1.0, 2.0]).to(torch.float8_e4m3fn), r"\(float8_e4m3fn\)"),
+    "sparse": (torch.tensor([0.0, 2.0]).to_sparse(), r"\(float32, sparse_coo\)"),
+}
 
 
-@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("kind", [*ODD, *STORED_ODDLY])
 def test_odd_tensors_are_named(kind):
-    odd, words = ODD[kind]
+    odd, words = (ODD | STORED_ODDLY)[kind]
     for own in (None, {"a.weight": torch.zeros(2), "b.weight": torch.zeros(2)}):
         with pytest.raises(ValueError, match=rf"w\.pth holds .*b\.weight {words}") as caught:
             check_tensors({"a.weight": torch.ones(2), "b.weight": odd}, "w.pth", own)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from loradet.config import load_config
 from loradet.datasets.synthetic import generate
 
 _spec = importlib.util.spec_from_file_location("datasets_tool", Path(__file__).parents[2] / "tools" / "datasets.py")
@@ -126,3 +127,59 @@ def test_voc_of_no_split_becomes_one_file(tmp_path, ask):
     assert status == 0
     assert "Pascal VOC; splits: all" in out
     assert "Train on it" not in out
+
+
+@pytest.mark.parametrize("how", ["all crowd", "no annotation", "no image"])
+def test_check_exits_1_where_a_training_would_have_nothing(how, tmp_path, ask):
+    root = make(tmp_path / "set", "sardet")
+    train, nothing = root / "Annotations" / "train.json", tmp_path / "nothing.json"
+    content = json.loads(train.read_text())
+    if how == "all crowd":
+        for annotation in content["annotations"]:
+            annotation["iscrowd"] = 1
+    else:
+        content["annotations"] = []
+        content["images"] = [] if how == "no image" else content["images"]
+    nothing.write_text(json.dumps(content))
+    status, out, _ = ask("check", nothing)
+    assert status == 1 and "nothing to train on and nothing to find" in out
+    # Nobody may know the objects of a later split, as of COCO's test images; boxes of which none counts are a mistake.
+    assert ask("check", train, nothing)[0] == (1 if how == "all crowd" else 0)
+    train.write_text(nothing.read_text())
+    status, out, _ = ask("check", root)
+    assert status == 1 and "Train on it" not in out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [x", "data.yaml is not valid YAML"),
+        ("- 1", "data.yaml: expected keys like train"),
+        ("train: images/train", "data.yaml: names is None"),
+    ],
+)
+def test_a_broken_description_is_said_rather_than_an_unknown_layout(text, message, tmp_path, ask):
+    root = make(tmp_path / "yolo", "yolo")
+    (root / "data.yaml").write_text(text)
+    status, _, err = ask("check", root)
+    assert status == 2 and message in err and "no way that is known" not in err
+
+
+def test_what_split_prints_is_enough_for_a_config(tmp_path, ask):
+    root = make(tmp_path / "set", "sardet")
+    source = root / "Annotations" / "train.json"
+    status, out, _ = ask("split", source, "--val", "0.5", "--output", tmp_path / "parts")
+    assert status == 0
+    words = out.partition("for IMAGES:")[2].replace("IMAGES", str(root / "JPEGImages/train")).split()
+    assert f"data.root={source.parent}" in words
+    config = str(Path(__file__).parents[2] / "configs" / "custom_coco.py")
+    cfg = load_config(config, [*words, "data.classes=[square,disc,triangle]"])
+    assert cfg.dataloader.val.dataset.json_file == str(tmp_path / "parts" / "val.json")
+    assert cfg.dataloader.test.dataset.json_file  # though nobody evaluates on it
+
+
+def test_a_training_without_val_is_told_so(tmp_path, ask):
+    root = make(tmp_path / "set", "sardet")
+    (root / "Annotations" / "val.json").unlink()
+    status, out, _ = ask("check", root)
+    assert status == 0 and out.rstrip().endswith("train.eval_splits=[]")

@@ -370,6 +370,5 @@ def test_a_metrics_file_cut_in_half_fails_its_run_alone(grid, tmp_path):
         printed = ask(study, command)
         assert "broken" in printed
         assert f"Entry r2: {file} is cut short" in printed
-    ask(study, "report")
-    report = (study / "runs" / f"{study.name}_report" / "report.md").read_text()
-    assert "1 of 2; seed 0 broken" in report
+    ask(study, "report", "--output", study / "report")
+    assert "1 of 2; seed 0 broken" in (study / "report" / "report.md").read_text()

@@ -20,7 +20,14 @@ SETTINGS = [
 ]
 AT_THE_END = {
     *("config.yaml", "last_checkpoint", "metrics.json", "parameters.json", "run.json"),
-    *("adapter.safetensors", "val_metrics.json", "model_best.pth", "model_0000003.pth", "model_final.pth"),
+    *(
+        "adapter.safetensors",
+        "operating_point.json",
+        "val_metrics.json",
+        "model_best.pth",
+        "model_0000003.pth",
+        "model_final.pth",
+    ),
     ".hub_sent.json",
 }
 

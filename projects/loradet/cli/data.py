@@ -28,7 +28,9 @@ def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Na
     synthetic.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     synthetic.set_defaults(run=run_synthetic)
 
-    check = commands.add_parser("check", help="report faults of a data set; exit code 1 where there are any")
+    check = commands.add_parser(
+        "check", help="report faults of a data set; exit code 1 where there are any, or no box to train on"
+    )
     check.add_argument(
         "source",
         nargs="+",
@@ -188,10 +190,12 @@ def run_check(options: argparse.Namespace) -> int:
         from loradet.visualization.check_page import write_check_page
 
         print(f"Page: {write_check_page(report, options.report, anchors)}")
-    if broken or not report.ok:
+    if broken or not report.ok or report.useless:
         return 1
     if layout is not None and "train" in layout.splits:
-        print(f"Train on it: loradet train --config-file {layout.config}")
+        # Else the training would look for it.
+        without = "" if "val" in layout.splits else " train.eval_splits=[]"
+        print(f"Train on it: loradet train --config-file {layout.config}{without}")
     return 0
 
 
@@ -236,6 +240,7 @@ def run_split(options: argparse.Namespace) -> int:
     )
     print(describe_split(files))
     print("For a config, with the folder of the images for IMAGES:")
+    print(f"    {shlex.quote(f'data.root={source.parent}')}")
     for split, file in files.items():
         print(f"    {shlex.quote(f'data.{split}_json={file}')} data.{split}_images=IMAGES")
     return 0

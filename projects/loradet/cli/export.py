@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         from loradet.inference.metadata import describe
 
         metadata = export_checkpoint(
-            load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust),
+            load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust, needs_data=False),
             arguments.checkpoint,
             arguments.output,
             input_size=arguments.input_size and tuple(arguments.input_size),

@@ -10,6 +10,7 @@ The exit status is 1 where an image could not be read; all others are done.
 import argparse
 import sys
 
+from loradet.cli.share import share
 from loradet.errors import errors_in_one_line
 
 
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument(
         "--score-threshold",
         "--threshold",
-        type=float,
+        type=share,
         metavar="S",
         help="leave lower scores out; default: the operating point of the weights, by class, or 0.3 without one",
     )
@@ -64,7 +65,9 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
             )
         else:
             device = [f"train.device={arguments.device}"] if arguments.device else []
-            cfg = load_config(arguments.config_file, [*arguments.set, *device], trusted=arguments.trust)
+            cfg = load_config(
+                arguments.config_file, [*arguments.set, *device], trusted=arguments.trust, needs_data=False
+            )
             outcome = predict_checkpoint(cfg, arguments.checkpoint, arguments.images, arguments.output, **options)
     print(f"{outcome.output}: {outcome.boxes} detections on {outcome.images} images")
     print(f"score threshold: {outcome.thresholds}")

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         from loradet.inference.model_cost import count_config
 
         statistics = count_config(
-            load_config(arguments.config, arguments.overrides, trusted=arguments.trust),
+            load_config(arguments.config, arguments.overrides, trusted=arguments.trust, needs_data=False),
             arguments.input_size and tuple(arguments.input_size),
         )
         print(statistics)

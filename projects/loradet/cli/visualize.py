@@ -19,6 +19,7 @@ What speaks for each detection; curves, confusion matrix and error breakdown:
 import argparse
 import logging
 
+from loradet.cli.share import share
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
@@ -69,7 +70,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     parser.add_argument(
         "--score-threshold",
         "--threshold",
-        type=float,
+        type=share,
         metavar="S",
         help="painting and --export: the operating point of the weights, by class, or 0.3 without one; else 0.3 "
         "(--grad-cam --class: 0)",

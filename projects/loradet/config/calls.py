@@ -1,6 +1,7 @@
 """The calls of a config: what each is given, and whether it can take that."""
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,16 @@ from loradet.config.signatures import Signature, signature_of
 from loradet.errors import UserError
 
 _REFERENCE = re.compile(r"\$\{(?:oc\.select:)?(\.*)([A-Za-z_][\w.]*)(?:,[^{}]*)?\}")
+
+# Arguments that Detectron2 takes as they are, beyond which nothing is found or an image has no pixels, without a word.
+_RANGES = {
+    "max_detections_per_image": ("at least 1", 1, math.inf),
+    "max_size": ("at least 1 pixel", 1, math.inf),
+    "short_edge_length": ("pixels, 0 for images as they are", 0, math.inf),
+    "test_nms_thresh": ("a number from 0 to 1", 0.0, 1.0),
+    "test_score_thresh": ("a number from 0 to 1", 0.0, 1.0),
+    "test_topk_candidates": ("at least 1", 1, math.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ def check_calls(cfg: DictConfig, typed: Collection[str] = ()) -> None:
         for argument in _arguments(path, node, signature):
             if argument.value is not None or argument.key in typed:
                 refuse_misfit(argument)
+                _refuse_out_of_range(argument)
 
 
 def refuse_misfit(argument: Argument) -> None:
@@ -65,6 +77,14 @@ def refuse_misfit(argument: Argument) -> None:
     meant = _unquoted(value) if isinstance(value, str) else UNKNOWN
     hint = f"; write {argument.key}={value}" if meant is not UNKNOWN and fits(meant, argument.hint) else ""
     raise UserError(f"{argument.key}={shown}: expected {in_words(argument.hint)} ({argument.owner}){hint}.")
+
+
+def _refuse_out_of_range(argument: Argument) -> None:
+    words, low, high = _RANGES.get(argument.owner.partition(" ")[0], ("", 0, 0))
+    values = argument.value if isinstance(argument.value, list | tuple) else [argument.value]
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if words and any(not low <= number <= high for number in numbers):
+        raise UserError(f"{argument.key}={argument.value!r}: expected {words} ({argument.owner}).")
 
 
 def _unquoted(text: str) -> Any:

@@ -2,6 +2,7 @@
 
 import collections.abc
 import enum
+import math
 import numbers
 import os
 import types
@@ -57,6 +58,8 @@ def _is_scalar(value: Any, kind: type) -> bool:
         return isinstance(value, bool) or (isinstance(value, int) and value in (0, 1))
     if isinstance(value, bool):
         return False
+    if isinstance(value, float) and math.isnan(value):
+        return False  # nothing takes it, and all that compares with it is silent
     return isinstance(value, int | float if kind is float else kind)
 
 

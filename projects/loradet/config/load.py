@@ -19,13 +19,14 @@ from loradet.config.trust import check_trusted
 from loradet.errors import UserError, one_line
 
 
-def load_config(file: str, overrides: list[str], *, trusted: bool = False) -> DictConfig:
+def load_config(file: str, overrides: list[str], *, trusted: bool = False, needs_data: bool = True) -> DictConfig:
     """Load a config, fill the `train` keys that it does not name, and apply command-line overrides.
 
     Args:
         file: a file, or the name of one of the project's own, see `find_config`.
         overrides: `key=value` words.
         trusted: let a .yaml name calls of any package; else those that `loradet.config.trust` knows.
+        needs_data: whether the caller reads data (see `loradet.config.unread`).
 
     Raises:
         FileNotFoundError: no such file; the nearest names are listed.
@@ -46,17 +47,17 @@ def load_config(file: str, overrides: list[str], *, trusted: bool = False) -> Di
         raise UserError(
             f"Config file {_innermost_config(error, file)}: {type(error).__name__}: {one_line(error)}."
         ) from error
-    return complete(cfg, overrides)
+    return complete(cfg, overrides, needs_data=needs_data)
 
 
-def complete(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def complete(cfg: DictConfig, overrides: Sequence[str], *, needs_data: bool = True) -> DictConfig:
     """What `load_config` does with a config that has been read, in place; returns it.
 
     Raises:
         UserError: as `load_config`.
     """
     complete_train_settings(cfg)
-    apply_overrides(cfg, overrides)
+    apply_overrides(cfg, overrides, needs_data=needs_data)
     complete_train_settings(cfg)
     _expand_home(cfg.train)
     check_calls(cfg, typed_keys(overrides))

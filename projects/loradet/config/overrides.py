@@ -10,21 +10,30 @@ from omegaconf.errors import OmegaConfBaseException
 
 from loradet.config.calls import Argument, arguments_by_key
 from loradet.config.override_values import holds_path, parse_value
+from loradet.config.unread import refuse_unread
 from loradet.errors import UserError, one_line
 
 _ADDED_KEY = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
 
 
-def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str], *, needs_data: bool = True) -> DictConfig:
     """Change a config in place by `key=value` words, each by itself; returns it.
 
+    Args:
+        needs_data: whether the caller reads data (see `refuse_unread`).
+
     Raises:
-        UserError: as `check_overrides`; a value that cannot be read, or of another kind than the config's own.
+        UserError: as `check_overrides`; a value that cannot be read, or of another kind than the config's own; an
+            override of `data` that would change nothing.
     """
     arguments = arguments_by_key(cfg) if overrides else {}
+    typed = typed_keys(overrides)
     for override in overrides:
         check_overrides(cfg, [override])
-        _apply(cfg, override, arguments)
+        key, value = _value(cfg, override, arguments)
+        if not override.startswith("+"):
+            refuse_unread(cfg, key, value, needs_data=needs_data, typed=typed)
+        _apply(cfg, override, key, value)
     return cfg
 
 
@@ -33,13 +42,18 @@ def typed_keys(overrides: Sequence[str]) -> set[str]:
     return {_plain_key(override.partition("=")[0].lstrip("+")) for override in overrides}
 
 
-def _apply(cfg: DictConfig, override: str, arguments: dict[str, list[Argument]]) -> None:
+def _value(cfg: DictConfig, override: str, arguments: dict[str, list[Argument]]) -> tuple[str, Any]:
+    """Key and value of an override, which is of the kind that is taken there."""
     key, _, text = override.partition("=")
     key = _plain_key(key.lstrip("+"))
     given, taken = _given(cfg, key), arguments.get(key, ())
     value = parse_value(override, key, text, given=given, hints=[one.hint for one in taken])
     if not taken and not key.startswith("train."):  # whose settings have types
         _refuse_other_kind(key, value, given)
+    return key, value
+
+
+def _apply(cfg: DictConfig, override: str, key: str, value: Any) -> None:
     try:
         _refuse_inside_value(cfg, key)
         OmegaConf.update(cfg, key, value, merge=True)

@@ -156,7 +156,8 @@ class TrainSettings:
     allow_random_frozen: bool = False  # let frozen parts stay random, which nothing filled with weights
     accept_changed_data: bool = False  # let a run go on although its annotation files have changed since
     max_iter: int | str = "12 epochs"
-    seed: int = 0  # -1: draw one (it is logged and saved)
+    # -1: draw one (it is logged and saved). numpy takes no larger ones, and every process adds its number.
+    seed: int = _ranged(0, "a whole number up to 4000000000", lambda value: value <= 4_000_000_000)
     device: str = "auto"  # "auto": CUDA where there is a device, else CPU
     cudnn_benchmark: bool = False
     amp: AmpSettings = field(default_factory=AmpSettings)
@@ -254,6 +255,8 @@ def _is_same(given: Any, taken: Any) -> bool:
     """Whether OmegaConf took a value as it is: it would make 1 of "1", and True of "yes"."""
     if OmegaConf.is_list(given):
         return len(given) == len(taken) and all(map(_is_same, given, taken))
+    if given != given:  # NaN
+        return False
     return type(given) is type(taken) or (type(given) is int and type(taken) is float)
 
 

@@ -3,6 +3,11 @@
 import math
 from collections.abc import Sequence
 
+# Pixels that a box may reach over the image's edge: coordinates are often rounded.
+TOLERANCE = 0.5
+# The least side of a box, in pixels, less what sums of decimals in binary lose.
+LEAST_SIDE = 1 - 1e-6
+
 
 def has_sides(box: Sequence[float]) -> bool:
     """Whether a box XYWH has an area: sides that are positive, and not lost beside their coordinates' rounding.

@@ -13,8 +13,16 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from loradet.datasets.annotations import AnnotationFile, read_annotations
-from loradet.datasets.coco_records import class_positions, is_large, left_out_boxes, make_records
+from loradet.datasets.annotations.faults import how_to_repair
+from loradet.datasets.coco_records import (
+    boxes_over_the_edge,
+    class_positions,
+    is_large,
+    left_out_boxes,
+    make_records,
+)
 from loradet.datasets.files import PathLike, expand, fingerprint
+from loradet.datasets.fractions import find_fractions
 from loradet.datasets.ground_truth import ground_truth
 from loradet.errors import MissingFileError, UserError
 
@@ -55,8 +63,8 @@ def coco_dataset(
 
     Raises:
         MissingFileError: the file, the image folder or all images are missing.
-        UserError: a broken file (see `read_annotations`), one without images, or of which none is left; no class
-            matches, or `name` stands for other data already.
+        UserError: a broken file (see `read_annotations`), one without images, or of which none is left; boxes that are
+            fractions; no class matches, or `name` stands for other data already.
     """
     file = read_annotations(json_file)
     if classes is None and classes_from is not None:
@@ -100,6 +108,7 @@ def _register(
     source = _Source(path, root, _class_names(file, classes), file.fingerprint, min_size)
     if not len(file.images):
         raise UserError(f"{path} lists no images; expected one entry of `images` for each image in {root}.")
+    _refuse_fractions(file)
     name = name or f"{path.stem}_{fingerprint(source)[:8]}"
     if name in DatasetCatalog:
         if _registered.get(name) != source:
@@ -144,6 +153,18 @@ def _check_images(file: AnnotationFile, root: Path) -> None:
         raise MissingFileError(
             f"None of the first images of {file.path} is in {root}, as {root / first[0]}. "
             "Expected image_root to be the folder that their file_name is relative to."
+        )
+
+
+def _refuse_fractions(file: AnnotationFile) -> None:
+    """Raise where boxes are fractions of their image's sides: as pixels all of them would be one corner."""
+    known = np.flatnonzero(file.boxes.known)
+    written = find_fractions(file.boxes.xywh[known])
+    if written is not None:
+        box, id_ = file.boxes.xywh[known[0]].tolist(), file.boxes.ids[known[0]]
+        raise UserError(
+            f"{file.path}: boxes are fractions of the image's sides ({written.value}), as {box} of annotation {id_}; "
+            f"expected pixels. {how_to_repair(file.path)}"
         )
 
 
@@ -199,6 +220,11 @@ def _log_what_was_read(file: AnnotationFile, source: _Source) -> None:
         logger.info(f"%s: {what}", file.path, heading.name, heading.id)
     for reason, number in left_out_boxes(file, source.classes).items():
         logger.warning("%s: left out %d annotations %s.", file.path, number, reason)
+    over, outside = (int((wanted & found).sum()) for found in boxes_over_the_edge(file))
+    if over:
+        level = logging.WARNING if outside or over > _MANY * count else logging.INFO
+        what = "%s: %d of %d boxes reach over the edge of their image, %d of them lie outside of it; check lists them."
+        logger.log(level, what, file.path, over, count, outside)
     if count and crowd == count:
         logger.warning("%s: %s.", file.path, _all_crowd(file, wanted))
 

@@ -10,6 +10,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from loradet.datasets.annotations import AnnotationFile
+from loradet.datasets.boxes import TOLERANCE
 
 
 def class_positions(file: AnnotationFile, classes: Sequence[str]) -> np.ndarray:
@@ -40,6 +41,16 @@ def left_out_boxes(file: AnnotationFile, classes: Sequence[str]) -> dict[str, in
         counts[reason] = int((rest & ~fine).sum())
         rest &= fine
     return dict(+counts)
+
+
+def boxes_over_the_edge(file: AnnotationFile) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes that reach over an edge of their image by more than `TOLERANCE`, and those outside: two (A,) bool."""
+    boxes = file.boxes
+    sizes = np.stack([file.images.widths, file.images.heights], axis=1)[boxes.image].astype(np.float64)
+    low, high = boxes.xywh[:, :2], boxes.xywh[:, :2] + boxes.xywh[:, 2:]
+    over = ((low < -TOLERANCE) | (high > sizes + TOLERANCE)).any(axis=1)
+    outside = ((high <= 0) | (low >= sizes)).any(axis=1)
+    return boxes.known & over, boxes.known & outside
 
 
 def make_records(

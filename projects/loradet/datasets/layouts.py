@@ -163,13 +163,17 @@ def layout_of(folder: PathLike) -> Layout:
 
     Raises:
         MissingFileError: there is no such folder.
-        UserError: it has none that is known; those that are get listed.
+        UserError: it has none that is known; those that are get listed. Its data.yaml is broken.
     """
     root = expand(folder)
     if not root.is_dir():
         raise MissingFileError(f"{root}: there is no such folder.")
     layout = recognise(root)
     if layout is None:
+        if (description := root / "data.yaml").is_file():
+            from loradet.datasets.yolo_description import coco_head
+
+            coco_head(description)  # which says what is wrong with it
         known = [f"{places.name} ({places.annotations.format(split='train')})" for places in _COCO]
         raise UserError(
             f"{root} is laid out in no way that is known: {', '.join(known)}, YOLO (data.yaml), "

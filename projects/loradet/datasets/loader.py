@@ -67,7 +67,7 @@ class NamedFailures:
             raise
         except Exception as error:
             raise SampleError(
-                f"Sample {name} failed: {type(error).__name__}: {error}. "
+                f"Sample {name} failed: {type(error).__name__}: {str(error).rstrip('.')}. "
                 "`tools/datasets.py check` lists every image that cannot be read."
             ) from error
 

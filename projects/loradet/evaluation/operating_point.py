@@ -11,7 +11,7 @@ from tabulate import tabulate
 from loradet.errors import UserError
 from loradet.evaluation.correctness import match_all
 from loradet.evaluation.detection_records import DetectionRecords
-from loradet.json_kinds import NUMBER, TEXT, TRUTH, WHOLE, entries, list_of, optional
+from loradet.json_kinds import FINITE, SHARE, TEXT, TRUTH, WHOLE, entries, list_of, optional
 
 ALL = "all classes"
 DEFAULT_THRESHOLD = 0.3  # of weights without an operating point
@@ -90,18 +90,24 @@ class OperatingPoint:
         )
 
 
-_SHARE = optional(NUMBER)
 _CLASS = entries(
     {
         "name": TEXT,
         "boxes": WHOLE,
         "reached": TRUTH,
-        **dict.fromkeys(("threshold", "precision", "recall", "f1"), _SHARE),
+        "threshold": optional(FINITE),
+        **dict.fromkeys(("precision", "recall", "f1"), optional(SHARE)),
     },
     required=("name", "threshold", "precision", "recall", "f1", "boxes", "reached"),
 )
 _KIND = entries(
-    {"split": TEXT, "match_iou": NUMBER, "wished_precision": _SHARE, "overall": _CLASS, "classes": list_of(_CLASS)},
+    {
+        "split": TEXT,
+        "match_iou": SHARE,
+        "wished_precision": optional(SHARE),
+        "overall": _CLASS,
+        "classes": list_of(_CLASS),
+    },
     required=("split", "match_iou", "wished_precision", "overall", "classes"),
 )
 

@@ -32,7 +32,7 @@ from loradet.experiments.table import Row
 CLASS_PREFIX = f"{MAIN_METRIC}/"
 _TOGETHER = 6  # experiments that one pair of axes holds
 _SPREAD = "Bars: ± one sample standard deviation over the seeds, where there are several."
-_INTERVALS = "Bars: 95 % intervals, cut at 0 and 1."
+_INTERVALS = "Bars, where there are any: 95 % intervals, cut at 0 and 1."
 _HOLLOW = " Hollow markers, a little to the right: reported."
 
 

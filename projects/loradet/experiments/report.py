@@ -135,7 +135,7 @@ def _introduction(study: Study, results: Sequence[Result], table: Sequence[Row])
     missing = len(results) - len(finished)
     texts = [
         f"{len(finished)} of {len(results)} runs are finished"
-        + (f"; the {missing} others are listed with their state under «Runs»." if missing else "."),
+        + (f"; those without numbers ({missing}) are listed with their state under «Runs»." if missing else "."),
         "Metrics are fractions of 1: mean ± sample standard deviation over the seeds, their number in brackets; "
         f"{NOTHING} where there is no number.",
     ]

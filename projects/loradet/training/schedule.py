@@ -26,8 +26,12 @@ def warmup(
         max_fraction: of the run that the warm-up takes at most.
 
     Raises:
-        UserError: `max_fraction` is no fraction.
+        UserError: `max_fraction` is no fraction; `iterations` or `factor` is negative.
     """
+    if iterations < 0:
+        raise UserError(f"lr_multiplier.iterations={iterations}: expected a length of at least 0.")
+    if not factor >= 0.0:
+        raise UserError(f"lr_multiplier.factor={factor}: expected a multiplier of at least 0.")
     if not 0.0 <= max_fraction <= 1.0:
         raise UserError(f"lr_multiplier.max_fraction={max_fraction}: expected a fraction of the run, from 0 to 1.")
     # fvcore's schedulers are defined below 1 only, and the warm-up ends on the scheduler's value there. A run may have

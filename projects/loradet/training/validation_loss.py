@@ -98,6 +98,10 @@ class ValidationLoss:
                 # Of as many boxes as a training batch has; here it is set anew, so that no batch moves another's.
                 module.loss_normalizer = value * len(batch) / self.batch_size
             losses = model(batch)
+            for module in model.modules():
+                # Detectron2's own makes it in its first training step.
+                if hasattr(module, "loss_normalizer") and module not in normalized:
+                    del module.loss_normalizer
             if not isinstance(losses, dict) or not losses:
                 return None
             images += len(batch)

@@ -134,7 +134,7 @@ def grad_cam(
         ]
     heats = tuple(DetectionHeat(level, _heat(part)) for level, part in zip(scored.levels, parts))
     found = scored.detections
-    found.heat_index = torch.arange(len(found))
+    found.heat_index = torch.arange(len(found), device=found.scores.device)
     return ImageHeat(found, heats, tuple(images.tensor.shape[-2:]), tuple(images.image_sizes[0]))
 
 

@@ -12,6 +12,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 
 from loradet.datasets import coco_dataset, register_coco
 from loradet.datasets.provenance import is_synthetic
+from loradet.errors import UserError
 
 _numbers = count()
 
@@ -304,3 +305,31 @@ def test_ambiguous_files_are_refused(coco_folder, fault):
     coco_folder.write()
     with pytest.raises(ValueError, match=str(coco_folder.json)):
         coco_dataset(coco_folder.json, coco_folder.images)
+
+
+def test_boxes_as_fractions_are_refused_not_read_as_pixels(coco_folder, name):
+    content = json.loads(coco_folder.json.read_text())
+    for annotation in content["annotations"]:
+        annotation["bbox"] = [0.1, 0.2, 0.3, 0.4]
+    coco_folder.json.write_text(json.dumps(content))
+    message = r"boxes are fractions .*\[0\.1, 0\.2, 0\.3, 0\.4\] of annotation \d+; expected pixels\. Try: .*--fix"
+    with pytest.raises(UserError, match=message):
+        coco_dataset(coco_folder.json, coco_folder.images, name=name)
+    with pytest.raises(UserError, match=message):
+        register_coco(name, coco_folder.json, coco_folder.images)
+    content["annotations"][0]["bbox"] = [0, 0, 0.5, 0.5]  # one under a pixel among boxes in pixels is one of few
+    for annotation in content["annotations"][1:]:
+        annotation["bbox"] = [1, 2, 10, 10]
+    coco_folder.json.write_text(json.dumps(content))
+    assert coco_dataset(coco_folder.json, coco_folder.images, name=name)
+
+
+def test_boxes_over_the_edge_are_counted(coco_folder, name, caplog):
+    content = json.loads(coco_folder.json.read_text())
+    coco_dataset(coco_folder.json, coco_folder.images)
+    assert "over the edge" not in caplog.text
+    content["annotations"][0]["bbox"] = [1000, 1000, 5, 5]
+    content["annotations"][1]["bbox"] = [-3, 0, 10, 10]
+    coco_folder.json.write_text(json.dumps(content))
+    count = sum(len(record["annotations"]) for record in coco_dataset(coco_folder.json, coco_folder.images, name=name))
+    assert f"2 of {count} boxes reach over the edge of their image, 1 of them lie outside of it" in caplog.text

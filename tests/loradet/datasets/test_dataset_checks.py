@@ -238,3 +238,9 @@ def test_what_fix_writes_passes_check(coco_folder, images, categories, annotatio
             assert len({entry["id"] for entry in fixed[key]}) == len(fixed[key])
     finally:
         coco_folder.content = original
+
+
+def test_a_size_that_is_not_there_is_said_so(coco_folder):
+    del coco_folder.content["images"][0]["width"], coco_folder.content["images"][0]["height"]
+    (problem,) = check(coco_folder.write(), coco_folder.images).problems
+    assert problem.message == "the file is 64x48, the JSON says no size"

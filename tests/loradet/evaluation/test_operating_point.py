@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -136,6 +137,12 @@ def test_what_is_written_is_found_for_that_file_alone(tmp_path, caplog):
     (tmp_path / "operating_point.json").write_text(json.dumps({"weights": weights_digest(tmp_path / "model_best.pth")}))
     with pytest.raises(UserError, match=r"operating_point.json holds no operating point: split is not there"):
         find_operating_point(tmp_path / "model_best.pth")
+
+    written = point.to_dict()
+    for key, value, words in (("threshold", math.nan, "a finite number"), ("recall", 7, "a number from 0 to 1")):
+        odd = {**written, "overall": {**written["overall"], key: value}}
+        with pytest.raises(UserError, match=rf"^here holds no operating point: overall\.{key} is .*; expected {words}"):
+            OperatingPoint.parse(odd, "here")
 
     names = ["class0", "class1"]
     assert choose_thresholds(0.7, point, names, "a.pth").describe(names) == "0.7 (given)"

@@ -65,6 +65,12 @@ def test_a_warmup_of_a_study_is_as_long_as_it_was_published():
         assert values == pytest.approx([0.001, 0.5005, 0.998, 1.0], abs=1e-3), name
 
 
+@pytest.mark.parametrize("words", [dict(iterations=-1, factor=0.1), dict(iterations=1, factor=-2.0)])
+def test_a_warm_up_is_not_negative(words):
+    with pytest.raises(ValueError, match=r"lr_multiplier\.(iterations=-1|factor=-2\.0): expected .* at least 0"):
+        warmup(ConstantParamScheduler(1.0), max_iter=10, **words)
+
+
 def test_a_fraction_of_the_run_is_one():
     with pytest.raises(ValueError, match=r"max_fraction=10: expected a fraction"):
         warmup(ConstantParamScheduler(1.0), iterations=100, factor=0.1, max_iter=1000, max_fraction=10)

@@ -5,8 +5,8 @@
 all of a split has its `SplitContent`: `across` compares splits, `anchors` says which boxes anchors reach.
 """
 
+from loradet.datasets.boxes import TOLERANCE
 from loradet.datasets.checks.check import SetReport, Split, check, check_splits, fix, splits_of
-from loradet.datasets.checks.columns import TOLERANCE
 from loradet.datasets.checks.findings import Problem, Report
 
 __all__ = ["TOLERANCE", "Problem", "Report", "SetReport", "Split", "check", "check_splits", "fix", "splits_of"]

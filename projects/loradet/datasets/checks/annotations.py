@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from loradet.datasets.annotations.values import as_area, as_box, as_flag, as_number, as_whole, show
-from loradet.datasets.boxes import has_sides
-from loradet.datasets.checks.columns import LEAST_SIDE, TOLERANCE, Columns, columns_of
+from loradet.datasets.boxes import LEAST_SIDE, TOLERANCE, has_sides
+from loradet.datasets.checks.columns import Columns, columns_of
 from loradet.datasets.checks.duplicates import repeated_boxes
 from loradet.datasets.checks.findings import Findings
-from loradet.datasets.checks.fractions import Fractions, find_fractions, in_pixels, is_fraction
 from loradet.datasets.checks.ids import FreshIds, key_of
 from loradet.datasets.checks.images import ListedImage, ListedImages
+from loradet.datasets.fractions import Fractions, find_fractions, in_pixels, is_fraction
 
 
 @dataclass(frozen=True)

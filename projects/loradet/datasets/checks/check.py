@@ -61,6 +61,16 @@ class SetReport:
     def ok(self) -> bool:
         return not self.problems and all(report.ok for report in self.reports.values())
 
+    @property
+    def useless(self) -> list[str]:
+        """Splits without a box to find, which a training refuses; but the first, they may have no labels at all."""
+        first = next(iter(self.reports), None)
+        return [
+            name
+            for name, content in self.contents.items()
+            if not content.has_boxes_to_find and (name == first or self.reports[name].annotations)
+        ]
+
     def text(self, limit: int = 20) -> str:
         """The report for people, at most `limit` lines of each kind."""
         lines = [report.text(limit) for report in self.reports.values()]

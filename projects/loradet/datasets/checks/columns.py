@@ -13,12 +13,8 @@ import numpy as np
 from loradet.datasets.annotations.columns import positions
 from loradet.datasets.annotations.table import has_area
 from loradet.datasets.annotations.values import MAX_AREA, MAX_PIXELS, as_box, as_whole
+from loradet.datasets.boxes import LEAST_SIDE, TOLERANCE
 from loradet.datasets.checks.images import ListedImage, ListedImages
-
-# Pixels that a box may reach over the image's edge: coordinates are often rounded.
-TOLERANCE = 0.5
-# The least side of a box, in pixels, less what sums of decimals in binary lose.
-LEAST_SIDE = 1 - 1e-6
 
 
 @dataclass

@@ -148,13 +148,11 @@ def _size(entry: dict, state: PictureState | None, where: tuple, found: Findings
         found.add("missing image" if state == "missing" else "unreadable image", state, *where)
         return None
     if state is None and not all(side is not None and side > 0 for side in sides):
-        listed = "x".join(map(_side, given))
-        found.add("no size", f"the JSON says {listed}, expected two whole numbers of pixels", *where)
+        found.add("no size", f"the JSON says {_sides(given)}, expected two whole numbers of pixels", *where)
         return None
     size = sides if state is None else state.size
     if sides != size:
-        true, listed = f"{size[0]}x{size[1]}", "x".join(map(_side, given))
-        found.add("wrong size", f"the file is {true}, the JSON says {listed}", *where)
+        found.add("wrong size", f"the file is {size[0]}x{size[1]}, the JSON says {_sides(given)}", *where)
     elif any(type(side) is not int for side in given):
         found.add("odd value", f"its size {show(list(given))} is read as {size[0]}x{size[1]}", *where)
     return size
@@ -171,6 +169,11 @@ def _warn(picture: Picture | None, size: tuple[int, int], where: tuple, found: F
         found.warn("more than 8 bits", message, *where)
     if picture.blank:
         found.warn("picture of one value", "all its pixels are the same", *where)
+
+
+def _sides(given: tuple[Any, Any]) -> str:
+    """Width and height in words, as they are written."""
+    return "no size" if given == (None, None) else "x".join(map(_side, given))
 
 
 def _side(value: Any) -> str:

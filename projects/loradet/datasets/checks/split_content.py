@@ -43,6 +43,11 @@ class SplitContent:
         by_id = dict(zip(numbers.tolist(), counts.tolist()))
         return {one["name"]: by_id.get(one["id"], 0) for one in self.categories}
 
+    @property
+    def has_boxes_to_find(self) -> bool:
+        """Whether there is a box that is no crowd region."""
+        return bool((~self.boxes.crowd).any())
+
     def image_of(self, box: int) -> dict:
         """The entry of the image that a box, by its place among the kept ones, is of."""
         return self.images.kept[self.boxes.image[box]]
@@ -58,7 +63,9 @@ def describe_boxes(content: SplitContent, found: Findings) -> tuple[str, ...]:
         lines.append(
             f"{ignored} boxes say ignore: they count as crowd regions, neither trained on nor to be found ({names})"
         )
-    if len(boxes.rows) and boxes.crowd.all():
+    if not len(boxes.rows):
+        lines.append("no box is there: there is nothing to train on and nothing to find")
+    elif boxes.crowd.all():
         lines.append(f"all {len(boxes.rows)} boxes are crowd regions: there is nothing to train on and nothing to find")
     sides = boxes.xywh[:, 2:]
     for box in np.flatnonzero(sides.max(axis=1, initial=0) > LONG_BOX * sides.min(axis=1, initial=np.inf)).tolist():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from loradet.datasets.checks.columns import LEAST_SIDE
+from loradet.datasets.boxes import LEAST_SIDE
 
 
 class Fractions(enum.Enum):

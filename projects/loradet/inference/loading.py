@@ -1,0 +1,151 @@
+"""A trained detector in Python: loaded from a run's folder, called with images."""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from PIL import Image
+
+from loradet.config import load_config
+from loradet.config.build import build
+from loradet.config.intensity import with_intensity_of
+from loradet.config.splits import evaluation_mapper
+from loradet.device import choose_device
+from loradet.errors import MissingFileError, UserError
+from loradet.evaluation.score_thresholds import ScoreThresholds, choose_thresholds, find_operating_point
+from loradet.model import load_detector, number_of_classes
+from loradet.run_folder import RunFolder
+
+from .classes import find_classes
+from .image_files import find_images
+
+PathLike = str | os.PathLike
+# (H, W), (H, W, 3) RGB or (H, W, 4) RGBA; uint8, or uint16 read by the detector's rule of intensity.
+Picture = np.ndarray | Image.Image
+
+
+class Predictor:
+    """Detects on images as the config's evaluation does: read, resized and thresholded alike.
+
+    Attributes:
+        model: in eval mode, LoRA merged.
+        classes: names by class number.
+        thresholds: scores from which on detections are taken, and where these come from.
+    """
+
+    def __init__(self, model: torch.nn.Module, mapper: Callable, classes: Sequence[str], thresholds: ScoreThresholds):
+        self.model = model
+        self.classes = list(classes)
+        self.thresholds = thresholds
+        self._mapper = mapper
+
+    def __call__(
+        self, images: PathLike | Picture | Sequence[PathLike | Picture], *, score_threshold: float | None = None
+    ) -> Instances | list[Instances]:
+        """Detect on an image, or on several.
+
+        Args:
+            images: an array (H, W), (H, W, 3) RGB or (H, W, 4) RGBA of uint8 or uint16, a Pillow image, or a file; a
+                list of these; or a folder or pattern, which stands for its images by name (`find_images`).
+            score_threshold: instead of the detector's own.
+
+        Returns:
+            Instances on the CPU, by falling score: `pred_boxes` (XYXY, pixels of the image as given, upright),
+            `scores`, `pred_classes` and `class_names`; of a list, folder or pattern a list of them.
+
+        Raises:
+            MissingFileError: there is no such file.
+            OSError: a file cannot be read; the message names it.
+            UserError: an array of another shape or type.
+        """
+        if isinstance(images, (np.ndarray, Image.Image)):
+            return self._of_picture(images, score_threshold)
+        if isinstance(images, (str, os.PathLike)):
+            files = find_images([images])
+            found = [self._of_file(file, score_threshold) for file in files]
+            return found[0] if Path(images).is_file() else found
+        return [self(image, score_threshold=score_threshold) for image in images]
+
+    def _of_picture(self, picture: Picture, score_threshold: float | None) -> Instances:
+        """By way of a file without loss, so that it is read as any other."""
+        picture = picture if isinstance(picture, Image.Image) else _as_image(picture)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "image.png")
+            picture.save(file, compress_level=1)
+            return self._of_file(file, score_threshold)
+
+    @torch.no_grad()
+    def _of_file(self, file: Path, score_threshold: float | None) -> Instances:
+        (result,) = self.model([self._mapper({"file_name": str(file), "image_id": 0})])
+        found = result["instances"].to("cpu")
+        given = None if score_threshold is None else ScoreThresholds(score_threshold, "given")
+        found = found[(given or self.thresholds).keep(found)]
+        found.class_names = np.array([self.classes[number] for number in found.pred_classes.tolist()], dtype=object)
+        return found
+
+
+def load(
+    weights: PathLike,
+    config_file: PathLike | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+    score_threshold: float | None = None,
+    trusted: bool = False,
+) -> Predictor:
+    """Load a trained detector.
+
+        predictor = loradet.load("work_dirs/mine")
+        found = predictor("image.jpg")  # found.pred_boxes, found.scores, found.class_names
+
+    Args:
+        weights: folder of a run, whose best weights are taken; or a checkpoint (`.pth`), or an adapter
+            (`.safetensors`).
+        config_file: that it was trained with; None: `config.yaml` beside the weights.
+        overrides: `key=value` words.
+        device: "cpu", "cuda", "cuda:1" or "auto"; None: as the config says.
+        score_threshold: None: the operating point of the weights, or 0.3 where they have none.
+        trusted: let a `.yaml` call what it likes, see `loradet.config.trust`.
+
+    Raises:
+        MissingFileError: there are no weights, or no config.
+        UserError: they do not fit together.
+    """
+    checkpoint = _weights_of(Path(weights))
+    config = RunFolder(checkpoint.parent).config if config_file is None else Path(config_file)
+    if config_file is None and not config.is_file():
+        raise MissingFileError(f"{checkpoint} has no {config.name} beside it: say config_file=….")
+    cfg = with_intensity_of(
+        load_config(str(config), list(overrides), trusted=trusted, needs_data=False), str(checkpoint)
+    )
+    model = load_detector(cfg, checkpoint, device=choose_device(device or cfg.train.get("device", "auto")), merge=True)
+    names = find_classes(cfg, checkpoint, number_of_classes(model)).names
+    point = find_operating_point(checkpoint, cfg.train.get("output_dir"))
+    mapper = build(evaluation_mapper(cfg), "The mapper")
+    return Predictor(model, mapper, names, choose_thresholds(score_threshold, point, names, checkpoint))
+
+
+def _weights_of(path: Path) -> Path:
+    if path.is_file():
+        return path
+    run = RunFolder(path)
+    for file in (run.best, run.path / RunFolder.FINAL, run.adapter):
+        if file.is_file():
+            return file
+    what = "holds no weights" if path.is_dir() else "does not exist"
+    raise MissingFileError(f"{path} {what}; expected the folder of a finished run, a .pth or a .safetensors.")
+
+
+def _as_image(array: Any) -> Image.Image:
+    usual = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8)
+    if not usual or array.dtype not in (np.uint8, np.uint16) or array.size == 0:
+        raise UserError(
+            f"An image of shape {array.shape} and {array.dtype}: expected (H, W) of uint8 or uint16, or (H, W, 3) RGB "
+            "or (H, W, 4) RGBA of uint8. OpenCV's BGR becomes RGB by image[:, :, ::-1]."
+        )
+    return Image.fromarray(np.ascontiguousarray(array))

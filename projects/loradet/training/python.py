@@ -1,0 +1,68 @@
+"""Training and evaluation from Python, in this process."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.engine import HookBase
+
+from loradet.config import load_config
+from loradet.evaluation.coco_metrics import read_metrics
+from loradet.run_folder import RunFolder
+from loradet.training import command, run
+
+PathLike = str | os.PathLike
+
+
+def train(
+    config: PathLike, overrides: Sequence[str] = (), *, resume: bool = False, hooks: Sequence[HookBase] = ()
+) -> Path:
+    """Train what a config describes, on one process, and evaluate its best weights.
+
+        folder = loradet.train("custom_coco", ["data.root=~/my_data", "train.output_dir=work_dirs/mine"])
+
+    Args:
+        config: a file, or the name of one of the project's own (`loradet configs` lists them).
+        overrides: `key=value` words.
+        resume: go on from the folder's last checkpoint.
+        hooks: more of them; each has its turn at its `stage` (`loradet.training.hooks.Stage`).
+
+    Returns:
+        The run's folder, `train.output_dir`.
+
+    Raises:
+        UserError: as `loradet.training.run.train`.
+        KeyboardInterrupt: it was interrupted; what was done is saved, and `resume=True` goes on.
+    """
+    cfg = load_config(str(config), list(overrides))
+    if run.train(cfg, resume=resume, hooks=hooks) is not None:
+        raise KeyboardInterrupt
+    return Path(cfg.train.output_dir)
+
+
+def evaluate(
+    config: PathLike, checkpoint: PathLike | None = None, split: str = "val", overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Metrics of a checkpoint or an adapter on a split.
+
+    Args:
+        config: a file, the name of one of the project's own, or the folder of a run.
+        checkpoint: `.pth` or `.safetensors`; None: the best weights of the config's run.
+        split: of the config's `dataloader`.
+        overrides: `key=value` words.
+
+    Returns:
+        COCO's metrics as fractions of 1 by the studies' names, as `coco/bbox_mAP`, and where they come from, as
+        `checkpoint`.
+
+    Raises:
+        UserError: the weights are missing, or do not fit the data.
+    """
+    file = RunFolder(config).config if Path(config).is_dir() else config
+    cfg = load_config(str(file), list(overrides))
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "metrics.json")
+        command.evaluate(cfg, None if checkpoint is None else str(checkpoint), split, str(output))
+        return read_metrics(output)
