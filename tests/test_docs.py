@@ -30,10 +30,11 @@ class Command:
 
     @property
     def config(self):
-        """The config file, where it is one of the repository's."""
+        """The config file, where it is one of the repository's; `loradet` takes its name too."""
         where = self.words.index("--config-file") + 1 if "--config-file" in self.words else None
         file = self.words[where] if where and where < len(self.words) else ""
-        return file if file.startswith("configs/") else None
+        is_name = self.words[0] == "loradet" and re.fullmatch(r"[a-z]\w+", file) is not None
+        return str(ROOT / file) if file.startswith("configs/") else file if is_name else None
 
     @property
     def overrides(self):
@@ -42,10 +43,10 @@ class Command:
 
 def commands():
     for page in PAGES:
-        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ").replace("-m loradet.cli", "loradet")
         for line in text.splitlines():
             # A comment ends a command; in prose, none begins a line.
-            if match := re.match(rf"\s*(?:\$ )?(?:[A-Z_]+=\S+ )*{_PROGRAM}\s*(?: #.*)?$", line):
+            if match := re.match(rf"\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:srun )?{_PROGRAM}\s*(?: #.*)?$", line):
                 words = shlex.split(match[1])
                 stop = next((i for i, word in enumerate(words) if word in _SHELL), len(words))
                 yield Command(str(page.relative_to(ROOT)), tuple(words[:stop]))
@@ -93,4 +94,4 @@ def test_tool_and_flags_exist(command):
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one.config], ids=str)
 def test_config_and_overrides_are_taken(command):
     values = [re.sub(r"\$\w+", "0", word) for word in command.overrides]  # a shell's loop variable
-    load_config(ROOT / command.config, values)
+    load_config(command.config, values)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from loradet.adapters.layer import adapter_tensor_names, join, unwrap
+from loradet.adapters.layer import AdapterLayer, adapter_tensor_names, join, unwrap
 from loradet.adapters.parameters import PARTS, part_of
 
 _FILLED = "filled_tensors"
@@ -80,7 +80,9 @@ def _is_known(modules: dict[str, nn.Module], name: str) -> bool:
     path = name
     while path:
         path = path.rpartition(".")[0]
-        package, _, rest = type(modules[path]).__module__.partition(".") if path in modules else ("torch", "", "")
+        if path not in modules or isinstance(modules[path], AdapterLayer):
+            continue  # an adapter holds a layer of the module around it
+        package, _, rest = type(modules[path]).__module__.partition(".")
         if package not in _LIBRARIES:
             # Detectron2 runs config files, and what they import, under its own name.
             return package in _OWN and not rest.startswith("_cfg_loader")

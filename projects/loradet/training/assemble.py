@@ -2,12 +2,13 @@
 
 import copy
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import LazyConfig
-from detectron2.engine import create_ddp_model, hooks
+from detectron2.engine import HookBase, create_ddp_model, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 from omegaconf import DictConfig, OmegaConf
@@ -73,8 +74,12 @@ class Assembled:
     past_ids: dict[str, str]
 
 
-def assemble(prepared: Prepared) -> Assembled:
+def assemble(prepared: Prepared, more_hooks: Sequence[HookBase] = ()) -> Assembled:
     """Build model and trainer and load what they start from; only then replace files of an earlier run.
+
+    Args:
+        prepared: made consistent.
+        more_hooks: beside the run's own; their states are restored with the trainer's.
 
     Raises:
         UserError: the model cannot be built, nothing trains, what is frozen is random, or a checkpoint is of another
@@ -89,6 +94,7 @@ def assemble(prepared: Prepared) -> Assembled:
     checkpointer = Checkpointer(model, folder.path, classes=classes, intensity=intensity, trainer=trainer)
     record = RunRecord(folder.path)
     best = _register_hooks(prepared, trainer, checkpointer, record)
+    trainer.register_hooks(more_hooks)
     start_iter = _restore(prepared, checkpointer, trainer) if prepared.resume else 0
     # What was given fits together.
     past_ids = folder.read_record().get("run_ids", {}) if prepared.resume else {}

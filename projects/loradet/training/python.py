@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from detectron2.engine import HookBase
+
 from loradet.config import load_config
 from loradet.evaluation.coco_metrics import read_metrics
 from loradet.run_folder import RunFolder
@@ -14,7 +16,9 @@ from loradet.training import command, run
 PathLike = str | os.PathLike
 
 
-def train(config: PathLike, overrides: Sequence[str] = (), *, resume: bool = False) -> Path:
+def train(
+    config: PathLike, overrides: Sequence[str] = (), *, resume: bool = False, hooks: Sequence[HookBase] = ()
+) -> Path:
     """Train what a config describes, on one process, and evaluate its best weights.
 
         folder = loradet.train("custom_coco", ["data.root=~/my_data", "train.output_dir=work_dirs/mine"])
@@ -23,6 +27,7 @@ def train(config: PathLike, overrides: Sequence[str] = (), *, resume: bool = Fal
         config: a file, or the name of one of the project's own (`loradet configs` lists them).
         overrides: `key=value` words.
         resume: go on from the folder's last checkpoint.
+        hooks: more of them; each has its turn at its `stage` (`loradet.training.hooks.Stage`).
 
     Returns:
         The run's folder, `train.output_dir`.
@@ -32,7 +37,7 @@ def train(config: PathLike, overrides: Sequence[str] = (), *, resume: bool = Fal
         KeyboardInterrupt: it was interrupted; what was done is saved, and `resume=True` goes on.
     """
     cfg = load_config(str(config), list(overrides))
-    if run.train(cfg, resume=resume) is not None:
+    if run.train(cfg, resume=resume, hooks=hooks) is not None:
         raise KeyboardInterrupt
     return Path(cfg.train.output_dir)
 

@@ -3,9 +3,10 @@
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
@@ -24,7 +25,7 @@ from loradet.training.writers import flat_config
 logger = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig, *, resume: bool = False) -> signal.Signals | None:
+def train(cfg: DictConfig, *, resume: bool = False, hooks: Sequence[HookBase] = ()) -> signal.Signals | None:
     """Run (or go on with) the training that `cfg` describes, then evaluate its best weights.
 
     Leaves the files of one run in `cfg.train.output_dir`.
@@ -32,6 +33,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> signal.Signals | None:
     Args:
         cfg: complete (see `complete_train_settings`); made consistent in place.
         resume: go on from the folder's last checkpoint, or start where there is none.
+        hooks: more of them, of every process; each has its turn at its `stage`.
 
     Returns:
         The signal that has interrupted it, once all is saved; None where it is finished.
@@ -47,7 +49,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> signal.Signals | None:
         if prepared is None:
             return None
         with _failure_in_log():
-            return carry_out(assemble(prepared))
+            return carry_out(assemble(prepared, hooks))
 
 
 @contextlib.contextmanager

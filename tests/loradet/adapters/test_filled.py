@@ -92,6 +92,7 @@ class Loaded(nn.Module):
 
 def test_modules_of_others_are_not_judged():
     assert random_frozen(nn.Sequential(Loaded())) == {}
+    assert random_frozen(lora(freeze(Loaded()), targets=["conv"], rank=1, alpha=1.0)) == {}
     # Plain layers belong to nobody, so nobody else has filled them.
     assert random_frozen(nn.Sequential(nn.Linear(1, 1)).requires_grad_(False)) == {"head": ["0.weight", "0.bias"]}
 
