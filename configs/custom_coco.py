@@ -1,6 +1,6 @@
 """Your own COCO data: LoRA on a frozen backbone, feature pyramid and RetinaNet head trained.
 
-    python tools/lazyconfig_train_net.py --config-file configs/custom_coco.py data.root=PATH data.classes=[a,b,c]
+    loradet train --config-file configs/custom_coco.py data.root=PATH 'data.classes=[a,b,c]'
 
 expects PATH/annotations/{train,val,test}.json and PATH/images/{train,val,test}/; other places are keys of `data`.
 Copy this file and change what differs. The detector is the small one that ships with the project; docs/configs.md says

@@ -1,6 +1,6 @@
 """Your own YOLO data: a DETR on a frozen backbone.
 
-    python tools/lazyconfig_train_net.py --config-file configs/custom_detr.py data.data_yaml=PATH/data.yaml
+    loradet train --config-file configs/custom_detr.py data.data_yaml=PATH/data.yaml
 
 The backbone is the small one that ships with the project, frozen; docs/detr.md says how to put another in. For COCO
 files take `data` and `dataloader` from common.data and drop the line of `model.num_classes`. A DETR learns slowly: the

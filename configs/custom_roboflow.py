@@ -1,6 +1,6 @@
 """Your own export of Roboflow in COCO's format, with the detector of `custom_coco`.
 
-    python tools/lazyconfig_train_net.py --config-file configs/custom_roboflow.py data.root=PATH
+    loradet train --config-file configs/custom_roboflow.py data.root=PATH
 
 expects PATH/{train,valid,test}/_annotations.coco.json with the images beside it. Its empty heading is no class.
 """

@@ -1,6 +1,6 @@
 """Your own Pascal VOC data (XML files), with the detector of `custom_coco`.
 
-    python tools/lazyconfig_train_net.py --config-file configs/custom_voc.py data.root=PATH
+    loradet train --config-file configs/custom_voc.py data.root=PATH
 
 expects PATH/Annotations, PATH/JPEGImages and PATH/ImageSets/Main/{train,val,test}.txt, or PATH/{train,valid,test} with
 images and XML files side by side.

@@ -1,6 +1,6 @@
 """Your own YOLO data, with the detector of `custom_coco`.
 
-    python tools/lazyconfig_train_net.py --config-file configs/custom_yolo.py data.data_yaml=PATH/data.yaml
+    loradet train --config-file configs/custom_yolo.py data.data_yaml=PATH/data.yaml
 
 The description says where images are and which classes there are; `data.polygons=true` takes polygons for their boxes.
 """

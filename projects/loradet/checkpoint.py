@@ -13,7 +13,8 @@ from torch import nn
 
 from loradet.adapters import adapter_state, load_adapter_state
 from loradet.adapters.adapter_file import METADATA_KEY
-from loradet.adapters.filled import mark_filled
+from loradet.adapters.filled import filled_tensors, mark_filled
+from loradet.adapters.layer import adapter_tensor_names
 from loradet.adapters.parameters import PARTS, part_of
 from loradet.backbones.weights import ASSET, UNREADABLE, refuse_pickle, resolve, why_unreadable
 from loradet.class_rows import class_rows, keep_rows_by_name
@@ -28,6 +29,8 @@ from loradet.weight_classes import WeightClasses
 from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
+
+_UNNAMED = "the file does not name its classes, so rows of the head that fit are taken as they come"
 
 
 class CheckpointError(UserError):
@@ -183,20 +186,29 @@ class Checkpointer(DetectionCheckpointer):
     def _note_loaded(self, path: str) -> None:
         """Mark what the file filled, and say by part how much that is."""
         absent = {*self._misfits.missing, *self._misfits.shapes}
+        filled = filled_tensors(self.model)
         mark_filled(self.model, [name for name in self.model.state_dict() if name not in absent])
-        counts = {part: [0, 0] for part in PARTS}
+        parts: dict[str, list[str]] = {part: [] for part in PARTS}
         for name in self._names:
-            count = counts[part_of(self.model, name)]
-            count[0] += name not in absent
-            count[1] += 1
-        parts = [f"{part} {loaded} of {total}" for part, (loaded, total) in counts.items() if total]
-        notes = [self._rows] if self._rows else []
-        if self._misfits.shapes:
-            notes.append(f"of another shape, so left at the start: {shorten(self._misfits.shapes)}")
+            parts[part_of(self.model, name)].append(name)
+        shown = [self._describe_part(part, names, absent, filled) for part, names in parts.items() if names]
+        # Heads of other classes begin anew; what else differs in shape is a surprise.
+        of_classes = {rows.name for rows in class_rows(self.model)} & self._misfits.shapes.keys()
+        others = self._misfits.shapes.keys() - of_classes
+        notes = [self._rows] if self._rows and not (of_classes and self._rows == _UNNAMED) else []
+        if of_classes:
+            notes.append(f"for another number of classes, so left at the start: {shorten(sorted(of_classes))}")
+        if others:
+            notes.append(f"of another shape, so left at the start: {shorten(sorted(others))}")
         if self._misfits.unexpected:
             notes.append(f"{len(self._misfits.unexpected)} tensors of the file have no place in the model")
-        level = logging.WARNING if self._misfits.shapes else logging.INFO
-        logger.log(level, "Loaded from %s: %s%s.", path, ", ".join(parts), "".join(f"; {note}" for note in notes))
+        level = logging.WARNING if others else logging.INFO
+        logger.log(level, "Loaded from %s: %s%s.", path, ", ".join(shown), "".join(f"; {note}" for note in notes))
+
+    def _describe_part(self, part: str, names: list[str], absent: set[str], filled: set[str]) -> str:
+        loaded = sum(name not in absent for name in names)
+        kept = not loaded and filled.issuperset({*names} - adapter_tensor_names(self.model))
+        return f"{part} {loaded} of {len(names)}{' (it keeps the weights that it has)' * kept}"
 
     def _load_part(self, path: str, name: str, state: dict[str, Any]) -> None:
         try:
@@ -254,7 +266,7 @@ class Checkpointer(DetectionCheckpointer):
             return {}
         if there is None:
             if any(rows.name in state for rows in class_rows(self.model)):
-                self._rows = "the file does not name its classes, so rows of the head that fit are taken as they come"
+                self._rows = _UNNAMED
             return {}
         if there.names == self.classes.names:
             return {}

@@ -1,6 +1,7 @@
 """The embedded Detectron2 as a package of its own: it builds, and asks for all that it imports."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -74,3 +75,12 @@ def test_it_is_built_and_used_without_the_repository(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
     folder = tmp_path / "site" / "detectron2_embedded" / "detectron2"
     assert done.stdout == f"(1+2j) embedded 0.6 ({folder})\n", done.stderr
+
+
+def test_its_import_warns_of_nothing():
+    """fvcore compiles a loss at import by what newer torch calls deprecated."""
+    program = "import detectron2_embedded as d; d.activate(); import detectron2.layers.batch_norm"
+    environment = {**os.environ, "DETECTRON2_EMBEDDED": "always", "PYTHONPATH": str(ROOT / "projects")}
+    environment.pop("LORADET_DETECTRON2", None)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -9,6 +9,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.meta_arch.fcos import FCOSHead
 from torch import nn
 
+from loradet.adapters.filled import mark_filled
 from loradet.backbones.export import export_weights
 from loradet.checkpoint import Checkpointer
 from loradet.class_rows import class_rows, keep_rows_by_name
@@ -65,6 +66,26 @@ def test_a_file_that_does_not_name_its_classes_is_taken_as_it_comes(tmp_path, ca
         Checkpointer(model, classes=WeightClasses(HERE)).load_weights(str(tmp_path / "source.pth"), strict=False)
     assert torch.equal(model.class_embed.weight, source.class_embed.weight)
     assert "does not name its classes, so rows of the head that fit are taken as they come" in caplog.text
+
+
+def test_a_start_for_other_classes_is_no_warning_and_tells_what_keeps_its_weights(tmp_path, caplog):
+    """As the custom configs start: neck and head without names of classes, the backbone from a file of its own."""
+    source, model = (
+        small_models.build(small_models.BACKBONES["ConvNeXt"], "RetinaNet", "full", seed=s) for s in (1, 2)
+    )
+    state = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith("backbone.bottom_up.")}
+    for name in ("head.cls_score.weight", "head.cls_score.bias"):
+        state[name] = state[name][:-1]
+    torch.save({"model": state}, tmp_path / "start.pth")
+    mark_filled(model.backbone.bottom_up)
+    with caplog.at_level("INFO", logger="loradet.checkpoint"):
+        Checkpointer(model, classes=WeightClasses(HERE)).load_weights(str(tmp_path / "start.pth"), strict=False)
+    (record,) = [record for record in caplog.records if record.name == "loradet.checkpoint"]
+    assert record.levelname == "INFO"
+    assert "(it keeps the weights that it has), neck " in record.message
+    assert record.message.endswith(
+        "; for another number of classes, so left at the start: head.cls_score.bias, head.cls_score.weight."
+    )
 
 
 def test_classes_are_compared_by_name(tmp_path, caplog):

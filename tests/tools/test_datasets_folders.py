@@ -2,12 +2,16 @@
 
 import importlib.util
 import json
+import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from loradet.config import load_config
+from loradet.datasets.intensity import Intensity
+from loradet.datasets.intensity_check import check_intensity
 from loradet.datasets.synthetic import generate
 
 _spec = importlib.util.spec_from_file_location("datasets_tool", Path(__file__).parents[2] / "tools" / "datasets.py")
@@ -48,6 +52,21 @@ def test_check_takes_a_folder(layout, name, config, tmp_path, ask):
     assert f"{root}: {name}; splits: train, val" in out
     assert out.count("no problems") == 2
     assert f"--config-file {config}" in out
+
+
+def test_the_command_that_check_gives_says_how_deep_pictures_are_read(tmp_path, ask):
+    root = make(tmp_path / "yolo", "yolo")
+    for picture in (root / "images").rglob("*.jpg"):
+        grey = np.asarray(Image.open(picture).convert("L"))
+        Image.fromarray(2900 + grey.astype(np.uint16)).save(picture.with_suffix(".png"))
+        picture.unlink()
+    status, out, _ = ask("check", root)
+    assert status == 0, out
+    config, data, intensity = shlex.split(out.splitlines()[-1].partition("--config-file ")[2])
+    assert (config, data) == ("configs/custom_yolo.py", f"data.data_yaml={root / 'data.yaml'}")
+    low, high = json.loads(intensity.removeprefix("data.intensity="))
+    assert 2900 <= low < high <= 3155
+    check_intensity(sorted((root / "images" / "train").iterdir()), Intensity.parse([low, high]), "train")
 
 
 def test_check_of_a_folder_finds_what_is_wrong_in_any_split(tmp_path, ask):
@@ -182,4 +201,4 @@ def test_a_training_without_val_is_told_so(tmp_path, ask):
     root = make(tmp_path / "set", "sardet")
     (root / "Annotations" / "val.json").unlink()
     status, out, _ = ask("check", root)
-    assert status == 0 and out.rstrip().endswith("train.eval_splits=[]")
+    assert status == 0 and out.rstrip().endswith(" 'train.eval_splits=[]'")

@@ -177,6 +177,12 @@ def test_options_that_do_not_fit_are_refused(run, tmp_path, words, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_another_kind_of_picture_is_no_folder(run, tmp_path):
+    written, error = run("--config-file", "a.py", "--checkpoint", "b", "--output", tmp_path / "sheet.JPG")
+    assert not written
+    assert "sheet.JPG: pictures are written as PNG" in error
+
+
 def test_mistakes_end_in_one_line(run, model, overrides, tmp_path):
     words = [*model, "--export", "--output", tmp_path / "out", *overrides]
     assert run(*words, "--split", "valid")[1].startswith("error: 'valid' is not an evaluation split")

@@ -1,6 +1,7 @@
 """List the configs that come with the project, and copy one to edit."""
 
 import argparse
+import shlex
 
 from loradet.errors import errors_in_one_line
 
@@ -32,4 +33,5 @@ def copy(argv: list[str] | None = None, prog: str | None = None) -> None:
     with errors_in_one_line():
         from loradet.config.library import copy_config
 
-        print(f"Written: {copy_config(arguments.name, arguments.folder)}")
+        written = copy_config(arguments.name, arguments.folder)
+    print(f"Written: {written}\nTrain on it: loradet train --config-file {shlex.quote(str(written))} KEY=VALUE …")

@@ -193,9 +193,15 @@ def run_check(options: argparse.Namespace) -> int:
     if broken or not report.ok or report.useless:
         return 1
     if layout is not None and "train" in layout.splits:
+        from loradet.datasets.intensity_check import suggest_range
+
+        train = report.contents["train"]
+        files = [train.image_root / one["file_name"] for one in train.images.kept]
         # Else the training would look for it.
-        without = "" if "val" in layout.splits else " train.eval_splits=[]"
-        print(f"Train on it: loradet train --config-file {layout.config}{without}")
+        more = [] if "val" in layout.splits else ["train.eval_splits=[]"]
+        more += [] if (intensity := suggest_range(files)) is None else [intensity]
+        words = "".join(f" {shlex.quote(word)}" for word in more)
+        print(f"Train on it: loradet train --config-file {layout.config}{words}")
     return 0
 
 

@@ -18,12 +18,14 @@ What speaks for each detection; curves, confusion matrix and error breakdown:
 
 import argparse
 import logging
+from pathlib import Path
 
 from loradet.cli.share import share
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
 PAINT, EXPORT, COMPARE, GRAD_CAM, ANALYSE = "painting", "--export", "--compare", "--grad-cam", "--analyse"
+OTHER_PICTURES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg")
 WITH_MODEL = (PAINT, EXPORT, GRAD_CAM)
 # Which modes take an option; those not listed are taken by all.
 MODES = {
@@ -134,6 +136,9 @@ def _check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespac
         parser.error("--iou-threshold is for --analyse")
     if "subset_seed" in given and "subset" not in given:
         parser.error("--subset-seed needs --subset N")
+    # It would become the name of a folder.
+    if Path(arguments.output).suffix.lower() in OTHER_PICTURES:
+        parser.error(f"--output {arguments.output}: pictures are written as PNG; give a name with .png, or a folder")
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from loradet.datasets.image_header import SHALLOW_SUFFIXES, SampleFormat, known_format
 from loradet.datasets.image_reading import read_values
-from loradet.datasets.intensity import Intensity
+from loradet.datasets.intensity import AUTO, Intensity
 from loradet.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -71,14 +71,26 @@ def check_intensity(
         if intensity.name != "auto":
             logger.warning("%s.", line)
             continue
-        low, high = (_rounded(v) for v in np.percentile(group.values, _SUGGESTED, method="nearest").tolist())
-        high = high if high > low else low + 1
         by = f"by {option} " if option else "by "
         raise UserError(
-            f"{line}. Say what black and white are {by}'data.intensity=[{low},{high}]' (99 % of the pixels lie there), "
+            f"{line}. Say what black and white are {by}'{_range_of(group)}' (99 % of the pixels lie there), "
             "data.intensity=percentile:1,99 (for each image by itself), or data.intensity=full_range (if it is meant "
             "so)."
         )
+
+
+def suggest_range(files: Sequence[str | os.PathLike]) -> str | None:
+    """The override of `data.intensity` that `check_intensity` would ask for; None where "auto" keeps the pixels.
+
+    Of images of several formats that of the first whose pixels "auto" would lose.
+    """
+    groups = (_look_into(samples, found) for samples, found in _by_format(files, shallow=False).items())
+    return next((_range_of(group) for group in groups if group.values.size and _problem(group, AUTO)), None)
+
+
+def _range_of(group: _Group) -> str:
+    low, high = (_rounded(v) for v in np.percentile(group.values, _SUGGESTED, method="nearest").tolist())
+    return f"data.intensity=[{low},{high if high > low else low + 1}]"
 
 
 def _by_format(files: Iterable[str | os.PathLike], *, shallow: bool) -> dict[SampleFormat, list[str]]:

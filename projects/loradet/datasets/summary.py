@@ -73,6 +73,7 @@ def _row(values: np.ndarray) -> list:
 def _draw(sizes: dict[Any, np.ndarray], title: str, png: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(11, max(3.0, 1.2 + 0.28 * len(sizes))), layout="constrained")
     FigureCanvasAgg(figure)
@@ -89,6 +90,9 @@ def _draw(sizes: dict[Any, np.ndarray], title: str, png: Path) -> None:
         low, high = max(everything.min(), 0.5), max(everything.max(), 1.0) * 1.01
         right.hist(everything, bins=np.geomspace(low * 0.99, high, 40))
         right.set_xscale("log")
+        right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        right.xaxis.set_major_formatter("{x:g}")
+        right.xaxis.set_minor_formatter(NullFormatter())
     for limit in (SMALL, MEDIUM):
         right.axvline(limit, color="grey", linestyle="--", linewidth=1)
     right.set(xlabel="box size, square root of area (pixels)", ylabel="boxes", title="box sizes")

@@ -29,7 +29,7 @@ from loradet.training.distributed import EXIT_ERROR, run_distributed, starts_pro
 from loradet.training.run import train
 from loradet.training.setup import setup_process
 from loradet.training.signals import EXIT_STATUS, exit_status
-from loradet.training.tool_commands import own_command
+from loradet.training.tool_commands import COMMAND, own_call
 
 logger = logging.getLogger(__name__)
 
@@ -126,14 +126,15 @@ def _say_how_to_resume(what: str) -> None:
 
 def resume_command() -> str:
     """This process's own command line, with `--resume`."""
-    program, words = own_command()
+    start, words = own_call()
     words = [w for w in words if w != "--resume" and w.lower() != "train.overwrite=true"]
     if "TORCHELASTIC_RUN_ID" in os.environ:
         machines = int(os.environ.get("GROUP_WORLD_SIZE", 1))
-        start = ["torchrun", *([f"--nnodes={machines}", "..."] if machines > 1 else [])]
-        file = ["-m", "loradet.cli"] if program[0] == "loradet" else []
-        program = [*start, f"--nproc-per-node={os.environ['LOCAL_WORLD_SIZE']}", *file, *program[1:]]
-    return shlex.join([*program, "--resume", *words])
+        nodes = [f"--nnodes={machines}", "..."] if machines > 1 else []
+        # It takes the place of the interpreter.
+        behind = ["-m", "loradet.cli"] if Path(start[0]).name == COMMAND else []
+        start = ["torchrun", *nodes, f"--nproc-per-node={os.environ['LOCAL_WORLD_SIZE']}", *behind, *start[1:]]
+    return shlex.join([*start, "--resume", *words])
 
 
 def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_json: str | None) -> None:

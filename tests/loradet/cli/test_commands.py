@@ -52,7 +52,9 @@ def test_configs_and_copy(tmp_path, monkeypatch, capsys):
     assert "custom_yolo.py" in listed and "custom_coco.py" not in listed
     main(["copy", "custom_coco", "mine"])
     assert (tmp_path / "mine" / "custom_coco.py").is_file()
-    assert capsys.readouterr().out == "Written: mine/custom_coco.py\n"
+    written, command = capsys.readouterr().out.splitlines()
+    assert written == "Written: mine/custom_coco.py"
+    assert command == "Train on it: loradet train --config-file mine/custom_coco.py KEY=VALUE …"
     with pytest.raises(SystemExit, match=r"error: .*exists already"):
         main(["copy", "custom_coco", "mine"])
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from loradet.datasets import check, fix, yolo_to_coco
 from loradet.datasets.checks import Split, check_splits, splits_of
+from loradet.datasets.checks.findings import Problem, listed
 from loradet.errors import UserError
 
 
@@ -307,3 +308,10 @@ def test_what_numpy_passes_the_walk_passes_too(coco_folder):
         ann["category_id"] = "5"
     slow = check(coco_folder.write(), coco_folder.images)
     assert fast.problems and fast.problems == [one for one in slow.problems if one.kind != "odd value"]
+
+
+def test_one_sentence_about_many_images_is_shown_three_times():
+    alike = [Problem("strip", "cut it", image) for image in range(9)]
+    assert list(listed(alike, 20))[-2:] == ["    image 2: cut it", "    … and 6 more"]
+    assert list(listed(alike, 1))[-2:] == ["    image 0: cut it", "    … and 8 more"]
+    assert len(list(listed([*alike, Problem("strip", "another", 9)], 20))) == 11

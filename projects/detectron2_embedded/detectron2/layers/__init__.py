@@ -1,6 +1,7 @@
 """Layers that detectors are built from."""
 
 from detectron2._subset import missing_names
+from detectron2.layers import _quiet_fvcore  # noqa: F401
 from detectron2.layers.aspp import ASPP
 from detectron2.layers.batch_norm import (
     CycleBatchNormList,

@@ -3,14 +3,8 @@
 Box losses take (R, 4) XYXY boxes. `reduction` is "none", "sum" or "mean".
 """
 
-import warnings
-
+from fvcore.nn import giou_loss, sigmoid_focal_loss, smooth_l1_loss
 from torchvision.ops import complete_box_iou_loss as ciou_loss
 from torchvision.ops import distance_box_iou_loss as diou_loss
-
-with warnings.catch_warnings():
-    # fvcore compiles its focal loss with torch.jit.script at import, which newer torch reports to every user.
-    warnings.simplefilter("ignore", FutureWarning)
-    from fvcore.nn import giou_loss, sigmoid_focal_loss, smooth_l1_loss
 
 __all__ = ["ciou_loss", "diou_loss", "giou_loss", "sigmoid_focal_loss", "smooth_l1_loss"]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ALIKE = 3  # of a kind are listed where nothing but the image differs
+
 # What `fix` does about a kind of problem; it leaves what is not listed.
 REPAIRS = {
     "odd encoding": "writes plain UTF-8",
@@ -124,12 +126,14 @@ class Findings:
 
 
 def listed(problems: Iterable[Problem], limit: int, mark: str = "") -> Iterator[str]:
-    """Lines by kind: its number and what `fix` does, then the first `limit` of them."""
+    """Lines by kind: its number and what `fix` does, then the first `limit`, or `ALIKE` where all say the same."""
     for kind, found in by_kind(problems).items():
         yield f"  {mark}{kind}: {len(found)} (--fix {repair_of(kind)})"
-        yield from (f"    {problem}" for problem in found[:limit])
-        if len(found) > limit:
-            yield f"    … and {len(found) - limit} more"
+        # One sentence about a thousand images is read once.
+        shown = found[: min(limit, ALIKE) if len({one.message for one in found}) == 1 else limit]
+        yield from (f"    {problem}" for problem in shown)
+        if len(found) > len(shown):
+            yield f"    … and {len(found) - len(shown)} more"
 
 
 def repair_of(kind: str) -> str:
