@@ -32,6 +32,7 @@ _FUNCTIONS = (
     "detectron2.data.build_detection_train_loader",
     "detectron2.data.get_detection_dataset_dicts",
     "detectron2.modeling.ResNet.make_default_stages",
+    "detectron2.modeling.ResNet.make_stage",
     "detectron2.solver.get_default_optimizer_params",
     "loradet.adapters.freeze",
     "loradet.adapters.lora",

@@ -175,7 +175,7 @@ def test_auto_precision_is_bf16_where_the_device_computes_in_it(monkeypatch):
         ({"ddp": {"find_unused_parameters": 1}}, r"train\.ddp\.find_unused_parameters=1: expected true or false\."),
         ({"clip_grad": {"max_norm": "1"}}, r"train\.clip_grad\.max_norm='1': expected a number, or null\."),
         ({"clip_grad": {"max_norm": True}}, r"train\.clip_grad\.max_norm=True: expected a number, or null\."),
-        ({"clip_grad": {"max_norm": float("nan")}}, r"train\.clip_grad\.max_norm=nan: expected more than 0"),
+        ({"clip_grad": {"max_norm": float("nan")}}, r"train\.clip_grad\.max_norm=nan: expected a number, or null"),
         ({"ema": {"decay": None}}, r"train\.ema\.decay=None: expected a number\."),
         ({"device": 3}, r"train\.device=3: expected a text\."),
         ({"device": ["cpu"]}, r"train\.device=\['cpu'\]: expected a text\."),

