@@ -65,6 +65,7 @@ def test_a_seed_is_all_that_differs_between_seeds(grid):
     assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+@pytest.mark.slow
 def test_pictures_show_all_sources_on_the_same_images(grid):
     study, _ = grid
     exports = [study / "runs" / "seen_full" / f"{id}_full_seed0" for id in ("r3", "r2")]
@@ -141,6 +142,7 @@ def test_a_dry_run_and_dumped_commands_change_nothing(grid):
     assert snapshot(study) == before
 
 
+@pytest.mark.slow
 def test_dumped_commands_run_in_a_shell(grid, tmp_path):
     """They make the same run as the grid, from no data on."""
     source, _ = grid
@@ -184,6 +186,7 @@ def test_a_killed_grid_goes_on_where_it_was(grid, tmp_path):
     assert json.loads((folder / "run.json").read_text())["resumed_at"] is None
 
 
+@pytest.mark.slow
 def test_killed_with_all_that_it_started_it_goes_on_from_the_checkpoint(grid, tmp_path):
     """As a machine that goes down: grid and training are gone at once."""
     study = write_study(copied(grid, tmp_path), {"id": "long", "words": LONG, "seeds": [0, 1]})
@@ -199,6 +202,7 @@ def test_killed_with_all_that_it_started_it_goes_on_from_the_checkpoint(grid, tm
     assert json.loads((folder / "run.json").read_text())["resumed_at"] >= 2
 
 
+@pytest.mark.slow
 def test_a_killed_training_fails_alone_and_is_resumed(grid, tmp_path):
     study = write_study(
         copied(grid, tmp_path),
@@ -252,6 +256,7 @@ def test_a_changed_config_is_refused_and_nothing_is_overwritten(grid, tmp_path):
     assert any(value.shape[0] == 4 for name, value in weights(folder).items() if name.endswith("lora_a"))
 
 
+@pytest.mark.slow
 def test_a_lost_metrics_file_is_made_again_without_training(grid, tmp_path):
     study = write_study(copied(grid, tmp_path), {"id": "r2", "words": SHORT, "seeds": [0, 1]})
     folder = study / "runs" / "r2_full_seed0"
@@ -291,6 +296,7 @@ def test_an_interrupted_grid_saves_and_goes_on(grid, tmp_path, number):
 
 
 @pytest.mark.parametrize("num_gpus", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
 def test_a_smoke_run_has_the_size_that_is_asked_for(tmp_path, num_gpus):
     """On data that stand in for those of the study, and says so."""
     study = write_study(
@@ -355,6 +361,7 @@ def test_a_mistake_is_one_line(grid, words, message):
     assert message in line
 
 
+@pytest.mark.slow
 def test_a_metrics_file_cut_in_half_fails_its_run_alone(grid, tmp_path):
     study = write_study(copied(grid, tmp_path), {"id": "r2", "words": SHORT, "seeds": [0, 1]})
     for seed in (0, 1):

@@ -72,6 +72,7 @@ def runs(train_data, tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_runs_on_one_host_do_not_disturb_each_other(runs):
     for name in ("launched", "boxless"):
         record = json.loads((runs / name / "run.json").read_text())

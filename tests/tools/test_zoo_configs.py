@@ -46,6 +46,7 @@ def test_it_trains_evaluates_and_leaves_a_run(name, train_data, tmp_path, monkey
     assert json.loads(again.read_text())["coco/bbox_mAP_50"] == metrics["coco/bbox_mAP_50"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_it_too(train_data, tmp_path):
     output = tmp_path / "run"
     environment = {**ENVIRONMENT, "DETECTRON2_DATASETS": str(train_data)}

@@ -372,6 +372,7 @@ def test_baselines_of_the_benchmark_compute_the_same(baseline):
     torch.testing.assert_close(BASELINES[baseline](**inputs), expected.float(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_benchmark_tool(tmp_path):
     command = [sys.executable, str(TOOL), "--against", "lean", "--backward", "--pairs", "3", "--channels", "8"]
     command += ["--length", "30", "--json", str(tmp_path / "scan.json")]

@@ -17,6 +17,7 @@ def run_tool(monkeypatch, *words):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a peak is that of the whole process")
+@pytest.mark.slow
 def test_it_counts_weights_gradients_and_moments_and_nothing_that_another_process_holds(tmp_path, monkeypatch, capsys):
     file, held = tmp_path / "figures.json", bytearray(b"x") * (1500 * 2**20)
     other = ["--against", DETR, "--against-overrides", f"model.transformer.dim_feedforward={HIDDEN}"]

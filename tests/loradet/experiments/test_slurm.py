@@ -102,6 +102,7 @@ def test_the_debug_executor_carries_out_a_run_here(data, tmp_path):
     assert result.state == "finished"
 
 
+@pytest.mark.slow
 def test_a_local_job_that_is_preempted_saves_and_goes_on(data, whole, tmp_path):
     (run,) = runs_in(tmp_path, data)
     executor = SubmititExecutor(tmp_path / "slurm", Launch(), cluster="local", poll_s=0.1)

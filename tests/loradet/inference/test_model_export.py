@@ -101,6 +101,7 @@ class FixedBackbone(Backbone):
         return self.inner.size_divisibility
 
 
+@pytest.mark.slow
 def test_where_sizes_cannot_be_open_the_file_says_so(tmp_path):
     model = merge(detector())
     model.backbone = FixedBackbone(model.backbone)
@@ -121,6 +122,7 @@ def test_where_sizes_cannot_be_open_the_file_says_so(tmp_path):
             assert_same_detections(found["instances"], wanted["instances"])
 
 
+@pytest.mark.slow
 def test_a_backbone_that_takes_squares_fixes_the_size(tmp_path):
     model = merge(detector("+model.backbone.square_pad=64"))
     metadata = export_detector(

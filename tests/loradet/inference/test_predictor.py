@@ -88,6 +88,7 @@ def test_evaluation_finds_the_same(weights, tmp_path):
     assert content["info"]["synthetic"] is True
 
 
+@pytest.mark.slow
 def test_an_exported_model_finds_the_same(exported, images, done, tmp_path):
     outcome = predict_exported(str(exported), [str(images)], str(tmp_path), trusted=True, batch_size=3, device="cpu")
     assert_same(json.loads(outcome.output.read_text()), done[1])
