@@ -21,6 +21,7 @@ data.total_batch_size = 8
 dataloader.train.num_workers = 1
 optimizer.lr = 1e-3
 lr_multiplier.iterations = 20
+lr_multiplier.max_fraction = 1.0  # so many in a shorter run too
 train.init_checkpoint = "asset://retinanet_slim_synthetic.safetensors"
 train.output_dir = "work_dirs/quickstart"
 train.max_iter = 400
