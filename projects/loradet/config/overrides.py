@@ -48,6 +48,8 @@ def _value(cfg: DictConfig, override: str, arguments: dict[str, list[Argument]])
     key = _plain_key(key.lstrip("+"))
     given, taken = _given(cfg, key), arguments.get(key, ())
     value = parse_value(override, key, text, given=given, hints=[one.hint for one in taken])
+    if value == "???":
+        raise UserError(f"Override {override!r}: ??? stands for a value that is missing; give one.")
     if not taken and not key.startswith("train."):  # whose settings have types
         _refuse_other_kind(key, value, given)
     return key, value

@@ -110,6 +110,7 @@ def test_what_fits_is_taken(override):
 
 
 REFUSED = {
+    "train.amp=???": r"'train\.amp=\?\?\?': \?\?\? stands for a value that is missing",
     "model.num_classes='3'": "model.num_classes='3': expected a whole number .*RetinaNet.*write model.num_classes=3",
     "model.num_classes=6.0": "model.num_classes=6.0: expected a whole number",
     "model.num_classes=true": "model.num_classes=True: expected a whole number",
