@@ -4,6 +4,7 @@ import sys
 
 
 def main() -> None:
+    """Run `loradet` and leave by its exit status; a Detectron2 that cannot be used is one line."""
     try:
         from loradet.cli import main as run
     except (ImportError, ValueError) as error:

@@ -21,6 +21,7 @@ from loradet.errors import errors_in_one_line
 
 
 def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """The subcommand and its options; what does not go together is refused with exit status 2."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -121,6 +122,7 @@ def _named_file(text: str) -> tuple[str, str]:
 
 
 def inspect(arguments: argparse.Namespace) -> None:
+    """Print what an adapter file holds."""
     import json
 
     from loradet.adapters import describe_adapter, read_adapter
@@ -132,6 +134,7 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
+    """Write the adapter of a run's best weights, or of a checkpoint."""
     from loradet.adapters import adapter_sizes, export_peft, export_run, save_adapter
 
     if arguments.run and not arguments.config_file:
@@ -155,12 +158,14 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def merge(arguments: argparse.Namespace) -> None:
+    """Write base plus adapter as plain checkpoints."""
     from loradet.adapters import merged_state_dict
 
     _write_each(arguments, lambda model: {"model": merged_state_dict(model)})
 
 
 def apply(arguments: argparse.Namespace) -> None:
+    """Write base and adapter as checkpoints with LoRA tensors."""
     from loradet.adapters import adapter_state
 
     _write_each(arguments, lambda model: {"model": model.state_dict(), "adapter_recipes": adapter_state(model)})
@@ -252,6 +257,7 @@ def _write(path: Path, content: dict) -> None:
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """`loradet adapters`."""
     arguments = parse_arguments(argv, prog)
     command = {"inspect": inspect, "export": export, "merge": merge, "apply": apply}[arguments.command]
 

@@ -84,6 +84,7 @@ def _shown(value: object) -> str:
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """`loradet benchmark`."""
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["scan"]:
         from loradet.cli import benchmark_scan

@@ -9,6 +9,7 @@ from loradet.errors import errors_in_one_line
 
 
 def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """The subcommand and its options; what does not go together is refused with exit status 2."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -138,6 +139,7 @@ def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Na
 
 
 def run_synthetic(options: argparse.Namespace) -> int:
+    """Write a synthetic set; returns the exit status."""
     from loradet.datasets import synthetic
 
     layout = options.layout or synthetic.default_layout(options.style)
@@ -159,6 +161,7 @@ def run_synthetic(options: argparse.Namespace) -> int:
 
 
 def run_check(options: argparse.Namespace) -> int:
+    """Print what is wrong with a data set; returns 1 where there is anything, else 0."""
     from loradet.datasets.checks import check_splits, splits_of
     from loradet.datasets.layouts import layout_of
     from loradet.errors import UserError
@@ -232,6 +235,7 @@ def _anchor_rule(config: str, *overrides: str):
 
 
 def run_split(options: argparse.Namespace) -> int:
+    """Split a COCO file; returns the exit status."""
     from loradet.datasets import split_coco
     from loradet.datasets.split import describe_split
 
@@ -253,6 +257,7 @@ def run_split(options: argparse.Namespace) -> int:
 
 
 def run_subset(options: argparse.Namespace) -> int:
+    """Write a COCO file of some images; returns the exit status."""
     from loradet.datasets import make_subset
 
     content = make_subset(options.json, options.output, options.count, options.seed, options.include_empty)
@@ -261,6 +266,7 @@ def run_subset(options: argparse.Namespace) -> int:
 
 
 def run_summary(options: argparse.Namespace) -> int:
+    """Describe a COCO file; returns the exit status."""
     from loradet.datasets import summarize
 
     print(summarize(options.json, options.png))
@@ -270,6 +276,7 @@ def run_summary(options: argparse.Namespace) -> int:
 
 
 def run_yolo2coco(options: argparse.Namespace) -> int:
+    """Convert YOLO labels; returns the exit status."""
     from loradet.datasets import yolo_to_coco
 
     for split in options.splits:
@@ -282,6 +289,7 @@ def run_yolo2coco(options: argparse.Namespace) -> int:
 
 
 def run_voc2coco(options: argparse.Namespace) -> int:
+    """Convert Pascal VOC's XML files; returns the exit status."""
     from loradet.datasets import voc_to_coco
 
     target, image_root = voc_to_coco(options.root, options.split, options.output, progress=True)
@@ -290,6 +298,7 @@ def run_voc2coco(options: argparse.Namespace) -> int:
 
 
 def run_coco2017(options: argparse.Namespace) -> int:
+    """Download COCO 2017; returns the exit status, 130 where it was interrupted."""
     from loradet.datasets.coco2017 import BASE_URL, coco2017, default_root
 
     try:
@@ -312,6 +321,7 @@ def run_coco2017(options: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
+    """`loradet data`; returns the exit status: 0, 1 where `check` found faults, 130 where it was interrupted."""
     options = parse(argv, prog)
 
     with errors_in_one_line(status=2):  # 1 says that faults were found

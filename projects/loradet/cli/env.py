@@ -6,6 +6,7 @@ from loradet.errors import errors_in_one_line
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """`loradet env`."""
     argparse.ArgumentParser(prog=prog, description=__doc__).parse_args(argv)
     with errors_in_one_line():
         from loradet import env

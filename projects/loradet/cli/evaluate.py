@@ -12,6 +12,7 @@ from loradet.cli.train import add_evaluation, add_launch, run
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
+    """`loradet evaluate`; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

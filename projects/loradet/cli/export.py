@@ -11,6 +11,7 @@ from loradet.errors import errors_in_one_line
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """`loradet export`."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -15,6 +15,7 @@ from loradet.errors import errors_in_one_line
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """`loradet predict`; ends with status 1 where an image could not be used."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -17,6 +17,7 @@ from loradet.errors import errors_in_one_line
 
 
 def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """The subcommand and its options."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description=__doc__,
@@ -90,6 +91,7 @@ def _add_smoke_size(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
+    """`loradet study`; returns the exit status, 130 where it was interrupted."""
     arguments = parse_arguments(argv, prog)
 
     try:

@@ -21,6 +21,7 @@ from loradet.errors import errors_in_one_line
 
 
 def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """The options; what does not go together is refused with exit status 2."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,6 +44,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
 
 
 def add_evaluation(parser: argparse.ArgumentParser, when: str = "") -> None:
+    """Which weights to evaluate, on which split; `when` begins the help of each."""
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
@@ -69,6 +71,7 @@ def add_launch(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """`loradet train`; leaves by SystemExit with the status of `run`."""
     sys.exit(run(parse_arguments(argv, prog)))
 
 

@@ -142,6 +142,7 @@ def _check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """`loradet visualize`."""
     arguments = parse_arguments(argv, prog)
 
     logging.basicConfig(format="%(message)s")

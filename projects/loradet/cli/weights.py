@@ -11,6 +11,7 @@ PARTS = {"convert": "a pickle of Detectron2's model zoo to a safe file", "export
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """`loradet weights`."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -13,6 +13,7 @@ from loradet.errors import errors_in_one_line
 
 
 def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """The two files."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -22,6 +23,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """`loradet weights convert`."""
     arguments = parse_arguments(argv, prog)
 
     with errors_in_one_line():

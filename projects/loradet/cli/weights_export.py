@@ -7,6 +7,7 @@ from loradet.errors import errors_in_one_line
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """`loradet weights export`."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of a detector, as model_best.pth")
     parser.add_argument("output", type=Path, help="safetensors file to write; FILE.sha256 goes beside it")

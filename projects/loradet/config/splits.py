@@ -45,6 +45,7 @@ def split_config(cfg: DictConfig, split: str) -> DictConfig:
 
 
 def dataset_name(cfg: DictConfig, split: str) -> str | None:
+    """Under which a split's data are registered; None where its config does not tell."""
     dataset = split_config(cfg, split).get("dataset")
     if not OmegaConf.is_dict(dataset):
         return None
@@ -122,6 +123,7 @@ def evaluator_class(node: DictConfig) -> Any:
 
 
 def accepts(node: DictConfig, argument: str) -> bool:
+    """Whether what an evaluator's config calls takes an argument of this name."""
     return argument in inspect.signature(evaluator_class(node)).parameters
 
 
