@@ -11,18 +11,16 @@ from typing import Any
 
 from PIL import Image
 
+from loradet.datasets.conversion import beside, progress_bar, refuse_faults
 from loradet.datasets.file_cache import FaultyFileError, FileCache, stamp
 from loradet.datasets.files import PathLike, cache_dir, expand, fingerprint, write_coco
 from loradet.datasets.image_header import image_size
 from loradet.datasets.voc_files import VocSplit, read_voc_split, voc_splits
 from loradet.datasets.voc_labels import VocObject, read_voc_objects
-from loradet.errors import UserError
-from loradet.files import atomic_open
 from loradet.locking import file_lock
 
 logger = logging.getLogger(__name__)
 
-MAX_FAULTS = 20  # that an error lists
 TOLERANCE = 1.0  # pixels that a box may reach over the image's edge: tools differ by where they begin to count
 
 _VERSION = "1"  # part of every key of the cache
@@ -97,7 +95,7 @@ def voc_to_coco(
 
     Raises:
         FileNotFoundError: no such data set or split.
-        ValueError: images and annotations with faults. Where there are more than `MAX_FAULTS`, the error lists the
+        ValueError: images and annotations with faults. Where there are many, the error lists the
             first and names a file in the cache folder that has all.
     """
     folder = expand(root).absolute()
@@ -112,31 +110,20 @@ def voc_to_coco(
             return target, data.image_root
     else:
         target = expand(json_file)
-    with file_lock(_beside(caches, ".lock"), f"{folder}, split {split}"):
+    with file_lock(beside(caches, ".lock"), f"{folder}, split {split}"):
         write_coco(target, _convert(data, images, xml, caches, f"{folder}, split {split}", progress))
     return target, data.image_root
 
 
-def _beside(caches: Path, ending: str) -> Path:
-    return caches.with_name(caches.name + ending)
-
-
 def _convert(data: VocSplit, images: dict, xml: dict, caches: Path, where: str, progress: bool) -> dict[str, Any]:
-    def bar(items, total: int):
-        if not progress:
-            return items
-        from tqdm import tqdm
-
-        return tqdm(items, total=total, unit="file", disable=None)
-
-    sizes, wrong_images = FileCache(_beside(caches, ".sizes.json"), _VERSION).values(images, _size, progress=bar)
-    objects, wrong_xml = FileCache(_beside(caches, ".objects.json"), _VERSION).values(
+    bar = progress_bar(progress, "file")
+    sizes, wrong_images = FileCache(beside(caches, ".sizes.json"), _VERSION).values(images, _size, progress=bar)
+    objects, wrong_xml = FileCache(beside(caches, ".objects.json"), _VERSION).values(
         xml, read_voc_objects, progress=bar
     )
     faults = [*data.faults, *wrong_images, *wrong_xml]
     content = _to_coco(data, sizes, objects, faults)
-    if faults:
-        raise UserError(_report(where, faults, _beside(caches, ".faults.txt")))
+    refuse_faults(faults, where, "images and annotations", beside(caches, ".faults.txt"))
     if empty := sum(file is None for file in data.annotations.values()):
         logger.warning("%s: %d images without an XML file count as empty.", where, empty)
     return content
@@ -190,14 +177,3 @@ def _clipped(corners: Sequence[float], width: int, height: int) -> list[float] |
         return None
     x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
     return [x0, y0, x1 - x0, y1 - y0] if x1 > x0 and y1 > y0 else None
-
-
-def _report(where: str, faults: list[str], file: Path) -> str:
-    """What the error says; more faults than it lists are all in `file`."""
-    count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
-    lines = [f"{where}: {count} in images and annotations:", *(f"- {fault}" for fault in faults[:MAX_FAULTS])]
-    if len(faults) > MAX_FAULTS:
-        with atomic_open(file) as output:
-            output.writelines(f"{fault}\n" for fault in faults)
-        lines.append(f"… and {len(faults) - MAX_FAULTS} more. All of them are in {file}")
-    return "\n".join(lines)

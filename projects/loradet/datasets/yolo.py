@@ -7,7 +7,7 @@ changed, and the conversion as a whole, so that without a change nothing is open
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,18 @@ from typing import Any
 import msgspec
 from PIL import Image
 
+from loradet.datasets.conversion import beside, progress_bar, refuse_faults
 from loradet.datasets.file_cache import FaultyFileError, FileCache, stamp
 from loradet.datasets.files import PathLike, cache_dir, expand, fingerprint, write_coco
 from loradet.datasets.image_header import image_size
 from loradet.datasets.yolo_description import YoloSplit, coco_head, find_description, label_file, read_split
 from loradet.datasets.yolo_labels import LabelRules, read_labels
 from loradet.errors import UserError
-from loradet.files import atomic_open
 from loradet.locking import file_lock
 from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
 
-MAX_FAULTS = 20  # that an error lists
 
 # Part of every key of the cache: what an older reader let pass is read again.
 _VERSION = "5"
@@ -91,7 +90,7 @@ def yolo_to_coco(
 
     Raises:
         FileNotFoundError: no description, folder or labels.
-        ValueError: a broken description; or images and labels with faults. Where there are more than `MAX_FAULTS`, the
+        ValueError: a broken description; or images and labels with faults. Where there are many, the
             error lists the first and names a file in the cache folder that has all.
     """
     path = find_description(data_yaml)
@@ -113,7 +112,7 @@ def yolo_to_coco(
         target = expand(json_file)
     caches = cache_dir("yolo") / f"{name}_{fingerprint(str(path), split, max_images)}"
     where = f"{path}, split {split}"
-    with file_lock(_beside(caches, ".lock"), where):
+    with file_lock(beside(caches, ".lock"), where):
         # Whoever held the lock before may have made it.
         if not (is_kept and target.is_file()):
             sizes, labels = _read(data, files, caches, where, rules, progress)
@@ -219,20 +218,15 @@ def _read(
         *(f"{file}: there is no such file: restore it." for file, found in files.images.items() if not found),
     ]
     found = {file: found for file, found in files.images.items() if found}
-    sizes, wrong_images = FileCache(_beside(caches, ".sizes.json"), _VERSION).values(
-        found, _read_size, progress=_bar(progress, "image")
+    sizes, wrong_images = FileCache(beside(caches, ".sizes.json"), _VERSION).values(
+        found, _read_size, progress=progress_bar(progress, "image")
     )
-    labels, wrong_labels = FileCache(_beside(caches, ".labels.json"), f"{_VERSION}, {rules}").values(
-        files.labels, lambda file: read_labels(file, rules), progress=_bar(progress, "label file")
+    labels, wrong_labels = FileCache(beside(caches, ".labels.json"), f"{_VERSION}, {rules}").values(
+        files.labels, lambda file: read_labels(file, rules), progress=progress_bar(progress, "label file")
     )
     faults += wrong_images + wrong_labels
-    if faults:
-        raise UserError(_report(where, faults, _beside(caches, ".faults.txt")))
+    refuse_faults(faults, where, "images and labels", beside(caches, ".faults.txt"))
     return sizes, labels
-
-
-def _beside(caches: Path, ending: str) -> Path:
-    return caches.with_name(caches.name + ending)  # a suffix would take the place of what follows a dot in the name
 
 
 def _read_size(file: Path) -> list[int]:
@@ -242,28 +236,6 @@ def _read_size(file: Path) -> list[int]:
         raise FaultyFileError(
             [f"{file}: cannot be read as an image: {error}. Replace it, or move it and its label file away."]
         ) from error
-
-
-def _report(where: str, faults: list[str], file: Path) -> str:
-    """What the error says; more faults than it lists are all in `file`."""
-    count = f"{len(faults)} fault{'s' * (len(faults) > 1)}"
-    lines = [f"{where}: {count} in images and labels:", *(f"- {fault}" for fault in faults[:MAX_FAULTS])]
-    if len(faults) > MAX_FAULTS:
-        with atomic_open(file) as output:
-            output.writelines(f"{fault}\n" for fault in faults)
-        lines.append(f"… and {len(faults) - MAX_FAULTS} more. All of them are in {file}")
-    return "\n".join(lines)
-
-
-def _bar(shown: bool, unit: str) -> Callable[[Iterable, int], Iterable]:
-    def bar(items: Iterable, total: int) -> Iterable:
-        if not shown:
-            return items
-        from tqdm import tqdm
-
-        return tqdm(items, total=total, unit=unit, disable=None)
-
-    return bar
 
 
 def _to_coco(
