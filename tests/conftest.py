@@ -56,11 +56,13 @@ def _own_dataset_names():
             MetadataCatalog.remove(name)
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def _own_log_handlers():
-    """The console and file handlers of a run in this process end with the test module that ran it."""
+    """The console and file handlers of a run in this process end with the test that ran it; `caplog` sees every log."""
     loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "loradet")]
     before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.propagate = True
     yield
     for logger, handlers, level, propagate in before:
         logger.handlers, logger.level, logger.propagate = handlers, level, propagate

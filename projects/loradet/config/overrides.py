@@ -48,7 +48,7 @@ def _value(cfg: DictConfig, override: str, arguments: dict[str, list[Argument]])
     key = _plain_key(key.lstrip("+"))
     given, taken = _given(cfg, key), arguments.get(key, ())
     value = parse_value(override, key, text, given=given, hints=[one.hint for one in taken])
-    if value == "???":
+    if value == "???" and key.startswith("train."):
         raise UserError(f"Override {override!r}: ??? stands for a value that is missing; give one.")
     if not taken and not key.startswith("train."):  # whose settings have types
         _refuse_other_kind(key, value, given)
