@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from pycocotools import mask
 
 from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
+from loradet.evaluation.box_columns import BoxColumns
 from loradet.evaluation.detections_file import read_detections
 from loradet.evaluation.numbering import MAX_DETECTIONS, noted_max_detections
 
@@ -63,10 +65,37 @@ class DetectionRecords:
     synthetic: bool = False
     max_detections: int = MAX_DETECTIONS
 
+    @cached_property
+    def columns(self) -> BoxColumns:
+        """All boxes and detections, image by image."""
+        images = self.images
+        xywh, truth_xywh = _join([one.found_xywh for one in images], 4), _join([one.truth_xywh for one in images], 4)
+        return BoxColumns(
+            images=len(images),
+            classes=len(self.class_names),
+            truth_image=_places([len(one.truth_classes) for one in images]),
+            truth_class=_join([one.truth_classes for one in images]).astype(np.int64),
+            truth_xywh=truth_xywh,
+            truth_area=truth_xywh[:, 2] * truth_xywh[:, 3],
+            truth_crowd=_join([one.truth_crowd for one in images]).astype(bool),
+            image=_places([len(one.scores) for one in images]),
+            category=_join([one.found_classes for one in images]).astype(np.int64),
+            xywh=xywh,
+            scores=_join([one.scores for one in images]),
+        )
+
     def count_truth(self) -> np.ndarray:
         """(K,) boxes to find of each class; crowds do not count."""
-        classes = [image.truth_classes[~image.truth_crowd] for image in self.images]
-        return np.bincount(np.concatenate([*classes, np.zeros(0, np.int64)]), minlength=len(self.class_names))
+        columns = self.columns
+        return np.bincount(columns.truth_class[~columns.truth_crowd], minlength=len(self.class_names))
+
+
+def _join(arrays: list[np.ndarray], *columns: int) -> np.ndarray:
+    return np.concatenate([*arrays, np.zeros((0, *columns))])
+
+
+def _places(counts: list[int]) -> np.ndarray:
+    return np.repeat(np.arange(len(counts)), np.array(counts, np.int64))
 
 
 def box_iou(found_xywh: np.ndarray, truth_xywh: np.ndarray, crowd: np.ndarray | None = None) -> np.ndarray:
