@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loradet.evaluation.box_columns import Question
+from loradet.evaluation.box_columns import BoxColumns, Question
 from loradet.evaluation.detection_records import DetectionRecords
 from loradet.evaluation.matcher import match
 
@@ -59,11 +59,16 @@ class Correctness:
     correct: np.ndarray
     ignored: np.ndarray
 
+    def every(self, iou_threshold: float) -> JudgedDetections:
+        """All detections, those that are ignored too, judged at an IoU threshold, one of the T."""
+        correct = self.correct[self.iou_thresholds.index(iou_threshold)]
+        return JudgedDetections(self.scores, correct, self.classes, self.areas, self.images)
+
     def judged(self, iou_threshold: float, score_threshold: float = 0.0) -> JudgedDetections:
         """The detections from a score on, without those that are ignored at an IoU threshold, one of the T."""
         row = self.iou_thresholds.index(iou_threshold)
         kept = ~self.ignored[row] & (self.scores >= score_threshold)
-        return JudgedDetections(self.scores, self.correct[row], self.classes, self.areas, self.images).where(kept)
+        return self.every(iou_threshold).where(kept)
 
 
 def match_all(records: DetectionRecords, iou_thresholds: Sequence[float] = (0.5,)) -> Correctness:
@@ -75,8 +80,13 @@ def match_all(records: DetectionRecords, iou_thresholds: Sequence[float] = (0.5,
     Raises:
         ValueError: detections of an image do not come by falling score.
     """
-    columns = records.columns
     thresholds = tuple(float(value) for value in iou_thresholds)
+    if thresholds not in records.correctness:
+        records.correctness[thresholds] = _match_all(records.columns, thresholds)
+    return records.correctness[thresholds]
+
+
+def _match_all(columns: BoxColumns, thresholds: tuple[float, ...]) -> Correctness:
     outcomes = match(columns, Question.of_matching(thresholds)).outcomes()
     # Records come image by image and by falling score, outcomes class by class besides.
     order = np.argsort(columns.category.astype(np.min_scalar_type(max(columns.classes, 1))), kind="stable")

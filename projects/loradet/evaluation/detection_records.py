@@ -66,6 +66,11 @@ class DetectionRecords:
     max_detections: int = MAX_DETECTIONS
 
     @cached_property
+    def correctness(self) -> dict[tuple[float, ...], Any]:
+        """Where `correctness.match_all` keeps what it has found, by IoU thresholds: several analyses ask the same."""
+        return {}
+
+    @cached_property
     def columns(self) -> BoxColumns:
         """All boxes and detections, image by image."""
         images = self.images
