@@ -8,9 +8,9 @@ import numpy as np
 from pycocotools.cocoeval import Params
 
 from loradet.datasets.annotations import AnnotationFile
-from loradet.evaluation.box_columns import BoxColumns, Question
-from loradet.evaluation.detections_file import Detections
-from loradet.evaluation.matcher import Matcher, match
+from loradet.evaluation.detections.results_file import Detections
+from loradet.evaluation.matchers.choice import Matcher, match
+from loradet.evaluation.matchers.columns import BoxColumns, Question
 
 
 class BoxEvaluation:

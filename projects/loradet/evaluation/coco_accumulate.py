@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loradet.evaluation.box_columns import BoxColumns, Outcomes
 from loradet.evaluation.box_evaluation import BoxEvaluation
+from loradet.evaluation.matchers.columns import BoxColumns, Outcomes
 
 EPSILON = np.spacing(1)  # with which COCOeval keeps from dividing by zero
 

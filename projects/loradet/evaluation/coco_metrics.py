@@ -11,8 +11,8 @@ import numpy as np
 from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
 from loradet.evaluation.box_evaluation import BoxEvaluation, chosen_columns
-from loradet.evaluation.detections_file import Detections, read_detections
-from loradet.evaluation.numbering import noted_max_detections
+from loradet.evaluation.detections.numbering import noted_max_detections
+from loradet.evaluation.detections.results_file import Detections, read_detections
 from loradet.files import FileError, read_json, write_json
 from loradet.json_kinds import NUMBER, TEXT, WHOLE, entries, optional
 

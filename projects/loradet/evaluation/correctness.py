@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loradet.evaluation.box_columns import BoxColumns, Question
-from loradet.evaluation.detection_records import DetectionRecords
-from loradet.evaluation.matcher import match
+from loradet.evaluation.detections.records import DetectionRecords
+from loradet.evaluation.matchers.choice import match
+from loradet.evaluation.matchers.columns import BoxColumns, Question
 
 
 @dataclass(frozen=True)

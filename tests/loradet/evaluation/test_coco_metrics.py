@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detection_sets import random_set, write
+from helpers.detection_sets import random_set, write
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 

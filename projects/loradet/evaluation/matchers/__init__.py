@@ -1,0 +1,1 @@
+"""COCO matching of detections with boxes: the compiled evaluator, and pycocotools, which it must equal."""
