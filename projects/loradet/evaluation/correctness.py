@@ -89,7 +89,7 @@ def match_all(records: DetectionRecords, iou_thresholds: Sequence[float] = (0.5,
 def _match_all(columns: BoxColumns, thresholds: tuple[float, ...]) -> Correctness:
     outcomes = match(columns, Question.of_matching(thresholds)).outcomes()
     # Records come image by image and by falling score, outcomes class by class besides.
-    order = np.argsort(columns.category.astype(np.min_scalar_type(max(columns.classes, 1))), kind="stable")
+    order = class_order(columns.category, columns.classes)
     if not np.array_equal(outcomes.scores, columns.scores[order]):
         raise ValueError("Detections of an image do not come by falling score.")
     place = np.empty(len(order), np.int64)
@@ -97,3 +97,9 @@ def _match_all(columns: BoxColumns, thresholds: tuple[float, ...]) -> Correctnes
     correct, ignored = (np.ascontiguousarray(flags[place].T) for flags in (outcomes.found, outcomes.ignored))
     areas = columns.xywh[:, 2] * columns.xywh[:, 3]
     return Correctness(columns.scores, columns.category, areas, columns.image, thresholds, correct, ignored)
+
+
+def class_order(classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """(N,) indices that bring detections class by class, each in the order that they have."""
+    # Numbers of one or two bytes are sorted by digits, several times as fast.
+    return np.argsort(classes.astype(np.min_scalar_type(max(num_classes, 1))), kind="stable")

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from loradet.evaluation.correctness import class_order
+
 BINS = 15
 SCORE_EPSILON = 1e-7  # scores are kept this far from 0 and 1 where a logarithm is taken
 # COCO's limits of the area in square pixels: a box belongs to the size whose lower limit it reaches.
@@ -91,7 +93,6 @@ class ScoreTerms:
     Attributes:
         place: (N,) twice the bin.
         log_right, log_wrong: (N,) logarithms of the score and of what it lacks to 1.
-        square_right, square_wrong: (N,) squared differences from 1 and from 0.
     """
 
     bins: int
@@ -99,26 +100,19 @@ class ScoreTerms:
     place: np.ndarray
     log_right: np.ndarray
     log_wrong: np.ndarray
-    square_right: np.ndarray
-    square_wrong: np.ndarray
 
     @classmethod
     def of(cls, scores: np.ndarray, bins: int = BINS) -> "ScoreTerms":
         """Of scores (N,) in 0..1."""
         clipped = clip_scores(scores)
         place = 2 * np.searchsorted(np.arange(1, bins) / bins, scores, side="left")
-        return cls(bins, scores, place, np.log(clipped), np.log1p(-clipped), (scores - 1.0) ** 2, scores**2)
+        return cls(bins, scores, place, np.log(clipped), np.log1p(-clipped))
 
     def judged(self, correct: np.ndarray) -> "JudgedTerms":
         """With the correctness (N,) of each."""
         correct = np.asarray(correct, bool)
-        return JudgedTerms(
-            self.bins,
-            self.scores,
-            self.place + correct,
-            np.where(correct, self.log_right, self.log_wrong),
-            np.where(correct, self.square_right, self.square_wrong),
-        )
+        logs = np.where(correct, self.log_right, self.log_wrong)
+        return JudgedTerms(self.bins, self.scores, self.place + correct, logs)
 
 
 @dataclass(frozen=True)
@@ -129,20 +123,18 @@ class JudgedTerms:
         scores: (N,).
         place: (N,) twice the bin, and one more where they are right.
         logs: (N,) logarithm of the probability that their scores give to what they are.
-        squares: (N,) squared difference of score and correctness.
     """
 
     bins: int
     scores: np.ndarray
     place: np.ndarray
     logs: np.ndarray
-    squares: np.ndarray
 
     def where(self, chosen: np.ndarray | slice) -> "JudgedTerms":
         """Those of a mask (N,), of indices or of a range."""
         if getattr(chosen, "dtype", None) == np.bool_:
             chosen = np.flatnonzero(chosen)
-        return JudgedTerms(self.bins, self.scores[chosen], self.place[chosen], self.logs[chosen], self.squares[chosen])
+        return JudgedTerms(self.bins, self.scores[chosen], self.place[chosen], self.logs[chosen])
 
     def reliability(self) -> ReliabilityBins:
         """By score."""
@@ -157,18 +149,19 @@ class JudgedTerms:
         count = len(self.scores)
         if not count:
             return CalibrationMeasures(0, *[math.nan] * 5)
+        correct = self.place & 1
         return CalibrationMeasures(
             count=count,
-            precision=np.count_nonzero(self.place & 1) / count,
+            precision=np.count_nonzero(correct) / count,
             mean_score=float(self.scores.mean()),
             ece=self.reliability().error,
             nll=float(-np.mean(self.logs)),
-            brier=float(np.mean(self.squares)),
+            brier=float(np.mean((self.scores - correct) ** 2)),
         )
 
     def measures_of_classes(self, classes: np.ndarray, num_classes: int) -> list[CalibrationMeasures]:
         """Of the detections of each class, of `classes` (N,)."""
-        order = stable_order(classes, num_classes)
+        order = class_order(classes, num_classes)
         by_class = self.where(order)
         edges = np.searchsorted(classes[order], np.arange(num_classes + 1))
         return [by_class.where(slice(a, b)).measures() for a, b in itertools.pairwise(edges)]

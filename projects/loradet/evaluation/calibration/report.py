@@ -22,6 +22,7 @@ from loradet.evaluation.calibration.measures import (
     or_none,
 )
 from loradet.evaluation.calibration.temperature import Temperature, fit_temperature
+from loradet.evaluation.calibration.threshold_table import ThresholdRow, threshold_table
 from loradet.evaluation.correctness import Correctness, JudgedDetections, match_all
 from loradet.evaluation.detections.records import DetectionRecords
 from loradet.files import write_json
@@ -88,29 +89,6 @@ class CalibrationSide:
             "classes": [{"name": name, **one.to_dict()} for name, one in zip(class_names, self.classes)],
             "reliability": self.reliability.to_dict(),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ThresholdRow:
-    """The detections from a score on, judged at an IoU.
-
-    Attributes:
-        before: of the scores as they are.
-        after: of the scaled ones; None without a temperature.
-    """
-
-    score_threshold: float
-    match_iou: float
-    before: CalibrationMeasures
-    after: CalibrationMeasures | None
-
-    def to_dict(self) -> dict[str, float | None]:
-        """For JSON."""
-        row = {"score_threshold": self.score_threshold, "match_iou": self.match_iou, "count": self.before.count}
-        row |= {"ece": or_none(self.before.ece), "nll": or_none(self.before.nll)}
-        if self.after is not None:
-            row |= {"ece_after": or_none(self.after.ece), "nll_after": or_none(self.after.nll)}
-        return row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +181,7 @@ def calibration_report(
         before=sides[0],
         temperature=temperature,
         after=sides[1] if temperature is not None else None,
-        table=_table(matches, terms, thresholds, ious),
+        table=threshold_table(matches, terms, thresholds, ious),
     )
 
 
@@ -231,28 +209,6 @@ def _match(records: DetectionRecords, ious: Sequence[float]) -> Correctness:
         image, score = records.images[columns.image[wrong[0]]], columns.scores[wrong[0]]
         raise UserError(f"Image {image.image_id} has a score of {score}: calibration needs scores in 0..1.")
     return match_all(records, ious)
-
-
-def _table(
-    matches: Correctness, terms: Sequence[ScoreTerms], thresholds: Sequence[float], ious: Sequence[float]
-) -> list[ThresholdRow]:
-    """A row for each of the ascending score thresholds and each IoU; terms of the scores before and maybe after."""
-    rows = {}
-    for iou in ious:
-        number = matches.iou_thresholds.index(iou)
-        kept = np.flatnonzero(~matches.ignored[number])
-        scores = matches.scores[kept]
-        sides = [one.judged(matches.correct[number]).where(kept) for one in terms]
-        for threshold in thresholds:
-            # Those of a threshold are among those of a lower one.
-            if not (reached := scores >= threshold).all():
-                rest = np.flatnonzero(reached)
-                scores, sides = scores[rest], [side.where(rest) for side in sides]
-            before, *after = (side.measures() for side in sides)
-            rows[threshold, iou] = ThresholdRow(
-                score_threshold=threshold, match_iou=iou, before=before, after=after[0] if after else None
-            )
-    return [rows[threshold, iou] for threshold in thresholds for iou in ious]
 
 
 def summary_metrics(report: CalibrationReport) -> dict[str, float]:
