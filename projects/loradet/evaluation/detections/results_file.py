@@ -15,6 +15,7 @@ from loradet.datasets.annotations import AnnotationFile, columns
 from loradet.datasets.annotations.content import decode_json
 from loradet.datasets.annotations.values import as_number, as_whole, is_no_box, show
 from loradet.errors import MissingFileError, UserError
+from loradet.evaluation.garbage_pause import garbage_collection_paused
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,8 @@ def read_detections(predictions: str | os.PathLike, file: AnnotationFile) -> Det
     """
     path = Path(predictions)
     data = _read(path)
-    found = _plain_detections(data, file)
+    with garbage_collection_paused():
+        found = _plain_detections(data, file)
     return _any_detections(_entries(data, path), path, file) if found is None else found
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 from ultrafast_pycocotools import _ufcoco
 
+from loradet.evaluation.garbage_pause import garbage_collection_paused
 from loradet.evaluation.matchers.columns import BoxColumns, Curves, Finds, Outcomes, Question
 
 
@@ -16,9 +17,13 @@ class CompiledMatcher:
     def __init__(self, columns: BoxColumns, question: Question) -> None:
         # All ids count from 1: 0 is "no match" to it, as to pycocotools.
         rows = np.column_stack([columns.image + 1, columns.xywh, columns.scores, columns.category + 1])
+        found = _ufcoco.load_compact_array(np.ascontiguousarray(rows, np.float64))
+        del rows
+        with garbage_collection_paused():
+            truth = _truth(columns)
         self._engine = _ufcoco.Evaluator(
-            _truth(columns),
-            _ufcoco.load_compact_array(np.ascontiguousarray(rows, np.float64)),
+            truth,
+            found,
             {},  # sizes of images, for masks
             list(range(1, columns.images + 1)),
             list(range(1, columns.classes + 1)),
