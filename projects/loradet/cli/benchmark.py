@@ -4,6 +4,7 @@
 `train --against OTHER` interleaves the steps of two configs on the same images.
 `memory` runs a few training steps in a process of its own and prints what they hold at most, beside another config's.
 `scan` measures the selective scan of Vision Mamba: `scan --help`.
+`metrics` measures COCO metrics, the bootstrap's matching and calibration: `metrics --help`.
 `throughput` splits inference over a split into waiting for data, forward pass and post-processing.
 
     loradet benchmark train --config-file A.py --against B.py --random-images 512 512 model.num_classes=10
@@ -90,6 +91,11 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         from loradet.cli import benchmark_scan
 
         benchmark_scan.main(words[1:], f"{prog} scan" if prog else None)
+        return
+    if words[:1] == ["metrics"]:
+        from loradet.cli import benchmark_metrics
+
+        benchmark_metrics.main(words[1:], f"{prog} metrics" if prog else None)
         return
     arguments = parse_arguments(words, prog)
 

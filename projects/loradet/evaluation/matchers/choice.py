@@ -1,6 +1,9 @@
 """Chooses who matches detections with boxes: the compiled evaluator, or pycocotools where that is not to be had."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import cache
 from typing import Protocol
 
@@ -11,6 +14,7 @@ from loradet.evaluation.matchers.reference import ReferenceMatcher
 
 logger = logging.getLogger(__name__)
 
+_chosen: ContextVar[type | None] = ContextVar("chosen matcher", default=None)
 _PACKAGE = "ultrafast-pycocotools"
 
 
@@ -26,7 +30,17 @@ class Matcher(Protocol):
 
 def match(columns: BoxColumns, question: Question) -> Matcher:
     """A matcher of boxes: both kinds give the same numbers, to the last bit."""
-    return _matcher_class()(columns, question)
+    return (_chosen.get() or _matcher_class())(columns, question)
+
+
+@contextlib.contextmanager
+def matched_by(kind: type) -> Iterator[None]:
+    """Name the kind of matcher, to compare both."""
+    token = _chosen.set(kind)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
 
 
 @cache
