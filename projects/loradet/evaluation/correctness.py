@@ -9,6 +9,9 @@ from loradet.evaluation.detections.records import DetectionRecords
 from loradet.evaluation.matchers.choice import match
 from loradet.evaluation.matchers.columns import BoxColumns, Question
 
+# Matched along whatever is asked for: further IoUs cost little, and a calibration's table asks for these.
+_COMMON_IOUS = (0.5, 0.6, 0.75, 0.9)
+
 
 @dataclass(frozen=True)
 class JudgedDetections:
@@ -59,6 +62,13 @@ class Correctness:
     correct: np.ndarray
     ignored: np.ndarray
 
+    def at(self, iou_thresholds: tuple[float, ...]) -> "Correctness":
+        """At some of the thresholds."""
+        if iou_thresholds == self.iou_thresholds:
+            return self
+        rows = [self.iou_thresholds.index(one) for one in iou_thresholds]
+        return replace(self, iou_thresholds=iou_thresholds, correct=self.correct[rows], ignored=self.ignored[rows])
+
     def every(self, iou_threshold: float) -> JudgedDetections:
         """All detections, those that are ignored too, judged at an IoU threshold, one of the T."""
         correct = self.correct[self.iou_thresholds.index(iou_threshold)]
@@ -75,15 +85,19 @@ def match_all(records: DetectionRecords, iou_thresholds: Sequence[float] = (0.5,
     """Match every detection, whatever number of a class in an image counts elsewhere.
 
     In each image and class, by falling score, a detection takes the free box that it overlaps most, if by the
-    threshold at least; each box is found once. One that gets none and lies in a crowd is ignored.
+    threshold at least; each box is found once. One that gets none and lies in a crowd is ignored. What was found is
+    kept with the records: several analyses ask the same.
 
     Raises:
         ValueError: detections of an image do not come by falling score.
     """
     thresholds = tuple(float(value) for value in iou_thresholds)
-    if thresholds not in records.correctness:
-        records.correctness[thresholds] = _match_all(records.columns, thresholds)
-    return records.correctness[thresholds]
+    for kept in records.correctness:
+        if set(thresholds) <= set(kept.iou_thresholds):
+            return kept.at(thresholds)
+    found = _match_all(records.columns, tuple(sorted({*thresholds, *_COMMON_IOUS})))
+    records.correctness.append(found)
+    return found.at(thresholds)
 
 
 def _match_all(columns: BoxColumns, thresholds: tuple[float, ...]) -> Correctness:

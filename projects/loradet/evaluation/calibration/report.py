@@ -198,9 +198,7 @@ def fit_on_halves(records: DetectionRecords, settings: CalibrationSettings) -> H
 
 
 def _judged(records: DetectionRecords, settings: CalibrationSettings) -> JudgedDetections:
-    # At the IoUs of a report, which may follow and then has its matches.
-    ious = sorted({settings.match_iou, *TABLE_IOUS})
-    return _match(records, ious).judged(settings.match_iou, settings.score_threshold)
+    return _match(records, [settings.match_iou]).judged(settings.match_iou, settings.score_threshold)
 
 
 def _match(records: DetectionRecords, ious: Sequence[float]) -> Correctness:

@@ -66,9 +66,9 @@ class DetectionRecords:
     max_detections: int = MAX_DETECTIONS
 
     @cached_property
-    def correctness(self) -> dict[tuple[float, ...], Any]:
-        """Where `correctness.match_all` keeps what it has found, by IoU thresholds: several analyses ask the same."""
-        return {}
+    def correctness(self) -> list[Any]:
+        """Where `correctness.match_all` keeps what it has found."""
+        return []
 
     @cached_property
     def columns(self) -> BoxColumns:
