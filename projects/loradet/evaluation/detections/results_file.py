@@ -46,7 +46,16 @@ class Detections:
 class _PlainEntry(msgspec.Struct, gc=False):
     """As every entry of most files is."""
 
-    image_id: int | str
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+class _TextEntry(msgspec.Struct, gc=False):
+    """As every entry is where ids of images are texts."""
+
+    image_id: str
     category_id: int
     bbox: tuple[float, float, float, float]
     score: float
@@ -59,7 +68,7 @@ class _Entry(msgspec.Struct, gc=False):
     score: Any = None
 
 
-_PLAIN_DECODER = msgspec.json.Decoder(list[_PlainEntry])
+_PLAIN_DECODERS = {int: msgspec.json.Decoder(list[_PlainEntry]), str: msgspec.json.Decoder(list[_TextEntry])}
 _DECODER = msgspec.json.Decoder(list[_Entry])
 _ADVICE = "A detections file is a list of boxes."
 _KEYS = ("image_id", "category_id", "bbox", "score")
@@ -94,33 +103,25 @@ def _read(path: Path) -> bytes:
 
 def _plain_detections(data: bytes, file: AnnotationFile) -> Detections | None:
     """A sound file of numbers that are written as what they are; None: a closer look has to tell."""
+    ids = file.images.ids
     try:
-        entries = _PLAIN_DECODER.decode(data)
+        entries = _PLAIN_DECODERS[type(ids[0]) if ids else int].decode(data)
         count = len(entries)
-        image_ids = list(map(attrgetter("image_id"), entries))
-        category_ids = np.fromiter(map(attrgetter("category_id"), entries), np.int64, count)
+        if ids and type(ids[0]) is str:
+            place = file.images.index
+            image = np.fromiter((place.get(entry.image_id, -1) for entry in entries), np.int64, count)
+        else:
+            image = columns.positions(np.fromiter(map(attrgetter("image_id"), entries), np.int64, count), ids)
+        numbers = np.fromiter(map(attrgetter("category_id"), entries), np.int64, count)
         scores = np.fromiter(map(attrgetter("score"), entries), np.float64, count)
         xywh = np.fromiter(chain.from_iterable(map(attrgetter("bbox"), entries)), np.float64, 4 * count)
     except (msgspec.MsgspecError, RecursionError, OverflowError):
         return None
-    del entries
-    try:
-        image = columns.image_positions(image_ids, file.images, _give_up, _nothing)
-    except _NotPlainError:
-        return None
-    category = columns.positions(category_ids, [category.id for category in file.categories])
+    category = columns.positions(numbers, [category.id for category in file.categories])
     sound = np.isfinite(scores).all() and columns.are_in_range(xywh)
     if not sound or (image < 0).any() or (category < 0).any():
         return None
     return Detections(image, category, xywh.reshape(-1, 4), scores)
-
-
-class _NotPlainError(Exception):
-    """A value needs a closer look."""
-
-
-def _give_up(_: int) -> None:
-    raise _NotPlainError
 
 
 def _any_detections(entries: Sequence[_Entry], path: Path, file: AnnotationFile) -> Detections:
