@@ -106,6 +106,7 @@ class ScoreTerms:
         """Of scores (N,) in 0..1."""
         clipped = clip_scores(scores)
         place = 2 * np.searchsorted(np.arange(1, bins) / bins, scores, side="left")
+        place = place.astype(np.min_scalar_type(2 * bins))  # a byte mostly: what is fetched often should be small
         return cls(bins, scores, place, np.log(clipped), np.log1p(-clipped))
 
     def judged(self, correct: np.ndarray) -> "JudgedTerms":

@@ -52,14 +52,12 @@ def threshold_table(
         terms: of the scores as they are, and maybe of the scaled ones.
     """
     # How many of the thresholds a score reaches; those that reach one are among those that reach a lower one.
-    reached = np.searchsorted(thresholds, matches.scores, side="right")
+    level = np.searchsorted(thresholds, matches.scores, side="right").astype(np.min_scalar_type(len(thresholds)))
     rows = {}
     for iou in ious:
         number = matches.iou_thresholds.index(iou)
-        chosen, rest = [], np.flatnonzero(~matches.ignored[number])
-        for level in range(len(thresholds)):
-            rest = rest[reached[rest] > level]
-            chosen.append(rest)
+        reached = level * ~matches.ignored[number]
+        chosen = [np.flatnonzero(reached > place) for place in range(len(thresholds))]
         sides = [_measure_nested(one, matches.correct[number], chosen) for one in terms]
         for threshold, before, *after in zip(thresholds, *sides):
             rows[threshold, iou] = ThresholdRow(
