@@ -12,7 +12,7 @@ from loradet.config import describe, load_config
 from loradet.errors import UserError
 from loradet.model import build_model
 
-TINY = "tests/tiny_config.py"
+TINY = "tests/configs/tiny.py"
 BOTTOM_UP = "model.backbone.bottom_up"
 ATTENTION = ("self_attn", "multihead_attn")
 PUBLISHED = "resnet50.tv_in1k, pretrained"
