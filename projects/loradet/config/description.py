@@ -88,25 +88,22 @@ def describe(model: DictConfig) -> Description:
     if not _is_call(model):
         raise UserError(f"model is {model!r}: expected a call, as L(RetinaNet)(…).")
     chain = list(_chain(model))
-    detector = next((node for node in chain if "backbone" in node), _unwrapped(chain))
-    network = chain[-1] if chain[-1] is not detector else None
-    necks = [_neck(node) for node in chain[chain.index(detector) + 1 : -1] if not _is_adaptation(node)]
+    at = _detector_at(chain)
+    detector, inside = chain[at], chain[at + 1 :]
     everything = list(_calls(model, set()))
     loras = tuple(map(_lora_call, filter(_is_lora, everything)))
-    freezes = [node for node in chain if _is_freeze(node)]
-    unfrozen = tuple(
-        name
-        for node in freezes
-        for name in _names(node, "unfreeze")
-        if name.partition(".")[0] not in (*_HEADS, *detector)
+    frozen = any(map(_is_freeze, chain))
+    unfrozen = (
+        *(name for name in _unfrozen(chain[:at]) if name.partition(".")[0] not in {*_HEADS, *detector} - {"backbone"}),
+        *_unfrozen(inside),
     )
-    partial = bool(unfrozen) or (not freezes and any(map(_is_freeze, everything)))
+    partial = bool(unfrozen) or (not frozen and any(map(_is_freeze, everything)))
     return Description(
         detector=_detector(detector),
-        neck=" + ".join(filter(None, necks)),
-        backbone="" if network is None else _backbone(network),
-        weights=_weights(detector if network is None else network),
-        method=_method(loras, unfrozen, frozen=bool(freezes), partial=partial),
+        neck=" + ".join(_neck(node) for node in inside[:-1] if not _is_adaptation(node)),
+        backbone=_backbone(inside[-1]) if inside else "",
+        weights=_weights(chain[-1]),
+        method=_method(loras, unfrozen, frozen=frozen, partial=partial),
         loras=loras,
         unfrozen=unfrozen,
     )
@@ -143,8 +140,15 @@ def _chain(node: DictConfig) -> Iterator[DictConfig]:
 _HOLDERS = ("backbone", "module", "bottom_up", "net")
 
 
-def _unwrapped(chain: Sequence[DictConfig]) -> DictConfig:
-    return next((node for node in chain if not _is_adaptation(node)), chain[-1])
+def _detector_at(chain: Sequence[DictConfig]) -> int:
+    """Of the first call that has a backbone, else that is no adaptation of another."""
+    last = len(chain) - 1
+    first = next((i for i, node in enumerate(chain) if not _is_adaptation(node)), last)
+    return next((i for i, node in enumerate(chain) if "backbone" in node), first)
+
+
+def _unfrozen(chain: Sequence[DictConfig]) -> list[str]:
+    return [name for node in chain if _is_freeze(node) for name in _names(node, "unfreeze")]
 
 
 def _calls(node: Any, seen: set[int]) -> Iterator[DictConfig]:

@@ -3,7 +3,7 @@
 import pytest
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
-from detectron2.modeling.meta_arch.retinanet import RetinaNet
+from detectron2.modeling.meta_arch.retinanet import RetinaNet, RetinaNetHead
 from omegaconf import OmegaConf
 
 from loradet.adapters import freeze, lora
@@ -127,6 +127,26 @@ def test_several_loras_are_told_apart():
     same = describe(wrapped(frozen, (["conv1"], 4), (["conv2"], 4)))
     assert (same.rank, same.alpha, same.method) == (4, 8.0, "LoRA")
     assert describe(wrapped(net, (["conv1"], 4))).method == "LoRA beside a backbone that trains"
+
+
+@pytest.mark.parametrize(
+    ("of", "unfreeze", "method", "unfrozen"),
+    [
+        ("detector", ["head"], "linear probe", ()),
+        ("detector", ["head", "backbone.layer4"], "partly unfrozen", ("backbone.layer4",)),
+        # The backbone's own head is a part of it.
+        ("backbone", ["head"], "partly unfrozen", ("head",)),
+        # A frozen head beside a backbone that trains.
+        ("head", [], "partly unfrozen", ()),
+    ],
+)
+def test_what_is_unfrozen_is_told_from_heads(of, unfreeze, method, unfrozen):
+    parts = {"backbone": L(TimmBackbone)(model_name="resnet18"), "head": L(RetinaNetHead)(num_anchors=9)}
+    if of in parts:
+        parts[of] = L(freeze)(module=parts[of], unfreeze=unfreeze)
+    model = L(RetinaNet)(**parts)
+    found = describe(L(freeze)(module=model, unfreeze=unfreeze) if of == "detector" else model)
+    assert (found.model, found.method, found.unfrozen) == ("ResNet-18 + RetinaNet", method, unfrozen)
 
 
 def test_what_cannot_be_read_is_one_line_that_names_the_key():
