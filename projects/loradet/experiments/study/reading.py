@@ -63,9 +63,8 @@ class ConfigReader:
         _check_typed(self.study, entry, said)
         fields = {key: _labelled(self.study, value) for key, value in said.fields.items()}
         levels = {name: _labelled(self.study, level) for name, level in said.levels.items()}
-        return replace(
-            entry, **fields, factors={**levels, **{k: v for k, v in entry.factors.items() if k not in levels}}
-        )
+        own = {name: level for name, level in entry.factors.items() if name not in levels}
+        return replace(entry, **fields, factors={**levels, **own})
 
     def check_labels(self) -> None:
         """Raises UserError for a label of what no config says that has been read."""

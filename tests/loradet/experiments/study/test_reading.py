@@ -1,5 +1,6 @@
 """A study reads its configs: what its tables say of an entry is what is trained; what is typed has to agree."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,8 @@ from loradet.cli.study import main
 from loradet.errors import UserError
 from loradet.experiments.factors.design import design
 from loradet.experiments.running.planning import plan
-from loradet.experiments.study import Entry, Study
-from loradet.experiments.study.catalogue import find_studies, load_study
-from loradet.experiments.study.reading import ConfigReader, read_study
+from loradet.experiments.study import Entry, Study, find_studies, load_study, read_study
+from loradet.experiments.study.reading import ConfigReader
 
 QUICKSTART = "configs/quickstart.py"
 RANK = "model.backbone.bottom_up.rank"
@@ -94,9 +94,12 @@ def shown(one):
 def test_the_tables_say_of_the_project_s_studies_what_they_said(name):
     found = load_study(name)
     reader = ConfigReader(found)
-    assert {id: shown(reader.entry(found.entry(id))) for id in RECORDED[name]} == RECORDED[name]
-    levels = [list(reader.entry(found.entry(id)).factors) for id in RECORDED[name]]
-    assert all(names == list(found.factors) for names in levels)
+    entries = [reader.entry(found.entry(id)) for id in RECORDED[name]]
+    assert {entry.id: shown(entry) for entry in entries} == RECORDED[name]
+    for entry in entries:
+        assert list(entry.factors) == list(found.factors)
+        if rank := re.search(r"\br=(\d+)", entry.title):
+            assert int(rank[1]) == entry.rank
 
 
 def test_every_study_of_the_project_is_recorded_and_types_nothing_that_its_configs_say():
