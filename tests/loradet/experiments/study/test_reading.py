@@ -282,8 +282,9 @@ def test_a_study_of_another_name_with_the_same_id_has_folders_of_its_own(tmp_pat
     alone = run("mine")
     assert alone.name == "a_full"
     write(tmp_path / "configs" / "yours", yours, name="yours, too")
-    assert (run("mine").name, run("yours").name) == ("a@mine_full", "a@yours_too_full")
-    assert f"train.output_dir={tmp_path}/a@yours_too_full" in run("yours").overrides
+    other = run("yours")
+    assert (run("mine").name, other.name) == ("a@mine_full", "a@yours_too_full")
+    assert f"train.output_dir={tmp_path}/a@yours_too_full" in other.overrides
     # A run that is there already stays where it is, and is that study's alone.
     leave_record(alone)
     assert (run("mine").name, run("yours").name) == ("a_full", "a@yours_too_full")
