@@ -3,5 +3,6 @@
 from loradet.experiments.study.catalogue import find_studies, load_study
 from loradet.experiments.study.definition import Entry, Reported, Scenes, Smoke, Study
 from loradet.experiments.study.grid import expand_grid
+from loradet.experiments.study.reading import read_study
 
-__all__ = ["Entry", "Reported", "Scenes", "Smoke", "Study", "expand_grid", "find_studies", "load_study"]
+__all__ = ["Entry", "Reported", "Scenes", "Smoke", "Study", "expand_grid", "find_studies", "load_study", "read_study"]
