@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -58,7 +58,10 @@ class Predictor:
 
     @overload
     def __call__(
-        self, images: Iterable[PathLike | Picture], *, score_threshold: float | None = None
+        self,
+        images: Sequence[PathLike | Picture] | Iterator[PathLike | Picture],
+        *,
+        score_threshold: float | None = None,
     ) -> list[Instances]: ...
 
     def __call__(
