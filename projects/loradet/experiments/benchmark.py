@@ -18,14 +18,13 @@ from loradet.errors import UserError
 from loradet.evaluation.split import Split
 from loradet.evaluation.splits import dataset_metadata, load_dataset
 from loradet.evaluation.throughput import measure_inference
+from loradet.experiments.benchmark_pairs import against_bare, against_config
+from loradet.experiments.benchmark_training import RandomImages, TrainingStep, training_loader
+from loradet.experiments.benchmark_turns import wait_for_device
 from loradet.model import initial_model
 from loradet.training.memory import peak_memory_mb
 from loradet.training.plan import plan_batch
 from loradet.training.prepare import build_loader
-
-from .benchmark_pairs import against_bare, against_config
-from .benchmark_training import RandomImages, TrainingStep, training_loader
-from .benchmark_turns import wait_for_device
 
 
 def benchmark(

@@ -4,10 +4,9 @@ import argparse
 from typing import Any
 
 from loradet.config import load_config
-
-from .benchmark import benchmark
-from .benchmark_memory import compare_memory, training_memory
-from .benchmark_training import RandomImages
+from loradet.experiments.benchmark import benchmark
+from loradet.experiments.benchmark_memory import compare_memory, training_memory
+from loradet.experiments.benchmark_training import RandomImages
 
 
 def run_benchmark(arguments: argparse.Namespace) -> dict[str, Any]:

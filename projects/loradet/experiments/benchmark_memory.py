@@ -15,9 +15,8 @@ from omegaconf import DictConfig
 from loradet.config import load_config
 from loradet.device import choose_device
 from loradet.errors import UserError, is_user_error, one_line
+from loradet.experiments.benchmark_training import RandomImages, TrainingStep, training_loader
 from loradet.training.memory import peak_memory_mb
-
-from .benchmark_training import RandomImages, TrainingStep, training_loader
 
 _RATIOS = {"peak_mb": "peak_ratio", "training_mb": "training_ratio"}
 

@@ -8,10 +8,9 @@ from omegaconf import DictConfig
 
 from loradet.device import choose_device
 from loradet.errors import UserError
+from loradet.experiments.benchmark_training import RandomImages, TrainingStep, batch_plan, training_loader
+from loradet.experiments.benchmark_turns import interleave, ratio_figures
 from loradet.precision import amp_dtype
-
-from .benchmark_training import RandomImages, TrainingStep, batch_plan, training_loader
-from .benchmark_turns import interleave, ratio_figures
 
 _PREPARED = 8
 

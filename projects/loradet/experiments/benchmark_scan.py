@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loradet.backbones.selective_scan import selective_scan
+from loradet.experiments.benchmark_turns import interleave, ratio_figures
 from loradet.process_memory import process_peak_mb
-
-from .benchmark_turns import interleave, ratio_figures
 
 Scan = Callable[..., Tensor]
 

@@ -21,10 +21,9 @@ from loradet.datasets.intensity_check import check_intensity
 from loradet.datasets.mapper import intensity_of
 from loradet.evaluation.score_thresholds import ScoreThresholds
 from loradet.files import fitting_name
+from loradet.inference.classes import Classes
+from loradet.inference.image_files import common_folder
 from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
-
-from .classes import Classes
-from .image_files import common_folder
 
 PREDICTIONS = "predictions.json"
 PICTURES = "pictures"

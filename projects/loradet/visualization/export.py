@@ -21,11 +21,10 @@ from loradet.evaluation.numbering import MAX_DETECTIONS, record_numbering
 from loradet.evaluation.operating_point import DEFAULT_THRESHOLD
 from loradet.evaluation.score_thresholds import ScoreThresholds, choose_thresholds, find_operating_point
 from loradet.files import atomic_open, write_json
-
-from .analysis import analyse
-from .archive import sha256, write_archive
-from .detections import make_panel, picture_name
-from .export_folder import (
+from loradet.visualization.analysis import analyse
+from loradet.visualization.archive import sha256, write_archive
+from loradet.visualization.detections import make_panel, picture_name
+from loradet.visualization.export_folder import (
     ANALYSIS,
     FORMAT,
     GROUND_TRUTH,
@@ -37,8 +36,8 @@ from .export_folder import (
     finish_folder,
     start_folder,
 )
-from .painting import paint_pair, save_png
-from .split import LoadedSplit, evaluation_mode, load_split
+from loradet.visualization.painting import paint_pair, save_png
+from loradet.visualization.split import LoadedSplit, evaluation_mode, load_split
 
 
 def export_split(

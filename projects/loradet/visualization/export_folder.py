@@ -10,8 +10,7 @@ from loradet.errors import MissingFileError, UserError
 from loradet.evaluation.numbering import FILE as NUMBERING
 from loradet.files import read_json
 from loradet.run_folder import RunFolder
-
-from .archive import checksum_file, sha256
+from loradet.visualization.archive import checksum_file, sha256
 
 FORMAT = "loradet export 1"
 MANIFEST, METRICS, GROUND_TRUTH = "manifest.json", "metrics.json", "ground_truth.json"

@@ -10,9 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from loradet.errors import UserError
-
-from .detection_scores import ENCODER, level_names, scored_detections
-from .split import evaluation_mode
+from loradet.visualization.detection_scores import ENCODER, level_names, scored_detections
+from loradet.visualization.split import evaluation_mode
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,11 @@ from tqdm import tqdm
 
 from loradet.errors import UserError
 from loradet.files import fitting_name, write_json
-
-from .detections import DEFAULT_IMAGES, found_boxes, picture_name
-from .grad_cam import ImageHeat, check_levels, grad_cam, is_attention, method_of
-from .grid import SHEET_ROWS, Cell, grid
-from .painting import WHITE, LabelledBoxes, enlarge, fit_in_frame, paint_in_frame, save_png
-from .split import LoadedSplit, choose_records, load_split, spread
+from loradet.visualization.detections import DEFAULT_IMAGES, found_boxes, picture_name
+from loradet.visualization.grad_cam import ImageHeat, check_levels, grad_cam, is_attention, method_of
+from loradet.visualization.grid import SHEET_ROWS, Cell, grid
+from loradet.visualization.painting import WHITE, LabelledBoxes, enlarge, fit_in_frame, paint_in_frame, save_png
+from loradet.visualization.split import LoadedSplit, choose_records, load_split, spread
 
 logger = logging.getLogger(__name__)
 
