@@ -1,4 +1,4 @@
-# Needs python3 (3.10 to 3.13) and a package index. VENV=DIR puts the virtual environment elsewhere, TEST_JOBS=N runs
+# Needs python3 (3.10 to 3.14) and a package index. VENV=DIR puts the virtual environment elsewhere, TEST_JOBS=N runs
 # tests in N processes.
 PYTHON ?= python3
 VENV ?= .venv

@@ -28,11 +28,14 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.14",
+    python_requires=">=3.10,<3.15",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
     py_modules=["loradet_command"],
-    package_data={"loradet": ["assets/*"], "detectron2_embedded.detectron2.model_zoo": ["configs/**/*.py"]},
+    package_data={
+        "loradet": ["assets/*", "py.typed"],
+        "detectron2_embedded.detectron2.model_zoo": ["configs/**/*.py"],
+    },
     entry_points={"console_scripts": ["loradet=loradet_command:main"]},
     install_requires=[
         "torch>=2.6",
@@ -74,7 +77,13 @@ setup(
     },
     classifiers=[
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
         "License :: OSI Approved :: Apache Software License",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
     ],
 )
