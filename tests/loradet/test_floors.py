@@ -19,6 +19,7 @@ FLOORS = [
         "locking",
         "process_memory",
         "parent_process",
+        "lazy",
         "detectron2_embedded",
     ),
     ("files", "precision", "device", "tensors"),
