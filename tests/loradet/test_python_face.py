@@ -1,11 +1,11 @@
 """Training, evaluation and prediction in a few lines of Python, with the numbers of the tools."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.paths import TEST_CONFIGS
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -14,7 +14,7 @@ from loradet.cli.predict import main as predict
 from loradet.datasets.synthetic import generate
 from loradet.errors import UserError
 
-CONFIG = Path(__file__).parents[1] / "tiny_config.py"
+CONFIG = TEST_CONFIGS / "tiny.py"
 
 
 @pytest.fixture(scope="module")
