@@ -10,6 +10,7 @@ import detectron2_embedded as _detectron2_embedded  # noqa: F401
 from loradet.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from loradet import errors
     from loradet.config.library import get_config
     from loradet.inference.loading import load
     from loradet.training.python import evaluate, train
@@ -17,4 +18,4 @@ else:
     __getattr__, __dir__ = lazy_names(__name__)
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "get_config", "load", "train"]
+__all__ = ["__version__", "errors", "evaluate", "get_config", "load", "train"]

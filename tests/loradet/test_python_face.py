@@ -157,9 +157,3 @@ def test_what_cannot_be_loaded_or_read_is_said(run, tmp_path):
         predictor(np.zeros((3, 8, 8), np.uint8))
     with pytest.raises(UserError, match="float64"):
         predictor(np.zeros((8, 8)))
-
-
-def test_names_are_public():
-    assert set(loradet.__all__) <= set(dir(loradet)) and callable(loradet.load)
-    with pytest.raises(AttributeError, match="no attribute 'lode'"):
-        loradet.lode  # noqa: B018

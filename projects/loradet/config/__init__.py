@@ -4,6 +4,14 @@
 `train`, `splits` the data loaders by name, `edits` what is changed for inference.
 """
 
-from loradet.config.load import load_config
+from typing import TYPE_CHECKING
 
-__all__ = ["load_config"]
+from loradet.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from loradet.config.library import copy_config, find_config, get_config, list_configs
+    from loradet.config.load import load_config
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
+
+__all__ = ["copy_config", "find_config", "get_config", "list_configs", "load_config"]
