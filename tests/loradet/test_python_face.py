@@ -1,6 +1,8 @@
 """Training, evaluation and prediction in a few lines of Python, with the numbers of the tools."""
 
 import json
+import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -124,6 +126,8 @@ def test_a_config_edited_in_python_trains_as_its_file(run, tmp_path):
     assert OmegaConf.to_container(cfg) == before
     by_word = ["model.backbone.bottom_up.rank=1", f"train.output_dir={tmp_path / 'words'}"]
     told = loradet.train(CONFIG, [*words, *by_word])
+    assert all((one / "log.txt").read_text().count("is finished") == 1 for one in (edited, told))
+    assert not [handler for handler in logging.getLogger("loradet").handlers if hasattr(handler, "stream")]
     losses = [
         [
             json.loads(line)["total_loss"]
@@ -157,3 +161,14 @@ def test_what_cannot_be_loaded_or_read_is_said(run, tmp_path):
         predictor(np.zeros((3, 8, 8), np.uint8))
     with pytest.raises(UserError, match="float64"):
         predictor(np.zeros((8, 8)))
+
+
+def test_a_folder_that_was_removed_is_logged_into_again(run, tmp_path):
+    _, data = run
+    words = [f"data.root={data}", "train.eval_period=0", "train.eval_splits=[]", "train.max_iter=1", "train.device=cpu"]
+    for _ in range(2):
+        folder = loradet.train(
+            CONFIG, [*words, "dataloader.train.num_workers=0", f"train.output_dir={tmp_path / 'run'}"]
+        )
+        assert (folder / "log.txt").read_text().count("is finished") == 1
+        shutil.rmtree(folder)

@@ -1,13 +1,16 @@
 """Training and evaluation from Python, in this process."""
 
+import contextlib
 import copy
+import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.engine import HookBase
+from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from loradet.config.load import complete, load_config
@@ -15,6 +18,7 @@ from loradet.config.overrides import override_words
 from loradet.evaluation.coco_metrics import read_metrics
 from loradet.run_folder import RunFolder
 from loradet.training import command, run
+from loradet.training.setup import LOGGERS
 
 PathLike = str | os.PathLike[str]
 
@@ -45,7 +49,9 @@ def train(
         KeyboardInterrupt: it was interrupted; what was done is saved, and `resume=True` goes on.
     """
     cfg = _complete_config(config, overrides)
-    if run.train(cfg, resume=resume, hooks=hooks) is not None:
+    with _own_log():
+        stopped_by = run.train(cfg, resume=resume, hooks=hooks)
+    if stopped_by is not None:
         raise KeyboardInterrupt
     return Path(cfg.train.output_dir)
 
@@ -71,7 +77,7 @@ def evaluate(
     if not isinstance(config, DictConfig) and Path(config).is_dir():
         config = RunFolder(config).config
     cfg = _complete_config(config, overrides)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _own_log():
         output = Path(folder, "metrics.json")
         command.evaluate(cfg, None if checkpoint is None else str(checkpoint), split, str(output))
         return read_metrics(output)
@@ -80,3 +86,20 @@ def evaluate(
 def _complete_config(config: PathLike | DictConfig, overrides: Sequence[str]) -> DictConfig:
     words = override_words(overrides)
     return complete(copy.deepcopy(config), words) if isinstance(config, DictConfig) else load_config(str(config), words)
+
+
+@contextlib.contextmanager
+def _own_log() -> Iterator[None]:
+    """Take away what a run adds to the loggers, so that the next one of this process is not in its `log.txt` too."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, handlers, level, propagate in before:
+            for added in [one for one in logger.handlers if one not in handlers]:
+                logger.removeHandler(added)
+            logger.setLevel(level)
+            logger.propagate = propagate
+        # An installed Detectron2 remembers which folders have a log, and would give them no other.
+        getattr(setup_logger, "cache_clear", lambda: None)()
