@@ -38,6 +38,7 @@ clean-demo:
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy $$($(RUN) docs/make_api.py --typed)
 
 test: lint
 	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile

@@ -1,9 +1,10 @@
 """Writes docs/api.md: what is public, from `__all__` and docstrings. Nothing of the package is imported.
 
-python docs/make_api.py
+With `--typed` it prints the files that define what is public, for a type checker.
 """
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,16 +22,41 @@ are imported when they are first used. `help(loradet.load)` says more: arguments
 Definition = ast.FunctionDef | ast.ClassDef
 
 
+# Networks are full of attributes that torch's types call Tensor | Module.
+UNTYPED = ("loradet.backbones", "loradet.detectors")
+
+
 def main() -> None:
-    """Write the page."""
-    PAGE.write_text(page(), encoding="utf-8")
+    """Write the page, or print the files."""
+    if sys.argv[1:] == ["--typed"]:
+        print("\n".join(str(file.relative_to(DOCS.parent)) for file in typed_files()))
+    else:
+        PAGE.write_text(page(), encoding="utf-8")
+
+
+def typed_files() -> list[Path]:
+    """The modules of all packages but `UNTYPED` that define a public name, or hand one on."""
+    files: set[Path] = set()
+    for package in _packages():
+        if not package.startswith(UNTYPED):
+            files |= {_file(package), *(file for name in _public(package) for file in _way(package, name))}
+    return sorted(files)
+
+
+def _way(module: str, name: str) -> Iterator[Path]:
+    """From a package to where a name of it is defined."""
+    yield _file(module)
+    home = _homes(module).get(name)
+    if home == module:
+        yield _file(f"{module}.{name}")
+    elif home is not None:
+        yield from _way(home, name)
 
 
 def page() -> str:
     """The text of the page."""
     sections = [HEAD]
-    for package in sorted(file.parent for file in (PROJECTS / "loradet").rglob("__init__.py")):
-        name = ".".join(package.relative_to(PROJECTS).parts)
+    for name in _packages():
         public, homes = _public(name), _homes(name)
         rows = list(_rows(name, public, homes))
         if rows:
@@ -39,6 +65,11 @@ def page() -> str:
             if _file(module).name != "__init__.py":  # a package has its own section
                 sections.append(_section(module, [_row(node) for node in _definitions(module).values()]))
     return "\n".join(sections)
+
+
+def _packages() -> list[str]:
+    folders = sorted(file.parent for file in (PROJECTS / "loradet").rglob("__init__.py"))
+    return [".".join(folder.relative_to(PROJECTS).parts) for folder in folders]
 
 
 def _section(module: str, rows: list[tuple[str, str]]) -> str:

@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -24,9 +24,9 @@ from loradet.inference.image_files import find_images
 from loradet.model import load_detector, number_of_classes
 from loradet.run_folder import RunFolder
 
-PathLike = str | os.PathLike[str]
+PathLike: TypeAlias = str | os.PathLike[str]
 # (H, W), (H, W, 3) RGB or (H, W, 4) RGBA; uint8, or uint16 read by the detector's rule of intensity.
-Picture = np.ndarray | Image.Image
+Picture: TypeAlias = np.ndarray | Image.Image
 
 _WHAT = "a file, a folder, a pattern, a Pillow image, an array or a list of these"
 # Modes of Pillow that a PNG has not, and where their pixels go without loss of what a detector sees.
