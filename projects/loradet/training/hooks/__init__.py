@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from loradet.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from loradet.training.hooks.checkpoints import KeepCheckpoints
     from loradet.training.hooks.evaluation import EvaluateAndKeepBest
     from loradet.training.hooks.interruption import StopOnInterrupt
+    from loradet.training.hooks.keep_checkpoints import KeepCheckpoints
     from loradet.training.hooks.memory import LogMemory
     from loradet.training.hooks.progress import ProgressBar, WriteMetrics
     from loradet.training.hooks.stages import Stage, at_stage, by_stage

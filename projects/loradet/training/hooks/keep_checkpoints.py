@@ -1,6 +1,5 @@
 """Checkpoints while training: written in turn, and old ones removed."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,6 @@ from loradet.training.hooks.stages import Stage
 
 if TYPE_CHECKING:
     from loradet.training.trainer import Trainer
-
-logger = logging.getLogger(__name__)
 
 
 class KeepCheckpoints(HookBase):
