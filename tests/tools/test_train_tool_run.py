@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from train_tool import CONFIG, arguments, call, lines, snapshot, succeed, tool
 
 import detectron2_embedded
+from loradet.cli import evaluate
 
 SPLITS = ("val", "test")
 SETTINGS = ["train.eval_splits=[val,test]", "train.checkpointer.max_to_keep=2", "model.test_score_thresh=0.0"]
@@ -173,6 +174,18 @@ def test_evaluation_alone_replaces_nothing_of_the_run(run, train_data, checkpoin
             continue
         assert metrics["coco/bbox_mAP"] == pytest.approx(expected["coco/bbox_mAP"], abs=1e-9)
         assert metrics["coco/bbox_AR@100"] == pytest.approx(expected["coco/bbox_AR@100"], abs=1e-9)
+
+
+def test_an_evaluation_goes_to_the_folder_that_is_named(run, train_data, tmp_path, monkeypatch):
+    output, before = tmp_path / "later", snapshot(run)
+    monkeypatch.setattr(tool, "parse_arguments", evaluate.parse_arguments)
+    words = arguments(train_data, run, "--split", "val", "model.test_score_thresh=0.0")
+    succeed(*words, "--output", str(output))
+    assert read(output / "val_metrics.json")["coco/bbox_mAP"] == read(run / "val_metrics.json")["coco/bbox_mAP"]
+    assert (output / "predictions" / "val" / "coco_instances_results.json").is_file()
+    status, stderr = call(*words, "--output", str(run))
+    assert status == 1 and f"{run} is the folder of a run" in stderr
+    assert snapshot(run) == before
 
 
 def test_a_second_run_does_not_touch_the_first(own_run, train_data):

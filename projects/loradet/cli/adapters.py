@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from loradet.cli.overrides import add_overrides, parse_mixed
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
@@ -60,12 +61,9 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
             help="checkpoint to write (.pth); of several adapters a folder, for NAME.pth each",
         )
     for command in (export, merge, apply):
-        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
-    arguments, rest = parser.parse_known_args(argv)
-    if unknown := [word for word in rest if word.startswith("-") or "=" not in word or arguments.command == "inspect"]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        add_overrides(command)
+    arguments = parse_mixed(parser, argv)
     if arguments.command != "inspect":
-        arguments.overrides += rest
         check = _check_export if arguments.command == "export" else _check_adapters
         if problem := check(arguments):
             commands.choices[arguments.command].error(problem)

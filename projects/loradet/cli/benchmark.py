@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from loradet.cli.overrides import add_overrides
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
@@ -35,9 +36,9 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=("train", "memory", "infer", "throughput", "loader", "eval"))
-    parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument("--steps", type=int, help="measured steps (50; memory: 3; eval: 1)")
-    parser.add_argument("--warmup", type=int, help="steps before those (5; eval: 0)")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)")
+    parser.add_argument("--steps", type=int, metavar="N", help="measured steps (50; memory: 3; eval: 1)")
+    parser.add_argument("--warmup", type=int, metavar="N", help="steps before those (5; eval: 0)")
     parser.add_argument("--bare", action="store_true", default=None, help="train: against a bare loop, interleaved")
     parser.add_argument("--against", metavar="FILE", help="train, memory: another config; train: interleaved")
     parser.add_argument(
@@ -49,7 +50,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     parser.add_argument("--objects", type=int, metavar="N", help="in each of those (10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     add_trust(parser)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change, in both configs")
+    add_overrides(parser, "config keys to change, in both configs")
     arguments = parser.parse_intermixed_args(argv)
     for name, parts in PARTS.items():
         if getattr(arguments, name) is not None and arguments.part not in parts:

@@ -53,7 +53,6 @@ def predict_checkpoint(
         files=files,
         output=output,
         source=Path(checkpoint).name,
-        intensity_option="--set",
         **options,
     )
 
