@@ -100,7 +100,7 @@ def _kind_for(path: str, modules: dict[str, nn.Module], root: nn.Module) -> type
     _refuse_fused_parent(path, module, _parent(path, modules, root))
     if isinstance(module, FrozenMixin):
         raise UserError(f"lora: {path!r} is frozen by a call of its own; call `freeze` on a module that holds it.")
-    if reason := kind.objection(module):
+    if reason := kind.unsupported_reason(module):
         raise UserError(f"lora: {path!r} ({type(module).__name__}) cannot be wrapped: {reason}.")
     weights = {id(p) for p in module.parameters() if p.dim() > 1}
     inside = set(module.modules())

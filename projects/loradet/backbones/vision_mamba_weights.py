@@ -9,7 +9,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-from loradet.adapters.filled import mark_filled
+from loradet.adapters.filled import mark_loaded
 from loradet.errors import UserError
 from loradet.tensors import check_tensors
 from loradet.wording import shorten
@@ -67,7 +67,7 @@ def load_vision_mamba_weights(
     kept["pos_embed"] = _fitted(rows, own["pos_embed"], grid, path)
     check_tensors(kept, path, own)
     net.load_state_dict(net.state_dict() | kept)
-    mark_filled(net, kept)
+    mark_loaded(net, kept)
     logger.info("%s: loaded; not used for detection: %s", path, ", ".join(dropped) or "nothing")
     return dropped
 

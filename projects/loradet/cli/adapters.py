@@ -172,17 +172,17 @@ def apply(arguments: argparse.Namespace) -> None:
 def _write_each(arguments: argparse.Namespace, content: Callable) -> None:
     """A checkpoint for each adapter, of one model that is built once; nothing is written unless all fit."""
     from loradet.adapters import AdapterBank, load_adapter
-    from loradet.model import names_missing_start
+    from loradet.model import explain_missing_base
 
     cfg, model = _build(arguments)
     if len(arguments.adapter) == 1:
         ((name, file),) = arguments.adapter.items()
-        with names_missing_start(cfg):
+        with explain_missing_base(cfg):
             load_adapter(model, file)
         _write(arguments.output[name], content(model) | _held(file))
         return
     bank = AdapterBank(model)
-    with names_missing_start(cfg):
+    with explain_missing_base(cfg):
         for name, file in arguments.adapter.items():
             bank.add(name, file)
     for name in bank.names:
@@ -211,11 +211,11 @@ def _operating_point(file: str) -> dict:
 def _build(arguments: argparse.Namespace):
     """Config and model with its base weights, on the CPU; the files know their number of classes themselves."""
     from loradet.config import load_config
-    from loradet.model import weights_base
+    from loradet.model import build_adapter_base
 
     cfg = load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust)
     file = arguments.checkpoint if arguments.command == "export" else next(iter(arguments.adapter.values()))
-    return cfg, weights_base(cfg, file)
+    return cfg, build_adapter_base(cfg, file)
 
 
 def _classes(arguments: argparse.Namespace, cfg) -> tuple[list[str] | None, list[int] | None]:

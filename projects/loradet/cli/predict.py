@@ -11,7 +11,7 @@ import argparse
 import sys
 
 from loradet.cli.overrides import HELP, split_overrides
-from loradet.cli.share import share
+from loradet.cli.share import fraction
 from loradet.errors import errors_in_one_line
 
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument(
         "--score-threshold",
         "--threshold",
-        type=share,
+        type=fraction,
         metavar="S",
         help="leave lower scores out; default: the operating point of the weights, by class, or 0.3 without one",
     )

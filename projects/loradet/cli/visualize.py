@@ -21,7 +21,7 @@ import logging
 from pathlib import Path
 
 from loradet.cli.overrides import add_overrides
-from loradet.cli.share import share
+from loradet.cli.share import fraction
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
@@ -73,7 +73,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     parser.add_argument(
         "--score-threshold",
         "--threshold",
-        type=share,
+        type=fraction,
         metavar="S",
         help="painting and --export: the operating point of the weights, by class, or 0.3 without one; else 0.3 "
         "(--grad-cam --class: 0)",

@@ -27,7 +27,7 @@ def progress_bar(shown: bool, unit: str) -> Callable[[Iterable, int], Iterable]:
     return bar
 
 
-def refuse_faults(faults: Sequence[str], where: str, what: str, file: Path) -> None:
+def raise_faults(faults: Sequence[str], where: str, what: str, file: Path) -> None:
     """Raise UserError where there are faults; more than it lists are all in `file`.
 
     Args:

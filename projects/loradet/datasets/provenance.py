@@ -7,7 +7,7 @@ from loradet.datasets.annotations import read_annotations
 from loradet.datasets.files import PathLike
 
 
-def says_synthetic(content: Mapping[str, Any]) -> bool:
+def has_synthetic_flag(content: Mapping[str, Any]) -> bool:
     """Whether a COCO file's content marks its images as synthetic (`info.synthetic`)."""
     info = content.get("info")
     return isinstance(info, Mapping) and info.get("synthetic") is True

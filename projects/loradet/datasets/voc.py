@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from loradet.datasets.conversion import beside, progress_bar, refuse_faults
+from loradet.datasets.conversion import beside, progress_bar, raise_faults
 from loradet.datasets.file_cache import FaultyFileError, FileCache, stamp
 from loradet.datasets.files import PathLike, cache_dir, expand, fingerprint, write_coco
 from loradet.datasets.image_header import image_size
@@ -123,7 +123,7 @@ def _convert(data: VocSplit, images: dict, xml: dict, caches: Path, where: str, 
     )
     faults = [*data.faults, *wrong_images, *wrong_xml]
     content = _to_coco(data, sizes, objects, faults)
-    refuse_faults(faults, where, "images and annotations", beside(caches, ".faults.txt"))
+    raise_faults(faults, where, "images and annotations", beside(caches, ".faults.txt"))
     if empty := sum(file is None for file in data.annotations.values()):
         logger.warning("%s: %d images without an XML file count as empty.", where, empty)
     return content

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from PIL import Image
 
-from loradet.datasets.conversion import beside, progress_bar, refuse_faults
+from loradet.datasets.conversion import beside, progress_bar, raise_faults
 from loradet.datasets.file_cache import FaultyFileError, FileCache, stamp
 from loradet.datasets.files import PathLike, cache_dir, expand, fingerprint, write_coco
 from loradet.datasets.image_header import image_size
@@ -225,7 +225,7 @@ def _read(
         files.labels, lambda file: read_labels(file, rules), progress=progress_bar(progress, "label file")
     )
     faults += wrong_images + wrong_labels
-    refuse_faults(faults, where, "images and labels", beside(caches, ".faults.txt"))
+    raise_faults(faults, where, "images and labels", beside(caches, ".faults.txt"))
     return sizes, labels
 
 

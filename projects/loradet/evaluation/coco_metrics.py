@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
 from loradet.evaluation.detections_file import Detections, read_detections
-from loradet.evaluation.numbering import MAX_DETECTIONS, noted_max_detections
+from loradet.evaluation.numbering import MAX_DETECTIONS, recorded_max_detections
 from loradet.files import FileError, read_json, write_json
 from loradet.json_kinds import NUMBER, TEXT, WHOLE, entries, optional
 
@@ -104,7 +104,7 @@ def match_detections(
     """
     file = read_annotations(ground_truth)
     found = read_detections(predictions, file)
-    limit = noted_max_detections(predictions) if max_detections is None else max_detections
+    limit = recorded_max_detections(predictions) if max_detections is None else max_detections
     if (most := _most_of_a_class(found, len(file.categories))) > max(limit, _LEAST):
         what = "%s: up to %d detections of a class in an image, of which the %d of the highest scores count."
         logger.warning(

@@ -21,7 +21,7 @@ from loradet.experiments.intervals import Intervals, bootstrap_runs
 from loradet.experiments.ledger import describe, entry_table, ledger, status_table
 from loradet.experiments.planning import plan
 from loradet.experiments.results import Result
-from loradet.experiments.results_file import plain_result
+from loradet.experiments.results_file import result_to_dict
 from loradet.experiments.runner import Executor, LocalExecutor, run_all
 from loradet.experiments.runs import Launch, Run
 from loradet.experiments.slurm import SubmititExecutor
@@ -234,7 +234,7 @@ def _text(study: Study, arguments: argparse.Namespace) -> str:
         results = set_aside_broken(_results(study, arguments, ("full",)))
         return model_zoo(study, results, root=os.path.relpath(".", page.parent))
     results = set_aside_broken(_results(study, arguments, MODES))
-    return json.dumps([plain_result(result) for result in results], indent=2)
+    return json.dumps([result_to_dict(result) for result in results], indent=2)
 
 
 def _write(text: str, output: str | os.PathLike | None) -> None:

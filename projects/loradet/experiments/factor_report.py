@@ -9,7 +9,7 @@ from loradet.experiments.document import Section, Table
 from loradet.experiments.factor_design import Level, design, level_text, levels_text
 from loradet.experiments.factor_effects import FactorialAnalysis, Observation, analyse
 from loradet.experiments.factor_file import FILE as NUMBERS
-from loradet.experiments.factor_file import plain_factors
+from loradet.experiments.factor_file import factors_to_dict
 from loradet.experiments.factor_pages import SMOKE, best_level, factor_page, level_means
 from loradet.experiments.factor_plots import interaction_plot
 from loradet.experiments.factor_runs import AP50, FactorRun, FactorRuns, average, factor_runs, notes
@@ -72,7 +72,7 @@ def factor_report(study: Study, results: Sequence[Result]) -> FactorReport:
         *_effect_sections(runs, analyses),
         *following.sections,
     ]
-    numbers = json.dumps(plain_factors(runs, analyses), indent=2)
+    numbers = json.dumps(factors_to_dict(runs, analyses), indent=2)
     return FactorReport(sections, {NUMBERS: numbers, **following.files})
 
 

@@ -29,7 +29,7 @@ from loradet.experiments.plots import (
 )
 from loradet.experiments.report_html import to_html
 from loradet.experiments.results import Result
-from loradet.experiments.results_file import plain_study
+from loradet.experiments.results_file import study_to_dict
 from loradet.experiments.seed_statistics import summary_cell
 from loradet.experiments.strips import strip_section
 from loradet.experiments.study import REPORTED_COSTS, Study
@@ -83,7 +83,7 @@ def write_report(
     pictures = [one for section in document.sections for strip in section.strips for one in strip.pictures]
     contents: dict[Path, bytes] = {
         output / "report.tsv": to_tsv(study, table).encode(),
-        output / "results.json": json.dumps(plain_study(study, results, table, intervals), indent=2).encode(),
+        output / "results.json": json.dumps(study_to_dict(study, results, table, intervals), indent=2).encode(),
         output / "report.md": to_markdown(document).encode(),
         output / "report.html": to_html(document).encode(),
         **{output / "plots" / f"{plot.name}.png": plot.png for plot in plots},

@@ -18,7 +18,7 @@ from loradet.config.splits import check_evaluation_split, evaluation_splits
 from loradet.datasets.loader import SampleError
 from loradet.errors import UserError, is_user_error, one_line, show_traceback
 from loradet.evaluation.class_order import splits_for_weights
-from loradet.evaluation.numbering import check_numbering
+from loradet.evaluation.numbering import check_category_map
 from loradet.evaluation.operating_point import operating_point_table
 from loradet.evaluation.score_thresholds import write_operating_point
 from loradet.evaluation.split import Split
@@ -207,5 +207,5 @@ def _temperature_source(cfg: DictConfig, checkpoint: Path, splits: list[Split], 
         return None
     files = Split(cfg, first).files(run.path)
     if files is not None:
-        check_numbering(files.predictions, files.annotations)
+        check_category_map(files.predictions, files.annotations)
     return files

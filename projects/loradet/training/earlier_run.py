@@ -18,7 +18,7 @@ from loradet.training.metrics_log import drop_lines_after
 logger = logging.getLogger(__name__)
 
 
-def refuse_other_run(folder: Path, resume: bool, overwrite: bool) -> bool:
+def check_output_dir(folder: Path, resume: bool, overwrite: bool) -> bool:
     """Whether the folder holds a run; ValueError where that must not be touched.
 
     Every process looks before the main one writes anything.

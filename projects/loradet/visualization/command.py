@@ -9,7 +9,7 @@ from loradet.datasets.annotations import read_annotations
 from loradet.datasets.subset import choose_ids
 from loradet.errors import UserError
 from loradet.evaluation.detection_records import read_records
-from loradet.evaluation.numbering import annotations_of, check_numbering
+from loradet.evaluation.numbering import check_category_map, recorded_annotations
 
 from .analysis import analyse
 from .comparison import compare_exports
@@ -69,8 +69,8 @@ def analyse_files(
         annotations, file = export.folder / GROUND_TRUTH, export.folder / PREDICTIONS
         title = f"{Path(export.manifest['checkpoint']).name} on {export.manifest['split']}"
     else:
-        annotations = annotations_of(predictions) if annotations is None else annotations
-        check_numbering(predictions, annotations)
+        annotations = recorded_annotations(predictions) if annotations is None else annotations
+        check_category_map(predictions, annotations)
         file, title = Path(predictions), "/".join(Path(predictions).parts[-4:])  # <run>/predictions/<split>/…
     ids = None
     if subset is not None:

@@ -17,7 +17,7 @@ from loradet.errors import UserError
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
 from loradet.evaluation.detection_limit import detection_limit
 from loradet.evaluation.detection_records import read_records
-from loradet.evaluation.numbering import MAX_DETECTIONS, record_numbering
+from loradet.evaluation.numbering import MAX_DETECTIONS, write_category_map
 from loradet.evaluation.operating_point import DEFAULT_THRESHOLD
 from loradet.evaluation.score_thresholds import ScoreThresholds, choose_thresholds, find_operating_point
 from loradet.files import atomic_open, write_json
@@ -97,7 +97,7 @@ def export_split(
     if loaded.synthetic:
         source["data"] = "synthetic"
     if (limit := detection_limit(cfg)) != MAX_DETECTIONS:
-        record_numbering(output / PREDICTIONS, output / GROUND_TRUTH, limit)
+        write_category_map(output / PREDICTIONS, output / GROUND_TRUTH, limit)
     write_metrics(output / METRICS, coco_metrics(output / GROUND_TRUTH, output / PREDICTIONS), **source)
     if with_analysis:
         analyse(

@@ -14,7 +14,7 @@ from loradet.experiments.cost_section import cost_section
 from loradet.experiments.curves import curves, read_logs
 from loradet.experiments.ledger import status_table
 from loradet.experiments.planning import plan
-from loradet.experiments.results_file import plain_result
+from loradet.experiments.results_file import result_to_dict
 from loradet.experiments.run_dynamics import run_dynamics
 from loradet.experiments.split_files import read_calibration
 from loradet.experiments.state import inspect
@@ -73,7 +73,7 @@ def look(run):
     """What status, collect and report look at."""
     result = inspect(run)
     status_table([result])
-    plain_result(result)
+    result_to_dict(result)
     run_dynamics(result)
     table = rows([result])
     to_tsv(run.study, table)
