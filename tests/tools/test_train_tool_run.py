@@ -1,5 +1,6 @@
 """What one whole run of the training tool leaves behind, and what `--eval-only` makes of it."""
 
+import fnmatch
 import json
 import re
 import shutil
@@ -17,6 +18,9 @@ from train_tool import CONFIG, arguments, call, lines, snapshot, succeed, tool
 
 import detectron2_embedded
 from loradet.cli import evaluate
+from loradet.evaluation import coco_metrics
+from loradet.run_folder import RunFolder
+from loradet.training import metrics_log
 
 SPLITS = ("val", "test")
 SETTINGS = ["train.eval_splits=[val,test]", "train.checkpointer.max_to_keep=2", "model.test_score_thresh=0.0"]
@@ -141,6 +145,20 @@ def test_the_adapter_is_small_and_names_the_classes(run):
     state = torch.load(run / "model_best.pth", weights_only=True)["model"]
     assert not any(name.endswith("mlp.fc1.weight") for name in names)
     assert names < state.keys()
+
+
+def test_all_that_a_run_leaves_is_described(run):
+    files = [path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()]
+    files = [file for file in files if not file.startswith("eval_")]  # of tests that evaluate it
+    assert [file for file in files if not _is_described(file, RunFolder.CONTENTS)] == []
+    numbers = {key for line in lines(run) for key in line}
+    assert [name for name in numbers if not _is_described(name, metrics_log.MEANINGS)] == []
+    metrics = [name for name in read(run / "val_metrics.json") if "/" in name]
+    assert [name for name in metrics if not _is_described(name, coco_metrics.MEANINGS)] == []
+
+
+def _is_described(name, meanings):
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in meanings)
 
 
 def test_the_saved_config_is_resolved_and_runs(run, tmp_path):
