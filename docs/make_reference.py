@@ -10,7 +10,7 @@ from unittest import mock
 
 from loradet.cli import COMMANDS
 from loradet.cli.weights import PARTS
-from loradet.config.library import list_configs
+from loradet.config.library import list_configs, list_parts
 from loradet.config.settings import describe_settings
 from loradet.evaluation import coco_metrics
 from loradet.evaluation.split_calibration import MEANINGS as CALIBRATION
@@ -100,7 +100,18 @@ def configs_page() -> str:
     text = (
         "As `loradet configs` lists them. `--config-file` takes them by name, `loradet copy NAME` writes one to edit."
     )
-    return _page("# Configs", text, table(("config", "what it is"), rows))
+    parts = [
+        (f"[`{name}`](../../configs/{name})", ", ".join(f"`{one}`" for one in names), line)
+        for name, (line, names) in list_parts().items()
+    ]
+    return _page(
+        "# Configs",
+        text,
+        table(("config", "what it is"), rows),
+        "## Parts",
+        "What they are put together from.",
+        table(("file", "defines", "what it is"), parts),
+    )
 
 
 def commands_page() -> str:

@@ -37,17 +37,25 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     )
     parser.add_argument("part", choices=("train", "memory", "infer", "throughput", "loader", "eval"))
     parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)")
-    parser.add_argument("--steps", type=int, metavar="N", help="measured steps (50; memory: 3; eval: 1)")
-    parser.add_argument("--warmup", type=int, metavar="N", help="steps before those (5; eval: 0)")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="measured steps, or pairs of steps (50; memory: 3; eval: 1)"
+    )
+    parser.add_argument(
+        "--warmup", type=int, metavar="N", help="steps before those, not measured (5; eval: 0; memory has none)"
+    )
     parser.add_argument("--bare", action="store_true", default=None, help="train: against a bare loop, interleaved")
     parser.add_argument("--against", metavar="FILE", help="train, memory: another config; train: interleaved")
     parser.add_argument(
         "--against-overrides", nargs="+", metavar="KEY=VALUE", help="keys to change in the other config alone"
     )
     parser.add_argument(
-        "--random-images", nargs=2, type=int, metavar=("H", "W"), help="train, memory: instead of the data set"
+        "--random-images",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="train, memory: noise of that size instead of the data set",
     )
-    parser.add_argument("--objects", type=int, metavar="N", help="in each of those (10)")
+    parser.add_argument("--objects", type=int, metavar="N", help="boxes in each of those (10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     add_trust(parser)
     add_overrides(parser, "config keys to change, in both configs")

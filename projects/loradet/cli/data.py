@@ -47,13 +47,19 @@ def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Na
         metavar="DIR",
         help="image folder of the files: one for all, or one for each (default: pictures are not opened)",
     )
-    check.add_argument("--fix", metavar="OUT.json", help="also write a repaired copy (one input only)")
+    check.add_argument(
+        "--fix", metavar="OUT.json", help="also write a repaired copy, in which nothing is found (one file at a time)"
+    )
     check.add_argument("--polygons", action="store_true", help="of a YOLO folder: labels may be polygons")
     check.add_argument(
         "--clip", action="store_true", help="of a YOLO folder: clip boxes that leave the image by over 1 %%"
     )
     check.add_argument(
-        "--limit", type=int, default=20, metavar="N", help="lines shown of each kind of fault (default 20)"
+        "--limit",
+        type=int,
+        default=20,
+        metavar="N",
+        help="lines shown of each kind (default 20; 3 where all of a kind say the same)",
     )
     check.add_argument(
         "--config-file",
@@ -125,8 +131,14 @@ def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Na
         metavar="ARCHIVE=SUM",
         help="sums to compare with, as val2017.zip=4f79…; all are recorded in checksums.sha256",
     )
-    coco.add_argument("--remove-archives", action="store_true", help="delete each archive once it is unpacked")
-    coco.add_argument("--retries", type=int, default=5, metavar="N", help="attempts without progress (default 5)")
+    coco.add_argument(
+        "--remove-archives",
+        action="store_true",
+        help="delete each archive once it is unpacked, else twice the room is needed",
+    )
+    coco.add_argument(
+        "--retries", type=int, default=5, metavar="N", help="attempts in a row that bring nothing new (default 5)"
+    )
     coco.set_defaults(run=run_coco2017)
 
     options = parse_mixed(parser, argv)

@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders (with those below), or patterns")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"{HELP}; a file of such a name is an image")
     parser.add_argument("--config-file", metavar="FILE", help="of the checkpoint (.py, or a saved .yaml)")
-    parser.add_argument("--checkpoint", metavar="FILE", help=".pth, merged .pth, or an adapter's .safetensors")
+    parser.add_argument("--checkpoint", metavar="FILE", help=".pth, also a merged one, or an adapter's .safetensors")
     parser.add_argument("--exported", metavar="FILE", help="a .pt2 of loradet export instead")
     parser.add_argument("--trust", action="store_true", help="run --exported, or a .yaml that calls what it likes")
     parser.add_argument("--output", required=True, metavar="DIR", help="gets predictions.json and pictures/")
@@ -34,9 +34,17 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         metavar="S",
         help="leave lower scores out; default: the operating point of the weights, by class, or 0.3 without one",
     )
-    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="(%(default)s)")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="images of one size at a time; no result depends on it (%(default)s)",
+    )
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1; default: the config's, or auto")
-    parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument(
+        "--pictures", action=argparse.BooleanOptionalAction, default=True, help="paint them (yes), or JSON alone"
+    )
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="config keys to change, as above")
     arguments = parser.parse_intermixed_args(argv)
     images, overrides = split_overrides([*arguments.images, *arguments.overrides])
