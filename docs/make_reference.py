@@ -13,9 +13,9 @@ from loradet.cli.weights import PARTS
 from loradet.config.library import list_configs, list_parts
 from loradet.config.settings import describe_settings
 from loradet.evaluation import coco_metrics
-from loradet.evaluation.split_calibration import MEANINGS as CALIBRATION
+from loradet.evaluation.calibration.split_calibration import MEANINGS as CALIBRATION
 from loradet.run_folder import RunFolder
-from loradet.training import metrics_log
+from loradet.training.folder import metrics_log
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "Written by `docs/make_reference.py` from the code; change that.\n"

@@ -12,15 +12,15 @@ import torch
 from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog
 from detectron2.engine import default_argument_parser
+from helpers.train_tool import CONFIG, arguments, call, lines, snapshot, succeed, tool
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from train_tool import CONFIG, arguments, call, lines, snapshot, succeed, tool
 
 import detectron2_embedded
 from loradet.cli import evaluate
 from loradet.evaluation import coco_metrics
 from loradet.run_folder import RunFolder
-from loradet.training import metrics_log
+from loradet.training.folder import metrics_log
 
 SPLITS = ("val", "test")
 SETTINGS = ["train.eval_splits=[val,test]", "train.checkpointer.max_to_keep=2", "model.test_score_thresh=0.0"]
