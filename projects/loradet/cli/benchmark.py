@@ -17,6 +17,7 @@ from loradet.cli.overrides import add_overrides
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
+MEASURED = ("train", "memory", "infer", "throughput", "loader", "eval")
 STEPS = {"eval": 1, "memory": 3}
 # Which parts take an option; those not listed are taken by all.
 PARTS = {
@@ -35,7 +36,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("train", "memory", "infer", "throughput", "loader", "eval"))
+    parser.add_argument("part", choices=(*MEASURED, "scan"), help="what to measure")
     parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)")
     parser.add_argument(
         "--steps", type=int, metavar="N", help="measured steps, or pairs of steps (50; memory: 3; eval: 1)"
@@ -60,6 +61,8 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     add_trust(parser)
     add_overrides(parser, "config keys to change, in both configs")
     arguments = parser.parse_intermixed_args(argv)
+    if arguments.part == "scan":
+        parser.error("scan comes first and has options of its own: scan --help")
     for name, parts in PARTS.items():
         if getattr(arguments, name) is not None and arguments.part not in parts:
             parser.error(f"--{name.replace('_', '-')} goes with {', '.join(parts)}")
