@@ -1,6 +1,5 @@
 """What is seen of a training while it runs: lines of metrics, and a bar on a terminal."""
 
-import logging
 import sys
 from collections.abc import Sequence
 
@@ -11,8 +10,6 @@ from detectron2.utils.events import EventWriter
 from tqdm import tqdm
 
 from loradet.training.hooks.stages import Stage
-
-logger = logging.getLogger(__name__)
 
 
 class WriteMetrics(PeriodicWriter):

@@ -1,11 +1,8 @@
 """When hooks have their turn."""
 
-import logging
 from enum import IntEnum
 
 from detectron2.engine import HookBase
-
-logger = logging.getLogger(__name__)
 
 
 class Stage(IntEnum):

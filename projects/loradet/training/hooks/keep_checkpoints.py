@@ -1,6 +1,5 @@
 """Checkpoints while training: written in turn, and old ones removed."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from loradet.checkpoint import Checkpointer
 from loradet.run_folder import RunFolder
 from loradet.training.checkpoints.batch_statistics import average_statistics
 from loradet.training.hooks.stages import Stage
-
-logger = logging.getLogger(__name__)
 
 
 class KeepCheckpoints(HookBase):
