@@ -229,7 +229,7 @@ class Checkpointer(DetectionCheckpointer):
         with safe_open(filename, "pt") as file:
             metadata = file.metadata() or {}
             if METADATA_KEY in metadata:
-                raise CheckpointError(f"{filename} is an adapter; tools/adapters.py apply makes a checkpoint of it.")
+                raise CheckpointError(f"{filename} is an adapter; loradet adapters apply makes a checkpoint of it.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         # Weights are shipped in half precision.
         content: dict[str, Any] = {"model": {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}}

@@ -158,7 +158,7 @@ def check_not_pickle(path: str | os.PathLike) -> None:
     if path.suffix == ".pkl":
         raise UserError(
             f"{path} is a pickle, and to unpickle a file is to run whatever it says: it is not read. Its arrays alone "
-            f"are taken out by: python tools/convert_weights.py {path} {path.stem}.safetensors"
+            f"are taken out by: loradet weights convert {path} {path.stem}.safetensors"
         )
 
 

@@ -1,4 +1,4 @@
-"""What `tools/experiments.py` does once its arguments are parsed."""
+"""What `loradet study` does once its arguments are parsed."""
 
 import argparse
 import json

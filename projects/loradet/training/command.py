@@ -1,4 +1,4 @@
-"""What `tools/lazyconfig_train_net.py` does once its arguments are parsed."""
+"""What `loradet train` does once its arguments are parsed."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""What `tools/visualize.py` does once its arguments are parsed."""
+"""What `loradet visualize` does once its arguments are parsed."""
 
 import argparse
 from pathlib import Path

@@ -48,4 +48,4 @@ class Faults:
 
 def how_to_repair(path: Path) -> str:
     """The command that shows all faults of a file and writes a repaired copy."""
-    return f"Try: python tools/datasets.py check {path} --images IMAGE_ROOT --fix repaired.json"
+    return f"Try: loradet data check {path} --images IMAGE_ROOT --fix repaired.json"
