@@ -9,7 +9,7 @@ from loradet.files import atomic_open
 MAX_FAULTS = 20  # that an error lists
 
 
-def beside(caches: Path, ending: str) -> Path:
+def sidecar_path(caches: Path, ending: str) -> Path:
     """A file beside others of a conversion; a suffix would take the place of what follows a dot in the name."""
     return caches.with_name(caches.name + ending)
 
