@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from loradet.cli.overrides import add_overrides, parse_mixed
+from loradet.cli.overrides import CONFIG_HELP, add_overrides, parse_mixed
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
@@ -28,7 +28,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     )
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser("inspect", help="print what an adapter file holds")
-    inspect.add_argument("file", help="adapter file (.safetensors)")
+    inspect.add_argument("file", metavar="FILE", help="adapter file (.safetensors)")
     inspect.add_argument("--json", action="store_true", help="print its metadata as JSON")
 
     export = commands.add_parser("export", help="the adapter of a run's best weights, or of a checkpoint of training")
@@ -71,9 +71,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
 
 
 def _add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    parser.add_argument(
-        "--config-file", required=required, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)"
-    )
+    parser.add_argument("--config-file", required=required, metavar="FILE", help=CONFIG_HELP)
     add_trust(parser)
 
 

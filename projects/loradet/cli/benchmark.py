@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from loradet.cli.overrides import add_overrides
+from loradet.cli.overrides import CONFIG_HELP, add_overrides
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
@@ -37,7 +37,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=(*MEASURED, "scan"), help="what to measure")
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help=CONFIG_HELP)
     parser.add_argument(
         "--steps", type=int, metavar="N", help="measured steps, or pairs of steps (50; memory: 3; eval: 1)"
     )

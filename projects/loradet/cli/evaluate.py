@@ -8,6 +8,7 @@ Examples:
 
 import argparse
 
+from loradet.cli.overrides import CONFIG_HELP
 from loradet.cli.train import add_evaluation, add_launch, run
 
 
@@ -16,7 +17,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help=CONFIG_HELP)
     parser.add_argument(
         "--output",
         metavar="DIR",

@@ -6,7 +6,7 @@
 
 import argparse
 
-from loradet.cli.overrides import add_overrides
+from loradet.cli.overrides import CONFIG_HELP, add_overrides
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help=CONFIG_HELP)
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help=".pth, or an adapter's .safetensors")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write (.pt2)")
     parser.add_argument(

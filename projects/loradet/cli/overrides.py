@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+CONFIG_HELP = "LazyConfig file (.py, or a saved .yaml), or a name that loradet configs lists"
 HELP = "config keys to change; +KEY=VALUE adds one"
 _OVERRIDE = re.compile(r"\+?[A-Za-z_][\w.\[\]-]*=")
 

@@ -6,7 +6,7 @@ loradet stats --config-file configs/custom_coco.py --input-size 640 1024 --json 
 
 import argparse
 
-from loradet.cli.overrides import HELP, split_overrides
+from loradet.cli.overrides import CONFIG_HELP, HELP, split_overrides
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)")
+    parser.add_argument("--config-file", metavar="FILE", help=CONFIG_HELP)
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help=f"{HELP}; a config may stand first instead")
     parser.add_argument(
         "--input-size",

@@ -20,7 +20,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from loradet.cli.overrides import add_overrides
+from loradet.cli.overrides import CONFIG_HELP, add_overrides
 from loradet.cli.share import fraction
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
@@ -79,7 +79,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
         "(--grad-cam --class: 0)",
     )
     model = parser.add_argument_group("the model and its data (painting, --export, --grad-cam)")
-    model.add_argument("--config-file", metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)")
+    model.add_argument("--config-file", metavar="FILE", help=CONFIG_HELP)
     model.add_argument("--checkpoint", metavar="FILE", help=".pth, or an adapter's .safetensors")
     model.add_argument("--split", metavar="NAME", help="dataloader.<split> (val)")
     model.add_argument("--subset", type=int, metavar="N", help="N images of the split, the same for every model")

@@ -39,6 +39,15 @@ def test_another_word_is_refused_with_the_nearest(capsys):
     assert main([]) == 2
 
 
+def test_ctrl_c_is_a_line_and_status_130(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("loradet.cli.stats.main", interrupted)
+    assert main(["stats", "quickstart"]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
 def test_tools_are_shims():
     for tool in (ROOT / "tools").glob("*.py"):
         assert len(tool.read_text().splitlines()) == 13, tool
