@@ -1,4 +1,4 @@
-"""Files that one process holds at a time; a lock is free again the moment that its holder is gone, killed or not."""
+"""File locks between processes; released the moment that the holder ends, killed or not."""
 
 import fcntl
 import logging

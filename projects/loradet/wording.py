@@ -1,4 +1,4 @@
-"""What messages have in common."""
+"""Text helpers for messages."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Which tensors of a model hold weights that came from somewhere, and which frozen ones would stay random.
+"""Which tensors of a model hold loaded weights, and which frozen ones would stay random.
 
 Whoever loads weights into a module says so by `mark_loaded`. What is frozen and was filled by nobody never learns: a
 detector on it trains to nothing.

@@ -1,4 +1,4 @@
-"""The calls of a config: what each is given, and whether it can take that."""
+"""Checks the arguments of every call in a config against its signature."""
 
 import difflib
 import math

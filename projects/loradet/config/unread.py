@@ -1,4 +1,4 @@
-"""Overrides that would change nothing: in a saved config all is a value, and nothing refers to `data` any more."""
+"""Overrides without effect: in a saved config all is a value, and nothing refers to `data` any more."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Where images come from: results on synthetic scenes say so wherever they are written."""
+"""Provenance of images: results on synthetic scenes are marked wherever they are written."""
 
 from collections.abc import Mapping
 from typing import Any

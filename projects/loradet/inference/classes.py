@@ -1,4 +1,4 @@
-"""What a trained detector's class numbers mean."""
+"""Class names and category ids of a trained detector."""
 
 import logging
 from dataclasses import dataclass

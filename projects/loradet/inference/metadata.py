@@ -1,4 +1,4 @@
-"""What an exported file says of itself."""
+"""Metadata of an exported file."""
 
 import os
 import zipfile

@@ -1,4 +1,4 @@
-"""What a run's folder already holds: another run, the same one finished, or an earlier part of it."""
+"""What the output folder already holds: another run, the same one finished, or an earlier part of it."""
 
 import logging
 import shutil

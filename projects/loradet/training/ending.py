@@ -1,4 +1,4 @@
-"""What a training says at its end: results, times, files, and what to type next."""
+"""The summary at the end of a training: results, times, files, and commands to go on with."""
 
 from collections.abc import Mapping
 from pathlib import Path

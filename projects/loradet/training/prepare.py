@@ -1,4 +1,4 @@
-"""What a run does before its model is built: it looks at its folder, its data and what it is asked for."""
+"""Checks before a run's model is built: its folder, its data, its settings."""
 
 import copy
 import logging

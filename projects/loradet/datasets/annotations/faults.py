@@ -1,4 +1,4 @@
-"""The error of a file with values that have not one meaning: it names the first of each kind, and counts the others."""
+"""The error for ambiguous values in a file: it names the first of each kind, and counts the others."""
 
 from pathlib import Path
 from typing import Any

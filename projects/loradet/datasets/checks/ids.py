@@ -1,4 +1,4 @@
-"""Ids as a check sees them: fresh ones, and what entries are found by."""
+"""Ids in a check: new ones, and the keys by which entries are found."""
 
 import json
 from collections.abc import Callable, Iterable

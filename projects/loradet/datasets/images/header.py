@@ -1,4 +1,4 @@
-"""What an image file says of itself before its pixels are decoded: upright size, and what a sample of it is."""
+"""Image headers: upright size and sample format, without decoding pixels."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""As which annotation file the images and categories of a run's detections are numbered.
+"""The annotation file whose image and category ids a run's detections have.
 
 Detections are numbered as the file that the run was evaluated with. That may be a copy of the user's own: of YOLO
 labels, of a choice of classes, of an export with a heading. A file with other numbers would give numbers without sense.

@@ -1,4 +1,4 @@
-"""One folder with all that a model found on a split: detections, metrics, painted images."""
+"""Export of a split to one folder: detections, metrics, painted images."""
 
 import json
 import os
