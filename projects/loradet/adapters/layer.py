@@ -1,4 +1,4 @@
-"""What an adapter layer is: the protocol between wrapped modules and everything that handles adapters."""
+"""The adapter layer protocol: between wrapped modules and everything that handles adapters."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

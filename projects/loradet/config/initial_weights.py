@@ -1,4 +1,4 @@
-"""What a config's training starts from: pretrained weights or random ones."""
+"""Initial weights of a config's training: pretrained or random."""
 
 import logging
 from collections.abc import Iterator

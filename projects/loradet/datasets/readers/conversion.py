@@ -1,4 +1,4 @@
-"""What conversions to COCO share: files beside the cached one, progress, and the error that lists all faults."""
+"""Shared by conversions to COCO: sidecar files of the cache, progress, and the error that lists all faults."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which query answers for which object."""
+"""Hungarian matching of queries and objects."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
