@@ -10,7 +10,7 @@ from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
 
-def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
     """The subcommand and its options; what does not go together is refused with exit status 2."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -353,7 +353,7 @@ def run_coco2017(options: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     """`loradet data`; returns the exit status: 0, 1 where `check` found faults, 130 where it was interrupted."""
-    options = parse(argv, prog)
+    options = parse_arguments(argv, prog)
 
     with errors_in_one_line(status=2):  # 1 says that faults were found
         return options.run(options)
