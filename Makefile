@@ -8,7 +8,7 @@ DATA := datasets/synthetic_sar
 TRAIN := $(RUN) tools/lazyconfig_train_net.py
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test test-slow lint install clean-demo
+.PHONY: demo test test-slow lint install reference clean-demo
 
 install: $(VENV)/.installed
 
@@ -34,6 +34,10 @@ endif
 
 clean-demo:
 	rm -rf work_dirs/quickstart work_dirs/quickstart_linear_probe $(DATA)
+
+# The pages of docs/reference/, from the code; a test says when that is due.
+reference: $(VENV)/.installed
+	$(RUN) docs/make_reference.py
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

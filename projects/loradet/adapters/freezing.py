@@ -12,7 +12,7 @@ from loradet.adapters.layer import adapter_layers, is_under, join
 from loradet.adapters.matching import match_names
 from loradet.adapters.recipe import RECIPE, ensure_recipe, logger
 from loradet.errors import UserError
-from loradet.wording import shorten
+from loradet.wording import group_paths, shorten
 
 if TYPE_CHECKING:
 
@@ -68,7 +68,7 @@ def freeze(module: nn.Module, unfreeze: Sequence[str] = (), *, statistics: bool 
         "freeze: %s is frozen; unfrozen (%s): %s",
         getattr(module, RECIPE)["class"],
         ", ".join(found) or "nothing named",
-        shorten([*entry["modules"], *entry["parameters"]], 20) or "nothing",
+        shorten(group_paths([*entry["modules"], *entry["parameters"]]), 8) or "nothing",
     )
     return module
 

@@ -1,4 +1,4 @@
-"""What an adapter layer is: the protocol between wrapped modules and everything that handles adapters."""
+"""The adapter layer protocol: between wrapped modules and everything that handles adapters."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,7 +20,7 @@ class AdapterLayer(nn.Module):
     freeze_base: bool
 
     @classmethod
-    def objection(cls, module: nn.Module) -> str | None:
+    def unsupported_reason(cls, module: nn.Module) -> str | None:
         """Why a module of the wrapped class cannot become such a layer, or None."""
         raise NotImplementedError
 

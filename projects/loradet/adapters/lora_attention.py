@@ -95,7 +95,7 @@ class LoRAMultiheadAttention(SummedWeights, LoRALayer, nn.MultiheadAttention):
         self._add_factors(rank, alpha, lora_dropout, freeze_base)
 
     @classmethod
-    def objection(cls, module: nn.Module) -> str | None:
+    def unsupported_reason(cls, module: nn.Module) -> str | None:
         if type(module).forward is not nn.MultiheadAttention.forward:
             return "it is a subclass of MultiheadAttention with a forward pass of its own, which wrapping would skip"
         if type(module.out_proj) not in (NonDynamicallyQuantizableLinear, nn.Linear):

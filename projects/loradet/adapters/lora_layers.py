@@ -126,7 +126,7 @@ class LoRALinear(OneWeightLoRA, nn.Linear):
         self._add_factors(rank, alpha, dropout, freeze_base)
 
     @classmethod
-    def objection(cls, module: nn.Module) -> str | None:
+    def unsupported_reason(cls, module: nn.Module) -> str | None:
         return _foreign_code(module, nn.Linear, ("forward",))
 
     def _factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -208,7 +208,7 @@ class LoRAConv2d(OneWeightLoRA, nn.Conv2d):
         self._add_factors(rank, alpha, dropout, freeze_base)
 
     @classmethod
-    def objection(cls, module: nn.Module) -> str | None:
+    def unsupported_reason(cls, module: nn.Module) -> str | None:
         if reason := _foreign_code(module, nn.Conv2d, ("forward", "_conv_forward")):
             return reason
         conv = cast(nn.Conv2d, module)

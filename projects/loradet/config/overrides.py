@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from loradet.config.calls import Argument, arguments_by_key
 from loradet.config.override_values import holds_path, parse_value
-from loradet.config.unread import refuse_unread
+from loradet.config.unread import check_has_effect
 from loradet.errors import UserError, one_line
 
 _ADDED_KEY = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
@@ -20,7 +20,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str], *, needs_data: bo
     """Change a config in place by `key=value` words, each by itself; returns it.
 
     Args:
-        needs_data: whether the caller reads data (see `refuse_unread`).
+        needs_data: whether the caller reads data (see `check_has_effect`).
 
     Raises:
         UserError: as `check_overrides`; a value that cannot be read, or of another kind than the config's own; an
@@ -32,7 +32,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str], *, needs_data: bo
         check_overrides(cfg, [override])
         key, value = _value(cfg, override, arguments)
         if not override.startswith("+"):
-            refuse_unread(cfg, key, value, needs_data=needs_data, typed=typed)
+            check_has_effect(cfg, key, value, needs_data=needs_data, typed=typed)
         _apply(cfg, override, key, value)
     return cfg
 

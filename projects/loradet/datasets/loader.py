@@ -70,7 +70,7 @@ class NamedFailures:
         except Exception as error:
             raise SampleError(
                 f"Sample {name} failed: {type(error).__name__}: {str(error).rstrip('.')}. "
-                "`tools/datasets.py check` lists every image that cannot be read."
+                "`loradet data check` lists every image that cannot be read."
             ) from error
 
 

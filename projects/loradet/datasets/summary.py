@@ -1,4 +1,4 @@
-"""What is in a COCO file: a table of classes and a picture of class and box-size histograms."""
+"""Summary of a COCO file: a table of classes, and histograms of classes and box sizes."""
 
 from pathlib import Path
 from typing import Any

@@ -20,7 +20,7 @@ from loradet.datasets.images.intensity_check import check_intensity
 from loradet.datasets.images.reading import read_image
 from loradet.datasets.mapper import intensity_of
 from loradet.evaluation.score_thresholds import ScoreThresholds
-from loradet.files import fitting_name
+from loradet.files import truncate_file_name
 from loradet.inference.classes import Classes
 from loradet.inference.image_files import common_folder
 from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
@@ -198,4 +198,4 @@ def _picture_names(names: Sequence[Path]) -> list[Path]:
     for name in short:
         counts[name] = counts.get(name, 0) + 1
     chosen = [s if counts[s] == 1 else name.with_name(f"{name.name}.png") for s, name in zip(short, names)]
-    return [name.with_name(fitting_name(name.name)) for name in chosen]
+    return [name.with_name(truncate_file_name(name.name)) for name in chosen]

@@ -1,4 +1,4 @@
-"""What a process does before anything else: its folder, log, seed and device."""
+"""Set-up of a process: its folder, log, seed and device."""
 
 import logging
 import secrets

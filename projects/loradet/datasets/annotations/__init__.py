@@ -1,4 +1,4 @@
-"""The one reader of COCO instances files: what has one meaning is converted, the rest is refused by entry and key.
+"""The one reader of COCO instances files: unambiguous values are converted, others refused by entry and key.
 
 `read_annotations` gives typed columns, for training, evaluation and every analysis; `read_content` the whole content
 as it is written, for tools that write it again. Both take a value for what `values` says that it means.

@@ -1,4 +1,4 @@
-"""What a YOLO data.yaml says: class names, and where the images and labels of a split are."""
+"""Parses a YOLO data.yaml: class names, and the images and labels of each split."""
 
 import logging
 import os

@@ -8,7 +8,7 @@ from loradet.evaluation.cells import NOTHING
 from loradet.experiments.factors.design import Level, design, level_text, levels_text
 from loradet.experiments.factors.effects import FactorialAnalysis, Observation, analyse
 from loradet.experiments.factors.file import FILE as NUMBERS
-from loradet.experiments.factors.file import plain_factors
+from loradet.experiments.factors.file import factors_to_dict
 from loradet.experiments.factors.next_run import FILE, CombinationError, NextRun, next_run
 from loradet.experiments.factors.runs import AP50, FactorRun, FactorRuns, average, factor_runs, notes
 from loradet.experiments.pages.document import Section, Table
@@ -72,7 +72,7 @@ def factor_report(study: Study, results: Sequence[Result]) -> FactorReport:
         *_effect_sections(runs, analyses),
         *following.sections,
     ]
-    numbers = json.dumps(plain_factors(runs, analyses), indent=2)
+    numbers = json.dumps(factors_to_dict(runs, analyses), indent=2)
     return FactorReport(sections, {NUMBERS: numbers, **following.files})
 
 
