@@ -44,10 +44,9 @@ def error_line(*args):
 
 def config(tmp_path, *more):
     """A config file of one's own beside a copy of those it imports."""
-    for name in ("configs", "tests"):
-        (tmp_path / "own" / name).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "own" / "tests" / "configs").mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "configs", tmp_path / "own" / "configs", dirs_exist_ok=True)
-    file = tmp_path / "own" / "tests" / "config.py"
+    file = tmp_path / "own" / "tests" / "configs" / "config.py"
     file.write_text((TEST_CONFIGS / "tiny.py").read_text() + "\n" + "\n".join(more) + "\n")
     return file
 
