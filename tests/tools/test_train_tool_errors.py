@@ -44,10 +44,9 @@ def error_line(*args):
 
 def config(tmp_path, *more):
     """A config file of one's own beside a copy of those it imports."""
-    for name in ("configs", "tests"):
-        (tmp_path / "own" / name).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "own" / "tests" / "configs").mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "configs", tmp_path / "own" / "configs", dirs_exist_ok=True)
-    file = tmp_path / "own" / "tests" / "config.py"
+    file = tmp_path / "own" / "tests" / "configs" / "config.py"
     file.write_text((TEST_CONFIGS / "tiny.py").read_text() + "\n" + "\n".join(more) + "\n")
     return file
 
@@ -146,7 +145,7 @@ def test_an_unreadable_image(own_data, tmp_path, split, workers):
     line = error_line(*arguments(own_data, folder, *words))
     assert str(file) in line
     assert f"image id {number}" in line
-    assert "tools/datasets.py check" in line
+    assert "loradet data check" in line
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
     # What was saved before is whole, and training goes on from it once the image is mended.
     saved = sorted(folder.glob("model_0*.pth"))
