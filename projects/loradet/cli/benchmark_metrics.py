@@ -17,12 +17,12 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", choices=tuple(IMAGES), default="metrics")
+    parser.add_argument("--part", choices=tuple(IMAGES), default="metrics", help="what to measure (metrics)")
     parser.add_argument("--memory", action="store_true", help="peak memory of the metrics instead, a process each")
-    parser.add_argument("--images", type=int, help="(5000; other parts: 1000)")
-    parser.add_argument("--detections", type=int, default=100, help="an image (100)")
-    parser.add_argument("--classes", type=int, default=80, help="(80)")
-    parser.add_argument("--pairs", type=int, default=5, help="measured pairs (5)")
+    parser.add_argument("--images", type=int, metavar="N", help="with seven boxes each (5000; other parts: 1000)")
+    parser.add_argument("--detections", type=int, metavar="N", default=100, help="an image (100)")
+    parser.add_argument("--classes", type=int, metavar="N", default=80, help="of the boxes (80)")
+    parser.add_argument("--pairs", type=int, metavar="N", default=5, help="measured pairs (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     arguments = parser.parse_args(argv)
     if arguments.memory and arguments.part != "metrics":
