@@ -11,6 +11,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
+from loradet.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD
 from loradet.errors import UserError
 
 from .mamba_mixer import BidirectionalMambaMixer, RMSNorm, VisionMambaBlock
@@ -60,6 +61,8 @@ class VisionMamba(Backbone):
             another network.
         FileNotFoundError: no such checkpoint.
     """
+
+    pixel_mean, pixel_std = IMAGENET_MEAN, IMAGENET_STD  # of the published weights
 
     def __init__(
         self,

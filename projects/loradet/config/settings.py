@@ -154,6 +154,7 @@ class TrainSettings:
     overwrite: bool = False  # start afresh where another run's files lie
     init_checkpoint: str | None = ""  # weights to start from (a full or partial checkpoint)
     allow_random_frozen: bool = False  # let frozen parts stay random, which nothing filled with weights
+    allow_other_pixel_statistics: bool = False  # let pixel_mean and pixel_std be others than the backbone expects
     accept_changed_data: bool = False  # let a run go on although its annotation files have changed since
     max_iter: int | str = "12 epochs"
     # -1: draw one (it is logged and saved). numpy takes no larger ones, and every process adds its number.
