@@ -6,8 +6,7 @@ from typing import Any
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from loradet.adapters import freeze, lora
-
-from .timm_backbone import TimmBackbone
+from loradet.backbones.timm_backbone import TimmBackbone
 
 
 @BACKBONE_REGISTRY.register()

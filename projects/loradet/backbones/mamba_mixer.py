@@ -9,7 +9,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .selective_scan import IMPLEMENTATIONS, selective_scan
+from loradet.backbones.selective_scan import IMPLEMENTATIONS, selective_scan
 
 # Range of the initial step sizes: Gu and Dao, "Mamba", arXiv:2312.00752, section 3.6.
 SMALLEST_STEP, LARGEST_STEP = 1e-3, 1e-1

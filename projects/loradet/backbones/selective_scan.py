@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .selective_scan_chunked import chunked_scan, default_chunk_size
+from loradet.backbones.selective_scan_chunked import chunked_scan, default_chunk_size
 
 logger = logging.getLogger(__name__)
 

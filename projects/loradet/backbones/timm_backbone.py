@@ -13,10 +13,9 @@ from timm.models import FeatureDictNet
 from torch import nn
 
 from loradet.adapters.filled import mark_filled
+from loradet.backbones import timm_factory
+from loradet.backbones.weights import load_weights
 from loradet.errors import UserError
-
-from . import timm_factory
-from .weights import load_weights
 
 logger = logging.getLogger(__name__)
 

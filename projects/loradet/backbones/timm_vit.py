@@ -12,11 +12,10 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from loradet.backbones import timm_factory
+from loradet.backbones.precision import DTYPES, amp_dtype
+from loradet.backbones.weights import load_weights
 from loradet.errors import UserError
-from loradet.precision import DTYPES, amp_dtype
-
-from . import timm_factory
-from .weights import load_weights
 
 RESERVED = {
     "features_only": "it is always on here",

@@ -11,12 +11,11 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
+from loradet.backbones.mamba_mixer import BidirectionalMambaMixer, RMSNorm, VisionMambaBlock
 from loradet.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD
+from loradet.backbones.vision_mamba_position import RotaryEmbedding2D, resize_position_embedding
+from loradet.backbones.vision_mamba_weights import load_vision_mamba_weights
 from loradet.errors import UserError
-
-from .mamba_mixer import BidirectionalMambaMixer, RMSNorm, VisionMambaBlock
-from .vision_mamba_position import RotaryEmbedding2D, resize_position_embedding
-from .vision_mamba_weights import load_vision_mamba_weights
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from loradet.adapters.filled import mark_filled
+from loradet.backbones.vision_mamba_position import resize_position_embedding
+from loradet.backbones.weights import read_state_dict, resolve
 from loradet.errors import UserError
 from loradet.tensors import check_tensors
 from loradet.wording import shorten
-
-from .vision_mamba_position import resize_position_embedding
-from .weights import read_state_dict, resolve
 
 logger = logging.getLogger(__name__)
 

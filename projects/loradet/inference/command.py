@@ -7,17 +7,16 @@ from typing import Any
 from omegaconf import DictConfig
 
 from loradet.config.build import build
+from loradet.config.device import choose_device
 from loradet.config.intensity import with_intensity_of
 from loradet.config.splits import evaluation_mapper
-from loradet.device import choose_device
 from loradet.evaluation.operating_point import OperatingPoint
 from loradet.evaluation.score_thresholds import KEY, choose_thresholds, find_operating_point
+from loradet.inference.classes import find_classes
+from loradet.inference.exported import ExportedDetector
+from loradet.inference.image_files import find_images
+from loradet.inference.predictor import Outcome, predict
 from loradet.model import load_detector, number_of_classes
-
-from .classes import find_classes
-from .exported import ExportedDetector
-from .image_files import find_images
-from .predictor import Outcome, predict
 
 
 def predict_checkpoint(

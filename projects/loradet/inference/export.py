@@ -19,17 +19,16 @@ from loradet import __version__
 from loradet.config.build import build
 from loradet.config.intensity import with_intensity_of
 from loradet.config.splits import evaluation_mapper
-from loradet.datasets.intensity import AUTO, Intensity
+from loradet.datasets.images.intensity import AUTO, Intensity
 from loradet.datasets.mapper import intensity_of
 from loradet.errors import UserError
 from loradet.evaluation.score_thresholds import KEY, find_operating_point
 from loradet.files import atomic_open
+from loradet.inference.classes import Classes, find_classes
+from loradet.inference.exportable import OUTPUTS, ExportableRetinaNet
+from loradet.inference.metadata import FORMAT, METADATA_FILE
+from loradet.inference.resizing import Resizing
 from loradet.model import load_detector, number_of_classes
-
-from .classes import Classes, find_classes
-from .exportable import OUTPUTS, ExportableRetinaNet
-from .metadata import FORMAT, METADATA_FILE
-from .resizing import Resizing
 
 logger = logging.getLogger(__name__)
 

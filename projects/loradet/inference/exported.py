@@ -9,13 +9,12 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from loradet.datasets.intensity import Intensity
+from loradet.datasets.images.intensity import Intensity
 from loradet.datasets.mapper import DetectionMapper
 from loradet.errors import UserError
-
-from .classes import Classes
-from .metadata import read_metadata
-from .resizing import Resizing
+from loradet.inference.classes import Classes
+from loradet.inference.metadata import read_metadata
+from loradet.inference.resizing import Resizing
 
 
 class ExportedDetector:

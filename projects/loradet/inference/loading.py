@@ -13,16 +13,15 @@ from PIL import Image
 
 from loradet.config import load_config
 from loradet.config.build import build
+from loradet.config.device import choose_device
 from loradet.config.intensity import with_intensity_of
 from loradet.config.splits import evaluation_mapper
-from loradet.device import choose_device
 from loradet.errors import MissingFileError, UserError
 from loradet.evaluation.score_thresholds import ScoreThresholds, choose_thresholds, find_operating_point
+from loradet.inference.classes import find_classes
+from loradet.inference.image_files import find_images
 from loradet.model import load_detector, number_of_classes
 from loradet.run_folder import RunFolder
-
-from .classes import find_classes
-from .image_files import find_images
 
 PathLike = str | os.PathLike
 # (H, W), (H, W, 3) RGB or (H, W, 4) RGBA; uint8, or uint16 read by the detector's rule of intensity.

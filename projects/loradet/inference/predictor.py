@@ -16,15 +16,14 @@ from tqdm import tqdm
 
 from loradet import __version__
 from loradet.datasets.files import write_coco
-from loradet.datasets.image_reading import read_image
-from loradet.datasets.intensity_check import check_intensity
+from loradet.datasets.images.intensity_check import check_intensity
+from loradet.datasets.images.reading import read_image
 from loradet.datasets.mapper import intensity_of
 from loradet.evaluation.score_thresholds import ScoreThresholds
 from loradet.files import fitting_name
+from loradet.inference.classes import Classes
+from loradet.inference.image_files import common_folder
 from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
-
-from .classes import Classes
-from .image_files import common_folder
 
 PREDICTIONS = "predictions.json"
 PICTURES = "pictures"

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loradet.errors import UserError
-
-from .text import GAP, LINE, text_block, text_line
+from loradet.visualization.text import GAP, LINE, text_block, text_line
 
 SHEET_ROWS = 24  # images on a contact sheet: more would make a picture that few viewers open
 

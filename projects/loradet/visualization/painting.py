@@ -11,8 +11,18 @@ import numpy as np
 
 from loradet.errors import UserError
 from loradet.files import atomic_open
-
-from .text import FONT, GAP, INK, LINE, PLAIN, ascii_text, shorten, text_block, text_line, text_width
+from loradet.visualization.text import (
+    FONT,
+    GAP,
+    INK,
+    LINE,
+    PLAIN,
+    ascii_text,
+    shorten,
+    text_block,
+    text_line,
+    text_width,
+)
 
 Color = tuple[int, int, int]
 

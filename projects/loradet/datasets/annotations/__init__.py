@@ -4,8 +4,8 @@
 as it is written, for tools that write it again. Both take a value for what `values` says that it means.
 """
 
-from .content import read_content
-from .reader import read_annotations
-from .table import AnnotationFile, Boxes, Category, Images
+from loradet.datasets.annotations.content import read_content
+from loradet.datasets.annotations.reader import read_annotations
+from loradet.datasets.annotations.table import AnnotationFile, Boxes, Category, Images
 
 __all__ = ["AnnotationFile", "Boxes", "Category", "Images", "read_annotations", "read_content"]

@@ -1,15 +1,15 @@
 """DETR (https://arxiv.org/abs/2005.12872): a transformer that predicts a set of boxes, without anchors or NMS."""
 
-from .box_iou import generalized_box_iou
-from .categories import CategoryIds, coco_categories
-from .criterion import SetCriterion
-from .features import DetrBackbone, padding_mask
-from .matcher import DetrTargets, HungarianMatcher, NonFiniteCostError
-from .meta_arch import DETR
-from .position_embedding import PositionEmbeddingSine
-from .torchvision_resnet import TorchvisionResNet
-from .transformer import DetrTransformer
-from .weights import LoadedWeights, load_detr_weights
+from loradet.detectors.detr.box_iou import generalized_box_iou
+from loradet.detectors.detr.categories import CategoryIds, coco_categories
+from loradet.detectors.detr.criterion import SetCriterion
+from loradet.detectors.detr.features import DetrBackbone, padding_mask
+from loradet.detectors.detr.matcher import DetrTargets, HungarianMatcher, NonFiniteCostError
+from loradet.detectors.detr.meta_arch import DETR
+from loradet.detectors.detr.position_embedding import PositionEmbeddingSine
+from loradet.detectors.detr.torchvision_resnet import TorchvisionResNet
+from loradet.detectors.detr.transformer import DetrTransformer
+from loradet.detectors.detr.weights import LoadedWeights, load_detr_weights
 
 __all__ = [
     "DETR",

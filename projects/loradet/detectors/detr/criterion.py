@@ -9,10 +9,9 @@ from detectron2.utils import comm
 from torch import distributed
 from torch.nn import functional as F
 
+from loradet.detectors.detr.box_iou import generalized_box_iou, to_xyxy
+from loradet.detectors.detr.matcher import DetrTargets, HungarianMatcher, NonFiniteCostError
 from loradet.errors import UserError
-
-from .box_iou import generalized_box_iou, to_xyxy
-from .matcher import DetrTargets, HungarianMatcher, NonFiniteCostError
 
 
 class SetLosses(NamedTuple):

@@ -6,9 +6,8 @@ from typing import NamedTuple
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from loradet.detectors.detr.box_iou import generalized_box_iou, to_xyxy
 from loradet.errors import UserError
-
-from .box_iou import generalized_box_iou, to_xyxy
 
 
 class DetrTargets(NamedTuple):

@@ -11,14 +11,13 @@ from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from loradet.detectors.detr.box_iou import to_centre_size, to_xyxy
+from loradet.detectors.detr.categories import CategoryIds
+from loradet.detectors.detr.criterion import SetCriterion
+from loradet.detectors.detr.features import DetrBackbone, fixed_batch_size, pad_batch, padding_mask
+from loradet.detectors.detr.matcher import DetrTargets, NonFiniteCostError
+from loradet.detectors.detr.transformer import DetrTransformer
 from loradet.errors import UserError
-
-from .box_iou import to_centre_size, to_xyxy
-from .categories import CategoryIds
-from .criterion import SetCriterion
-from .features import DetrBackbone, fixed_batch_size, pad_batch, padding_mask
-from .matcher import DetrTargets, NonFiniteCostError
-from .transformer import DetrTransformer
 
 
 class DETR(nn.Module):
