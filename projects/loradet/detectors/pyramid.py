@@ -105,8 +105,10 @@ def _extra_block(
         )
     source = extra_from or given.get("in_feature")
     if count < 2:
-        if source is not None or given:
-            raise UserError(f"extra_from={source!r} of the pyramid is for extra_levels=2, and extra_levels={count}.")
+        words = [f"top_block.{key}={value}" for key, value in given.items()]
+        if extra_from is not None or words:
+            first = f"extra_from={extra_from}" if extra_from is not None else words[0]
+            raise UserError(f"{first} of the pyramid says what two extra levels are made of, and extra_levels={count}.")
         block = LastLevelMaxPool() if count else None
         if block is not None:
             block.in_feature = levels[-1]

@@ -251,6 +251,8 @@ def _write_config(cfg: DictConfig, folder: Path, model: nn.Module, classes: Weig
         OmegaConf.update(resolved, key, reference)
     if (count := model_classes(model)) is not None:
         resolved.model = with_num_classes(resolved.model, count)
+        if OmegaConf.is_dict((resolved.get("data") or {}).get("num_classes")):
+            resolved.data.num_classes = count
     temporary = folder / f".{RunFolder.CONFIG}"
     LazyConfig.save(resolved, str(temporary))
     if not temporary.is_file():

@@ -140,6 +140,8 @@ def config_identity(cfg: DictConfig, places: Mapping[str, Any] | None = None) ->
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     for key in NEUTRAL_KEYS:
         plain["train"].pop(key, None)
+    if "data" in plain:
+        plain["data"].pop("num_classes", None)  # what refers to it has it
     return json.loads(json.dumps(plain, default=_name))
 
 
