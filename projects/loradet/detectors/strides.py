@@ -43,6 +43,7 @@ def _shapes(model: nn.Module) -> dict[str, int | None]:
 
 def _stated(model: nn.Module) -> Iterator[tuple[str, str, Sequence[str], Sequence[float]]]:
     """Key of the strides, key of the maps' names, these names, and the strides in pixels."""
+    # An installed Detectron2 keeps lists as the config has them, which are sequences of their own kind.
     for path, part, attribute in (
         ("model", model, "head_in_features"),
         ("model.proposal_generator", getattr(model, "proposal_generator", None), "in_features"),
@@ -51,7 +52,7 @@ def _stated(model: nn.Module) -> Iterator[tuple[str, str, Sequence[str], Sequenc
             getattr(part, attribute, None),
             getattr(getattr(part, "anchor_generator", None), "strides", None),
         )
-        if names and isinstance(strides, list | tuple) and all(isinstance(stride, int | float) for stride in strides):
+        if names and isinstance(strides, Sequence) and all(isinstance(stride, int | float) for stride in strides):
             yield f"{path}.anchor_generator.strides", f"{path}.{attribute}", names, strides
     heads = getattr(model, "roi_heads", None)
     names, poolers = getattr(heads, "box_in_features", None), getattr(heads, "box_pooler", None)
