@@ -1,4 +1,4 @@
-# Needs python3 (3.10 to 3.13) and a package index. VENV=DIR puts the virtual environment elsewhere, TEST_JOBS=N runs
+# Needs python3 (3.10 to 3.14) and a package index. VENV=DIR puts the virtual environment elsewhere, TEST_JOBS=N runs
 # tests in N processes.
 PYTHON ?= python3
 VENV ?= .venv
@@ -38,6 +38,7 @@ clean-demo:
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy $$($(RUN) docs/make_api.py --typed)
 
 test: lint
 	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile

@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+__all__ = ["COMMANDS", "main"]
+
 # Subcommand: module, function, what it does.
 COMMANDS = {
     "train": ("train", "main", "train, or go on with, what a config describes"),

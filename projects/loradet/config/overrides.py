@@ -38,6 +38,18 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str], *, needs_data: bo
     return cfg
 
 
+def override_words(overrides: Sequence[str]) -> list[str]:
+    """The overrides as a list; one text alone, which would be taken letter by letter, is an error.
+
+    Raises:
+        UserError: it is a text, or an item is none.
+    """
+    if isinstance(overrides, str) or not all(isinstance(word, str) for word in overrides):
+        example = [overrides] if isinstance(overrides, str) else ["train.max_iter=1000"]
+        raise UserError(f"overrides={overrides!r}: expected a list of key=value texts, for example {example}.")
+    return list(overrides)
+
+
 def typed_keys(overrides: Sequence[str]) -> set[str]:
     """Keys that overrides name, with list items as `sizes.0`."""
     return {_plain_key(override.partition("=")[0].lstrip("+")) for override in overrides}

@@ -25,7 +25,9 @@ def summarize(json_file: PathLike, png: PathLike | None = None) -> str:
     counted = boxes.usable & ~boxes.crowd
     sizes = np.sqrt(np.maximum(boxes.xywh[:, 2] * boxes.xywh[:, 3], 0.0))
     places = {one.id: place for place, one in enumerate(file.categories)}
-    rows = [(one.id, one.name, counted & (boxes.category == places[one.id])) for one in file.classes]
+    rows: list[tuple[int | str, str, np.ndarray]] = [
+        (one.id, one.name, counted & (boxes.category == places[one.id])) for one in file.classes
+    ]
     if (unknown := counted & (boxes.category < 0)).any():
         rows.append(("?", "not listed", unknown))
     if png is not None:

@@ -117,7 +117,7 @@ class Split:
         results = inference_on_dataset(model, self.loader, self.evaluator(output_dir))
         if comm.is_main_process():
             print_csv_format(results)
-        return results or {}
+        return dict(results or {})
 
     def files(self, output_dir: Path) -> SplitFiles | None:
         """Annotations and detections of an evaluation; None where there is no COCO file or no detections."""

@@ -85,8 +85,9 @@ def predict(
     Raises:
         UserError: images would lose their pixels by "auto", see `check_intensity`.
     """
-    by_class = isinstance(score_threshold, ScoreThresholds)
-    thresholds = score_threshold if by_class else ScoreThresholds(score_threshold, "given")
+    thresholds = score_threshold
+    if not isinstance(thresholds, ScoreThresholds):
+        thresholds = ScoreThresholds(thresholds, "given")
     output, root = Path(output), common_folder(files)
     names = [path.absolute().relative_to(root) for path in files]
     intensity = intensity_of(mapper)
@@ -110,7 +111,7 @@ def predict(
                     _paint(image, files[number].name, found, classes.names, picture)
                 except OSError as error:  # detections are worth more than pictures
                     progress.write(f"warning: {files[number]}: no picture, {error}", file=sys.stderr)
-    info = {"description": "Detections, not ground truth", "source": source, "image_root": str(root)}
+    info: dict[str, Any] = {"description": "Detections, not ground truth", "source": source, "image_root": str(root)}
     info |= {"score_threshold": thresholds.plain(classes.names), "score_threshold_from": thresholds.source}
     info |= {"loradet": __version__, "images_failed": len(failures)}
     images.sort(key=lambda image: image["id"])

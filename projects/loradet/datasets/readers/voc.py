@@ -142,7 +142,8 @@ def _to_coco(
     """Images and annotations; what is outside of its image is added to `faults`."""
     names = sorted({one[0] for found in objects.values() for one in found})
     numbers = {name: number for number, name in enumerate(names, start=1)}
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     root = os.path.join(data.image_root, "")  # noqa: PTH118
     for image_id, (file, xml) in enumerate(data.annotations.items(), start=1):
         if file not in sizes:

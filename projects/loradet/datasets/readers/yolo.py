@@ -242,7 +242,8 @@ def _to_coco(
     data: YoloSplit, numbers: dict[str, int], sizes: dict[str, list[int]], boxes: dict[str, list]
 ) -> dict[str, Any]:
     """Images and annotations; an image has the same id whether all of the split is there or a part."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     root = os.path.join(data.image_root, "")  # noqa: PTH118
     for file in data.images:
         image_id = numbers[file]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from loradet.evaluation.cells import NOTHING
 from loradet.experiments.factors.design import Level, design, level_text, levels_text
@@ -60,7 +60,7 @@ def factor_report(study: Study, results: Sequence[Result]) -> FactorReport:
     Raises:
         ValueError: an entry lacks a factor.
     """
-    plan = design(study)
+    plan = design(_with_entries_of(results, study))
     runs = None if plan is None else factor_runs(plan, results)
     if runs is None:
         return FactorReport()
@@ -74,6 +74,12 @@ def factor_report(study: Study, results: Sequence[Result]) -> FactorReport:
     ]
     numbers = json.dumps(plain_factors(runs, analyses), indent=2)
     return FactorReport(sections, {NUMBERS: numbers, **following.files})
+
+
+def _with_entries_of(results: Sequence[Result], study: Study) -> Study:
+    """The study with the entries of its results, which have been read already."""
+    read = {result.entry.id: result.entry for result in results}
+    return replace(study, entries=tuple(read.get(entry.id, entry) for entry in study.entries))
 
 
 def _comparison_section(runs: FactorRuns) -> Section:

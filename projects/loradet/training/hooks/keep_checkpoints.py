@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
@@ -12,11 +12,15 @@ from loradet.run_folder import RunFolder
 from loradet.training.checkpoints.batch_statistics import average_statistics
 from loradet.training.hooks.stages import Stage
 
+if TYPE_CHECKING:
+    from loradet.training.trainer import Trainer
+
 
 class KeepCheckpoints(HookBase):
     """Saves every `period` iterations and at the end, and deletes all but the last `max_to_keep`."""
 
     stage = Stage.SAVE
+    trainer: "Trainer"
 
     def __init__(
         self,

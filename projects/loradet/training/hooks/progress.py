@@ -74,6 +74,7 @@ class ProgressBar(HookBase):
 
     def after_step(self) -> None:
         """Advance it."""
+        assert self._bar is not None  # opened before the first step
         if not self._bar.disable:
             self._bar.set_postfix(loss=f"{self.trainer.storage.latest()['total_loss'][0]:.3f}", refresh=False)
         self._bar.update()
