@@ -49,8 +49,8 @@ class Question:
         limits: M ascending numbers of detections of a class in an image that count.
     """
 
-    iou_thresholds: Sequence[float]
-    recalls: Sequence[float]
+    iou_thresholds: Sequence[float] | np.ndarray
+    recalls: Sequence[float] | np.ndarray
     areas: Sequence[Sequence[float]]
     limits: Sequence[int]
 
