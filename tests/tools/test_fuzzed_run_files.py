@@ -30,6 +30,7 @@ from loradet.adapters import (
 )
 from loradet.adapters.files.adapter_file import METADATA_KEY
 from loradet.adapters.files.peft_layout import export_peft
+from loradet.adapters.recipe import lora_sizes, unfrozen_names
 from loradet.backbones.weights import read_state_dict
 from loradet.checkpoint import Checkpointer
 from loradet.config import load_config
@@ -119,11 +120,12 @@ def load_the_adapter(pieces, folder):
     info = load_adapter(model, file)
     _, tensors = read_adapter(file)
     same(model.state_dict(), tensors, tensors)
-    # The base is compared by the header's `frozen`; the recipe's own fingerprint is for people.
-    without = [
-        {path: {**r, "fingerprint": None} for path, r in rs.items()} for rs in (adapter_state(model), info["recipes"])
-    ]
-    assert without[0] == without[1]
+    # What was adapted and how is of the model; names and the recipe's own fingerprint are for people.
+    own, theirs = (
+        {path: (lora_sizes(recipe), unfrozen_names(recipe)) for path, recipe in recipes.items()}
+        for recipes in (adapter_state(model), info["recipes"])
+    )
+    assert own == theirs
 
 
 def inspect_the_adapter(pieces, folder):  # noqa: ARG001
