@@ -16,7 +16,7 @@ from loradet.config import load_config
 from loradet.config.device import choose_device
 from loradet.errors import UserError, is_user_error, one_line
 from loradet.evaluation.process_memory import status_mb
-from loradet.training.hooks.memory import peak_memory_mb
+from loradet.training.memory import peak_memory_mb
 
 _RATIOS = {"peak_mb": "peak_ratio", "training_mb": "training_ratio"}
 

@@ -22,7 +22,7 @@ from loradet.evaluation.split import Split
 from loradet.evaluation.split_loop import dataset_metadata, load_dataset
 from loradet.evaluation.throughput import measure_inference
 from loradet.model import initial_model
-from loradet.training.hooks.memory import peak_memory_mb
+from loradet.training.memory import peak_memory_mb
 from loradet.training.plan import plan_batch
 from loradet.training.prepare import build_loader
 

@@ -194,7 +194,7 @@ def run_synthetic(options: argparse.Namespace) -> int:
 def run_check(options: argparse.Namespace) -> int:
     """Print what is wrong with a data set; returns 1 where there is anything, else 0."""
     from loradet.datasets.checks import check_splits, splits_of
-    from loradet.datasets.layouts import layout_of
+    from loradet.datasets.readers.any_layout import layout_of
     from loradet.errors import UserError
 
     rule = _anchor_rule(options.config_file[0], options) if options.config_file else None
@@ -242,7 +242,7 @@ def run_check(options: argparse.Namespace) -> int:
 def _readable_splits(layout, options: argparse.Namespace):
     """The splits of a folder as COCO; what is wrong with the labels of the others is printed."""
     from loradet.datasets.checks import Split
-    from loradet.datasets.layouts import split_as_coco
+    from loradet.datasets.readers.any_layout import split_as_coco
     from loradet.errors import UserError
 
     for split in layout.splits:

@@ -11,6 +11,7 @@ from loradet.errors import MissingFileError, UserError
 from loradet.files import atomic_open, sha256
 
 PathLike = str | os.PathLike[str]
+IMAGE_SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
 def expand(path: PathLike) -> Path:
@@ -87,17 +88,3 @@ def output_path_of(source: PathLike, target: PathLike) -> Path:
     if target.resolve() == expand(source).resolve():
         raise UserError(f"{target} is the input itself: give another file for the result.")
     return target
-
-
-def read_coco(json_file: PathLike) -> dict[str, Any]:
-    """The whole content of a COCO instances file, as it is written; for tools that write it again.
-
-    What it means is read by `loradet.datasets.annotations.read_annotations`.
-
-    Raises:
-        MissingFileError: there is no such file.
-        UserError: not JSON, or not COCO instances; names the file and what is missing.
-    """
-    from loradet.datasets.annotations.content import read_content
-
-    return read_content(expand(json_file))

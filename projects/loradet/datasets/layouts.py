@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loradet.datasets.files import PathLike, expand
-from loradet.datasets.readers.voc_files import ALL, annotation_folder, voc_splits
-from loradet.errors import MissingFileError, UserError
+from loradet.datasets.readers.voc_folders import ALL, annotation_folder, voc_splits
 
 SPLITS = ("train", "val", "test")
 
@@ -40,7 +39,7 @@ class CocoPlaces:
         return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
-_COCO = (
+COCO_PLACES = (
     CocoPlaces(
         "Roboflow's COCO export",
         "{split}/_annotations.coco.json",
@@ -86,7 +85,7 @@ def recognise(folder: PathLike) -> Layout | None:
 
 
 def _layouts(root: Path) -> Iterator[Layout]:
-    found = [layout for places in _COCO if (layout := _coco_layout(places, root)) is not None]
+    found = [layout for places in COCO_PLACES if (layout := _coco_layout(places, root)) is not None]
     # Where a file system makes no difference between Annotations and annotations, the images do.
     yield from sorted(found, key=lambda layout: not any(images.is_dir() for _, images in layout.splits.values()))
     if (description := _description(root)) is not None:
@@ -156,52 +155,3 @@ def advice(missing: PathLike) -> str:
     if layout is None or path in layout.expected:
         return ""
     return f"{folder} is laid out as {layout.name}: take --config-file {layout.config}"
-
-
-def layout_of(folder: PathLike) -> Layout:
-    """The layout of a folder.
-
-    Raises:
-        MissingFileError: there is no such folder.
-        UserError: it has none that is known; those that are get listed. Its data.yaml is broken.
-    """
-    root = expand(folder)
-    if not root.is_dir():
-        raise MissingFileError(f"{root}: there is no such folder.")
-    layout = recognise(root)
-    if layout is None:
-        if (description := root / "data.yaml").is_file():
-            from loradet.datasets.readers.yolo_description import coco_head
-
-            coco_head(description)  # which says what is wrong with it
-        known = [f"{places.name} ({places.annotations.format(split='train')})" for places in _COCO]
-        raise UserError(
-            f"{root} is laid out in no way that is known: {', '.join(known)}, YOLO (data.yaml), "
-            "Pascal VOC (ImageSets/Main/train.txt, or train/ with XML files)."
-        )
-    return layout
-
-
-def split_as_coco(
-    layout: Layout, split: str, *, polygons: bool = False, clip: bool = False, progress: bool = False
-) -> tuple[Path, Path]:
-    """The COCO file of a split and its image folder; of YOLO and VOC a conversion in the cache folder.
-
-    Args:
-        layout: of the folder.
-        split: one of `layout.splits`.
-        polygons, clip: of YOLO, see `yolo_to_coco`.
-        progress: show a bar on a terminal.
-
-    Raises:
-        UserError: faults of labels, or of XML files.
-    """
-    if layout.kind == "yolo":
-        from loradet.datasets.readers.yolo import yolo_to_coco
-
-        return yolo_to_coco(layout.splits[split][0], split, polygons=polygons, clip=clip, progress=progress)
-    if layout.kind == "voc":
-        from loradet.datasets.readers.voc import voc_to_coco
-
-        return voc_to_coco(layout.root, split, progress=progress)
-    return layout.splits[split]

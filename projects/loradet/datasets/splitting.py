@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from loradet.datasets.annotations import AnnotationFile, read_annotations
-from loradet.datasets.annotations.content import without_nan
-from loradet.datasets.files import PathLike, expand, read_coco, write_coco
+from loradet.datasets.annotations.content import read_coco, without_nan
+from loradet.datasets.files import PathLike, expand, write_coco
 from loradet.errors import UserError
 
 _PATTERN = "re:"  # begins a group that is a regular expression

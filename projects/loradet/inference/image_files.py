@@ -5,9 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from loradet.datasets.files import IMAGE_SUFFIXES
 from loradet.errors import MissingFileError
-
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def find_images(inputs: Sequence[str | os.PathLike]) -> list[Path]:
@@ -23,7 +22,11 @@ def find_images(inputs: Sequence[str | os.PathLike]) -> list[Path]:
     for entry in inputs:
         files = _expand(Path(entry))
         if not files:
-            kind = f"holds no image ({', '.join(SUFFIXES)})" if Path(entry).is_dir() else "is no file, folder or match"
+            kind = (
+                f"holds no image ({', '.join(IMAGE_SUFFIXES)})"
+                if Path(entry).is_dir()
+                else "is no file, folder or match"
+            )
             raise MissingFileError(f"{entry} {kind}.")
         for file in files:
             found.setdefault(file.resolve(), file)
@@ -34,7 +37,7 @@ def _expand(entry: Path) -> list[Path]:
     if entry.is_file():
         return [entry]
     if entry.is_dir():
-        return sorted(path for path in entry.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        return sorted(path for path in entry.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     matches = sorted(glob.glob(str(entry), recursive=True))  # noqa: PTH207 (an absolute pattern is fine here)
     return [path for path in map(Path, matches) if path.is_file()]
 

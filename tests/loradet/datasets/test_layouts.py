@@ -10,7 +10,8 @@ from PIL import Image
 
 from loradet.config import load_config
 from loradet.datasets import synthetic
-from loradet.datasets.layouts import advice, layout_of, recognise, split_as_coco
+from loradet.datasets.layouts import advice, recognise
+from loradet.datasets.readers.any_layout import layout_of, split_as_coco
 from loradet.errors import UserError
 
 XML = "<annotation><object><name>ship</name><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>"

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from loradet.datasets.files import PathLike, expand
+from loradet.datasets.layouts import advice
 from loradet.errors import MissingFileError, UserError
 from loradet.files import parse_json
 
@@ -68,15 +70,9 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError) as error:
         expected = f"{path}: there is no such file. Expected a COCO instances JSON (images, annotations, categories)."
-        raise MissingFileError(f"{expected} {_other_layout(path)}".rstrip()) from error
+        raise MissingFileError(f"{expected} {advice(path)}".rstrip()) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def _other_layout(path: Path) -> str:
-    from loradet.datasets.layouts import advice  # which stands on this reader
-
-    return advice(path)
 
 
 def decode_entries(data: bytes, path: Path) -> tuple[Entries, bool]:
@@ -134,6 +130,14 @@ def read_content(path: str | os.PathLike) -> dict[str, Any]:
     """
     path = Path(path)
     return decode_content(read_bytes(path), path)
+
+
+def read_coco(json_file: PathLike) -> dict[str, Any]:
+    """`read_content` of a path that may have `~` and `$VARS`; for tools that write the content again.
+
+    What it means is read by `loradet.datasets.annotations.read_annotations`.
+    """
+    return read_content(expand(json_file))
 
 
 def encoding_fault(data: bytes) -> str | None:

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from loradet.datasets.annotations.content import read_coco
 from loradet.datasets.download.archives import check_archive, extract, missing_members
 from loradet.datasets.download.http import download
-from loradet.datasets.files import PathLike, expand, read_coco
+from loradet.datasets.files import PathLike, expand
 from loradet.errors import UserError
 from loradet.files import atomic_open, sha256
 

@@ -5,15 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from loradet.datasets.files import PathLike, expand
-from loradet.datasets.readers.yolo_description import SUFFIXES
+from loradet.datasets.files import IMAGE_SUFFIXES, PathLike, expand
+from loradet.datasets.layouts import advice
+from loradet.datasets.readers.voc_folders import ALL, LISTS, annotation_folder, voc_splits
 from loradet.errors import MissingFileError, UserError
-
-SPLITS = ("train", "val", "test")
-ALL = "all"  # the name of a split that has every annotation file, whatever lists there are
-
-_LISTS = Path("ImageSets", "Main")
-_CALLED = {"val": ("val", "valid")}  # names of a split's folder, where it has others
 
 
 @dataclass(frozen=True)
@@ -29,33 +24,6 @@ class VocSplit:
     annotations: dict[str, str | None]
     image_root: Path
     faults: list[str]
-
-
-def voc_splits(root: PathLike) -> dict[str, Path]:
-    """The list (`ImageSets/Main/train.txt`) or the folder (`train`, with XML files) of each split that there is."""
-    root, found = expand(root), {}
-    for split in SPLITS:
-        names = _CALLED.get(split, (split,))
-        lists = [root / _LISTS / f"{name}.txt" for name in names]
-        places = [file for file in lists if file.is_file()]
-        places += [root / name for name in names if has_xml(root / name)]
-        if places:
-            found[split] = places[0]
-    return found
-
-
-def has_xml(folder: Path) -> bool:
-    """Whether there is an XML file in a folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return any(entry.name.lower().endswith(".xml") for entry in entries)
-    except OSError:
-        return False
-
-
-def annotation_folder(root: Path) -> Path | None:
-    """`Annotations` (or `annotations`) of a data set, where it holds XML files."""
-    return next((root / name for name in ("Annotations", "annotations") if has_xml(root / name)), None)
 
 
 def read_voc_split(root: PathLike, split: str) -> VocSplit:
@@ -83,12 +51,10 @@ def read_voc_split(root: PathLike, split: str) -> VocSplit:
 
 
 def _no_split(folder: Path, split: str, places: dict[str, Path]) -> str:
-    from loradet.datasets.layouts import advice  # which stands on this module
-
     if places:
         return f"{folder} has no split {split!r}; it has {', '.join(places)}."
     expected = (
-        f"{folder} has no split {split!r}: expected {_LISTS / split}.txt with Annotations/ and JPEGImages/, "
+        f"{folder} has no split {split!r}: expected {LISTS / split}.txt with Annotations/ and JPEGImages/, "
         f"or a folder {split}/ with XML files beside the images."
     )
     if annotation_folder(folder):
@@ -139,7 +105,7 @@ def _take(
     elif images:
         faults.append(f"{where or images[0]}: several images have its name: {', '.join(images)}.")
     else:
-        faults.append(f"{where}: there is no image of this name ({', '.join(SUFFIXES)}).")
+        faults.append(f"{where}: there is no image of this name ({', '.join(IMAGE_SUFFIXES)}).")
 
 
 class _Images:
@@ -154,7 +120,7 @@ class _Images:
             if folder.is_dir():
                 for name in sorted(os.listdir(folder)):  # noqa: PTH208
                     stem, suffix = os.path.splitext(name)  # noqa: PTH122
-                    if suffix.lower() in SUFFIXES:
+                    if suffix.lower() in IMAGE_SUFFIXES:
                         found.setdefault(stem, []).append(os.path.join(folder, name))  # noqa: PTH118
             self._folders[folder] = found
         return self._folders[folder]

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from loradet.datasets.annotations.values import as_whole
-from loradet.datasets.files import PathLike, expand
+from loradet.datasets.files import IMAGE_SUFFIXES, PathLike, expand
+from loradet.datasets.layouts import advice
 from loradet.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
 
 _IMAGES, _LABELS = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
-SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,14 @@ def find_description(data_yaml: PathLike) -> Path:
         return path
     if not path.is_dir():
         expected = f"No YOLO description at {path}. Expected a data.yaml with train, val and names."
-        raise MissingFileError(f"{expected} {_other_layout(path)}".rstrip())
+        raise MissingFileError(f"{expected} {advice(path)}".rstrip())
     found = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
     named = [file for file in found if file.stem == "data"]
     if len(named or found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         expected = f"{path} should hold one data.yaml; YAML files there: {names}."
-        raise MissingFileError(f"{expected} {_other_layout(path) or 'Give the file itself.'}")
+        raise MissingFileError(f"{expected} {advice(path) or 'Give the file itself.'}")
     return (named or found)[0]
-
-
-def _other_layout(path: Path) -> str:
-    from loradet.datasets.layouts import advice  # which stands on this module
-
-    return advice(path)
 
 
 def read_split(data_yaml: Path, split: str) -> YoloSplit:
@@ -132,7 +126,7 @@ def read_split(data_yaml: Path, split: str) -> YoloSplit:
         roots.update(os.path.dirname(image) for image in listed)  # noqa: PTH120
     if not images and not faults:
         raise UserError(
-            f"{data_yaml}: no image ({', '.join(SUFFIXES)}) in split {split!r}: {content[split]}. "
+            f"{data_yaml}: no image ({', '.join(IMAGE_SUFFIXES)}) in split {split!r}: {content[split]}. "
             "Correct the folder, or take the line out."
         )
     files = sorted(images)
@@ -239,7 +233,7 @@ def _in_folder(folder: Path) -> Iterator[str]:
             walked.add(real)
             if real not in given:
                 given.add(real)
-                yield from (os.path.join(root, file) for file in files if file.lower().endswith(SUFFIXES))  # noqa: PTH118
+                yield from (os.path.join(root, file) for file in files if file.lower().endswith(IMAGE_SUFFIXES))  # noqa: PTH118
 
 
 def _listed(list_file: Path, base: Path) -> tuple[list[str], list[str]]:

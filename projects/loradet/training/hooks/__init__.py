@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from loradet.training.hooks.evaluation import EvaluateAndKeepBest
     from loradet.training.hooks.interruption import StopOnInterrupt
     from loradet.training.hooks.keep_checkpoints import KeepCheckpoints
-    from loradet.training.hooks.memory import LogMemory
+    from loradet.training.hooks.log_memory import LogMemory
     from loradet.training.hooks.progress import ProgressBar, WriteMetrics
     from loradet.training.hooks.stages import Stage, at_stage, by_stage
 else:

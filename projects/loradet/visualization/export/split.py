@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from loradet.config.splits import check_evaluation_split
-from loradet.datasets.files import fingerprint, read_coco, write_coco
+from loradet.datasets.annotations.content import read_coco
+from loradet.datasets.files import fingerprint, write_coco
 from loradet.errors import UserError
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
 from loradet.evaluation.detections.limit import detection_limit

@@ -8,7 +8,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from loradet.training.hooks import EvaluateAndKeepBest
-from loradet.training.hooks.memory import TrainingMemory
+from loradet.training.memory import TrainingMemory
 
 NOTHING_FOUND = {"AP": math.nan, "AP50": math.nan}
 

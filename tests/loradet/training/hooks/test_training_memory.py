@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from loradet.training.hooks.memory import TrainingMemory, peak_memory_mb
+from loradet.training.memory import TrainingMemory, peak_memory_mb
 
 
 def test_on_the_cpu_it_is_what_the_process_ever_held():

@@ -1,17 +1,11 @@
-"""Peak memory of training, without that of evaluations in between, and the hook that logs it."""
+"""Peak memory of training, without that of evaluations in between."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
-from detectron2.engine import HookBase
 
 from loradet.evaluation.process_memory import process_peak_mb
-from loradet.training.hooks.stages import Stage
-
-if TYPE_CHECKING:
-    from loradet.training.trainer import Trainer
 
 
 class TrainingMemory:
@@ -50,18 +44,3 @@ def peak_memory_mb() -> float:
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     return process_peak_mb()
-
-
-class LogMemory(HookBase):
-    """Puts the peak memory of training as `memory_mb`: of the device on CUDA, else of the process."""
-
-    stage = Stage.MEASURE
-    trainer: "Trainer"
-
-    def __init__(self, period: int):
-        self.period = period
-
-    def after_step(self) -> None:
-        """Put the scalar every `period` iterations."""
-        if (self.trainer.iter + 1) % self.period == 0 or self.trainer.iter + 1 >= self.trainer.max_iter:
-            self.trainer.storage.put_scalar("memory_mb", self.trainer.memory.peak_mb(), smoothing_hint=False)
