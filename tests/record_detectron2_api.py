@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from detectron2_api import interface
+from helpers.detectron2_api import interface
 
 OUTPUT = Path(__file__).parent / "golden" / "detectron2" / "api.json"
 

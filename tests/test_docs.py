@@ -6,14 +6,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
 from loradet.cli import COMMANDS as SUBCOMMANDS
 from loradet.config import load_config
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "datasets" / "README.md"]
 OVERRIDE = re.compile(r"\+?[a-z_]+(\.\w+)+=")
 _PROGRAM = rf"(?:(?:python|torchrun .*?) )?((?:tools/\w+\.py|loradet (?:{'|'.join(SUBCOMMANDS)})) .*?)"

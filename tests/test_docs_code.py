@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.paths import ROOT, TEST_CONFIGS
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -19,8 +20,7 @@ from loradet.config import load_config
 from loradet.datasets.synthetic import generate
 from loradet.model import initial_model
 
-ROOT = Path(__file__).resolve().parents[1]
-TINY = ROOT / "tests" / "tiny_config.py"
+TINY = TEST_CONFIGS / "tiny.py"
 
 
 def blocks(page: str, language: str = "python") -> list[str]:

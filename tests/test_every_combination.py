@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from small_models import BACKBONES, CLASSES, DETECTORS, REGIMES, TORCHVISION_RESNET, SmallBackbone, batch, build
+from helpers.small_models import BACKBONES, CLASSES, DETECTORS, REGIMES, TORCHVISION_RESNET, SmallBackbone, batch, build
 from torch import Tensor, nn
 
 from loradet.adapters import adapter_layers, load_adapter, lora, merge, parameter_table, save_adapter, unmerge

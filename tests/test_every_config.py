@@ -2,17 +2,16 @@
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from detectron2.config import LazyConfig
+from helpers.paths import ROOT
 from omegaconf import OmegaConf
 
 from loradet.config import load_config
 from loradet.config.trust import foreign_calls_of_file
 
-ROOT = Path(__file__).parents[1]
 # What a user has to give: where the data lie.
 GIVEN_BY_USERS = {"data.root", "data.data_yaml"}
 

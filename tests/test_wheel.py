@@ -6,13 +6,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
 import detectron2_embedded
 
-ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("projects", "configs", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 pytest.importorskip("setuptools", reason="setuptools is not installed: no wheel can be built here")

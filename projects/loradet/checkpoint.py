@@ -12,13 +12,13 @@ from safetensors import safe_open
 from torch import nn
 
 from loradet.adapters import adapter_state, load_adapter_state
-from loradet.adapters.adapter_file import METADATA_KEY
+from loradet.adapters.files.adapter_file import METADATA_KEY
 from loradet.adapters.filled import filled_tensors, mark_filled
 from loradet.adapters.layer import adapter_tensor_names
 from loradet.adapters.parameters import PARTS, part_of
 from loradet.backbones.weights import ASSET, UNREADABLE, refuse_pickle, resolve, why_unreadable
 from loradet.class_rows import class_rows, keep_rows_by_name
-from loradet.datasets.intensity import Intensity
+from loradet.datasets.images.intensity import Intensity
 from loradet.errors import UserError
 from loradet.files import atomic_open, parse_json
 from loradet.run_folder import RunFolder

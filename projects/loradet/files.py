@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -95,6 +95,20 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 _KINDS = {dict: "an object ({…})", list: "a list ([…])", str: "a text", bool: "true or false", type(None): "null"}
+
+
+def sha256(path: str | os.PathLike, advance: Callable[[int], object] = int) -> str:
+    """Hash of a file's bytes, as hexadecimal digits.
+
+    Args:
+        advance: is told the size of each block that was read (bytes).
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            advance(len(block))
+    return digest.hexdigest()
 
 
 def read_json(path: str | os.PathLike, kind: type = dict, *, advice: str = "") -> Any:

@@ -11,9 +11,9 @@ from typing import Any
 import safetensors
 import torch
 
-from loradet.adapters.adapter_file import METADATA_KEY
+from loradet.adapters.files.adapter_file import METADATA_KEY
 from loradet.backbones.weights import ASSET, UNREADABLE, resolve
-from loradet.datasets.intensity import Intensity
+from loradet.datasets.images.intensity import Intensity
 from loradet.errors import UserError
 
 logger = logging.getLogger(__name__)

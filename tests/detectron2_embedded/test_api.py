@@ -12,16 +12,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from detectron2_api import describe, method, parameters
+from helpers.detectron2_api import describe, method, parameters
+from helpers.paths import TESTS
 
 pytestmark = pytest.mark.subset
 
-RECORD = json.loads((Path(__file__).parents[1] / "golden" / "detectron2" / "api.json").read_text(encoding="utf-8"))
+RECORD = json.loads((TESTS / "golden" / "detectron2" / "api.json").read_text(encoding="utf-8"))
 MODULES = RECORD["modules"]
 
 # What differs on purpose: why, and patterns of dotted names. One that fits nothing any more is an error.
@@ -131,7 +131,7 @@ def test_the_record_says_of_what_it_is():
 
 
 def test_nothing_but_an_installed_one_is_recorded(tmp_path):
-    command = [sys.executable, Path(__file__).parents[1] / "record_detectron2_api.py", "--output", tmp_path / "a.json"]
+    command = [sys.executable, TESTS / "record_detectron2_api.py", "--output", tmp_path / "a.json"]
     environment = {key: value for key, value in os.environ.items() if key != "LORADET_DETECTRON2"}
     environment["DETECTRON2_EMBEDDED"] = "always"
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

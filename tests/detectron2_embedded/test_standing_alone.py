@@ -9,8 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "projects" / "detectron2_embedded"
 MODULES = {
     "hydra-core": "hydra",

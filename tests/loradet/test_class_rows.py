@@ -3,10 +3,10 @@
 import copy
 
 import pytest
-import small_models
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.meta_arch.fcos import FCOSHead
+from helpers import small_models
 from torch import nn
 
 from loradet.adapters.filled import mark_filled

@@ -26,7 +26,7 @@ def test_every_error_of_ours_is_for_users():
 
 def test_older_excepts_still_meet_them():
     from loradet.backbones.timm_factory import PretrainedWeightsError
-    from loradet.datasets.download import DownloadError
+    from loradet.datasets.download.http import DownloadError
     from loradet.training.trainer import NonFiniteLossError
 
     assert issubclass(UserError, ValueError)

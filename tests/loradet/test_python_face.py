@@ -1,10 +1,10 @@
 """Training, evaluation and prediction in a few lines of Python, with the numbers of the tools."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.paths import TEST_CONFIGS
 from PIL import Image
 
 import loradet
@@ -12,7 +12,7 @@ from loradet.cli.predict import main as predict
 from loradet.datasets.synthetic import generate
 from loradet.errors import UserError
 
-CONFIG = Path(__file__).parents[1] / "tiny_config.py"
+CONFIG = TEST_CONFIGS / "tiny.py"
 
 
 @pytest.fixture(scope="module")

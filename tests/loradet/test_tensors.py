@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from loradet.adapters import freeze, load_adapter, lora, read_adapter, save_adapter
-from loradet.adapters.adapter_file import METADATA_KEY
+from loradet.adapters.files.adapter_file import METADATA_KEY
 from loradet.backbones import TimmBackbone
 from loradet.checkpoint import Checkpointer
 from loradet.tensors import check_tensors
-from loradet.training.pickled_weights import convert_weights
+from loradet.training.checkpoints.pickled_weights import convert_weights
 
 ODD = {
     "NaN": (torch.tensor([1.0, torch.nan]), r"\(1 of 2 NaN\)"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
+from helpers.paths import ROOT, TEST_CONFIGS
 
 from loradet.adapters import (
     adapter_sizes,
@@ -23,9 +24,8 @@ from loradet.adapters import (
     save_adapter,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-TOOL = REPOSITORY / "tools" / "adapters.py"
-CONFIG = REPOSITORY / "tests" / "tiny_config.py"
+TOOL = ROOT / "tools" / "adapters.py"
+CONFIG = TEST_CONFIGS / "tiny.py"
 
 
 @pytest.fixture(scope="module")
@@ -373,7 +373,7 @@ def test_an_unfinished_run_is_said_in_one_line(tool, finished_run, tmp_path, mon
 
 def test_the_adapter_of_the_study_is_as_small_as_said(tmp_path):
     """E0002: LoRA of rank 16 on all MLPs of ConvNeXt-S, neck of 256 channels, RetinaNet's head for 6 classes."""
-    cfg = LazyConfig.load(str(REPOSITORY / "configs" / "common" / "models" / "retinanet_timm.py")).model
+    cfg = LazyConfig.load(str(ROOT / "configs" / "common" / "models" / "retinanet_timm.py")).model
     cfg.num_classes = 6
     cfg.backbone.bottom_up.pretrained = False
     bottom_up = L(freeze)(module=cfg.backbone.bottom_up)

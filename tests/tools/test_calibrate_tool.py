@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from train_tool import ENVIRONMENT, ROOT
+from helpers.train_tool import ENVIRONMENT, ROOT
 
 TOOL = ROOT / "tools" / "calibrate.py"
 _spec = importlib.util.spec_from_file_location("calibrate", TOOL)

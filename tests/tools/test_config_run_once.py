@@ -5,7 +5,8 @@ import shutil
 import pytest
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import BACKBONE_REGISTRY
-from train_tool import ROOT, arguments, call, start
+from helpers.paths import TEST_CONFIGS
+from helpers.train_tool import ROOT, arguments, call, start
 
 SETTINGS = ["train.max_iter=1", "train.eval_period=0", "train.checkpointer.period=0", "dataloader.train.num_workers=0"]
 
@@ -42,7 +43,7 @@ def config(tmp_path):
     shutil.copytree(ROOT / "configs", tmp_path / "own" / "configs")
     (folder / "my_backbone.py").write_text(BACKBONE)
     file = folder / "config.py"
-    file.write_text((ROOT / "tests" / "tiny_config.py").read_text() + CONFIG)
+    file.write_text((TEST_CONFIGS / "tiny.py").read_text() + CONFIG)
     yield file
     BACKBONE_REGISTRY._obj_map.pop("RunOnceBackbone", None)
     if "run_once" in DatasetCatalog.list():

@@ -8,13 +8,14 @@ import sys
 
 import numpy as np
 import pytest
-from train_tool import ENVIRONMENT, ROOT, arguments, call, succeed
+from helpers.paths import TEST_CONFIGS
+from helpers.train_tool import ENVIRONMENT, ROOT, arguments, call, succeed
 
 from loradet.backbones.weights import read_state_dict
 from loradet.config import load_config
 
 TOOL = str(ROOT / "tools" / "convert_weights.py")
-CONFIG = str(ROOT / "tests" / "tiny_config.py")
+CONFIG = str(TEST_CONFIGS / "tiny.py")
 
 
 class Evil:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 from PIL import Image
 
 from loradet.config import load_config
-from loradet.datasets.intensity import Intensity
-from loradet.datasets.intensity_check import check_intensity
+from loradet.datasets.images.intensity import Intensity
+from loradet.datasets.images.intensity_check import check_intensity
 from loradet.datasets.synthetic import generate
 
-_spec = importlib.util.spec_from_file_location("datasets_tool", Path(__file__).parents[2] / "tools" / "datasets.py")
+_spec = importlib.util.spec_from_file_location("datasets_tool", ROOT / "tools" / "datasets.py")
 tool = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(tool)
 
@@ -191,7 +192,7 @@ def test_what_split_prints_is_enough_for_a_config(tmp_path, ask):
     assert status == 0
     words = out.partition("for IMAGES:")[2].replace("IMAGES", str(root / "JPEGImages/train")).split()
     assert f"data.root={source.parent}" in words
-    config = str(Path(__file__).parents[2] / "configs" / "custom_coco.py")
+    config = str(ROOT / "configs" / "custom_coco.py")
     cfg = load_config(config, [*words, "data.classes=[square,disc,triangle]"])
     assert cfg.dataloader.val.dataset.json_file == str(tmp_path / "parts" / "val.json")
     assert cfg.dataloader.test.dataset.json_file  # though nobody evaluates on it

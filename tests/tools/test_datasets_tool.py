@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
-_TOOL = Path(__file__).resolve().parents[2] / "tools" / "datasets.py"
+_TOOL = ROOT / "tools" / "datasets.py"
 
 
 def _run(*arguments: object) -> subprocess.CompletedProcess:

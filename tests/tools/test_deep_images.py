@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from deep_images import write_png, write_tiff
+from helpers.deep_images import write_png, write_tiff
+from helpers.train_tool import CONFIG, ROOT, arguments, call, lines, reproducible, succeed
 from PIL import Image
-from train_tool import CONFIG, ROOT, arguments, call, lines, reproducible, succeed
 
 from loradet.adapters import read_adapter
 from loradet.config import load_config

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
-from train_tool import CONFIG, ROOT, call
+from helpers.train_tool import CONFIG, ROOT, call
 
 from loradet.adapters import adapter_state, save_adapter
 from loradet.config import load_config

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments_tool import ask, attempts, call, iterations, start, training_pid, wait_until, write_study
-from train_tool import ENVIRONMENT, ROOT, snapshot
+from helpers.experiments_tool import ask, attempts, call, iterations, start, training_pid, wait_until, write_study
+from helpers.train_tool import ENVIRONMENT, ROOT, snapshot
 
 RANK = "model.backbone.bottom_up.rank"
 SHORT = ["train.max_iter=4"]

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.paths import ROOT, TEST_CONFIGS
 from PIL import Image
 
 from loradet.adapters import adapter_state
 from loradet.config import load_config
 from loradet.model import build_model
 
-ROOT = Path(__file__).parents[2]
-CONFIG = str(ROOT / "tests" / "tiny_config.py")
+CONFIG = str(TEST_CONFIGS / "tiny.py")
 OVERRIDES = ["data.root=/nowhere", "data.classes=[ship,car,tank]", "train.device=cpu"]
 
 

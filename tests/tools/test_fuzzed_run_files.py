@@ -15,9 +15,9 @@ import pytest
 import torch
 from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog
+from helpers.run_file_faults import damaged_bytes, dumped, odd_header, odd_json
+from helpers.train_tool import CONFIG
 from omegaconf import OmegaConf
-from run_file_faults import damaged_bytes, dumped, odd_header, odd_json
-from train_tool import CONFIG
 
 from loradet.adapters import (
     adapter_state,
@@ -28,20 +28,20 @@ from loradet.adapters import (
     read_adapter,
     save_adapter,
 )
-from loradet.adapters.adapter_file import METADATA_KEY
-from loradet.adapters.peft_layout import export_peft
+from loradet.adapters.files.adapter_file import METADATA_KEY
+from loradet.adapters.files.peft_layout import export_peft
 from loradet.backbones.weights import read_state_dict
 from loradet.checkpoint import Checkpointer
 from loradet.config import load_config
 from loradet.errors import is_user_error, one_line
-from loradet.experiments.compare import comparison
-from loradet.experiments.config_changes import config_changes
+from loradet.experiments.pages.compare_runs import comparison
+from loradet.experiments.running.config_changes import config_changes
 from loradet.inference.classes import find_classes
 from loradet.model import build_model, initial_model, load_trained
 from loradet.run_folder import RunFolder
 from loradet.training.earlier_run import is_finished
-from loradet.training.metrics_log import drop_lines_after, read_lines
-from loradet.training.record import run_identity
+from loradet.training.folder.metrics_log import drop_lines_after, read_lines
+from loradet.training.folder.record import run_identity
 
 FAST, SLOW = 6, 60  # cases of each kind
 RECORD = {

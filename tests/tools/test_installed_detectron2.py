@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_tool import CONFIG, ENVIRONMENT, ROOT, TOOL, arguments, lines, start, wait_for
+from helpers.train_tool import CONFIG, ENVIRONMENT, ROOT, TOOL, arguments, lines, start, wait_for
 
 from loradet.datasets.synthetic import generate
 

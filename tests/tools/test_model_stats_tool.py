@@ -3,13 +3,12 @@
 import json
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT, TEST_CONFIGS
 
 from loradet.backbones import timm_factory
 
-ROOT = Path(__file__).parents[2]
 TOOL = str(ROOT / "tools/model_stats.py")
 
 
@@ -40,7 +39,7 @@ def test_a_pretrained_backbone_is_counted_without_data_set_and_weights(monkeypat
 
 
 def test_the_configs_own_size_is_the_default_and_overrides_apply(monkeypatch, capsys):
-    config = str(ROOT / "tests" / "tiny_config.py")
+    config = str(TEST_CONFIGS / "tiny.py")
     assert run(monkeypatch, config, "data.image_size=96", "data.max_size=160", "model.num_classes=2") == 0
     assert "96x160 pixels" in capsys.readouterr().out
 

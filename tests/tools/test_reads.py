@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from train_tool import ENVIRONMENT, TOOL, arguments
+from helpers.train_tool import ENVIRONMENT, TOOL, arguments
 
 # An audit hook cannot be taken back, so it is set in a process of its own.
 COUNT = """

@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
-TOOLS = sorted(path for path in (Path(__file__).parents[2] / "tools").glob("*.py") if path.name[0] != "_")
+TOOLS = sorted(path for path in (ROOT / "tools").glob("*.py") if path.name[0] != "_")
 
 RUN = """
 import runpy, sys

@@ -5,12 +5,13 @@ import re
 import shutil
 
 import pytest
-from train_tool import ROOT, arguments, call, lines, succeed
+from helpers.paths import TEST_CONFIGS
+from helpers.train_tool import arguments, call, lines, succeed
 
 from loradet.config import load_config
-from loradet.training.record import config_hash
+from loradet.training.folder.record import config_hash
 
-CONFIG = ROOT / "tests" / "tiny_calibration_config.py"
+CONFIG = TEST_CONFIGS / "tiny_calibration.py"
 WORDS = ["train.eval_splits=[val,test]", "train.max_iter=4"]
 
 

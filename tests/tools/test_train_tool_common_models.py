@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from train_tool import ROOT, arguments, lines, succeed
+from helpers.paths import TEST_CONFIGS
+from helpers.train_tool import ROOT, arguments, lines, succeed
 
 from loradet.adapters import read_adapter
 
@@ -30,7 +31,7 @@ def test_two_iterations(name, train_data, tmp_path):
 
 
 def test_the_pyramid_of_a_vit_has_the_strides_of_its_anchors():
-    cfg = LazyConfig.load(str(ROOT / "tests" / "tiny_retinanet_vit_config.py"))
+    cfg = LazyConfig.load(str(TEST_CONFIGS / "tiny_retinanet_vit.py"))
     backbone = instantiate(cfg.model.backbone)
     shapes = backbone.output_shape()
     assert [shapes[name].stride for name in cfg.model.head_in_features] == list(cfg.model.anchor_generator.strides)

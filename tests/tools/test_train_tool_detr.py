@@ -3,14 +3,15 @@
 import json
 
 import torch
-from train_tool import ROOT, arguments, succeed
+from helpers.paths import TEST_CONFIGS
+from helpers.train_tool import ROOT, arguments, succeed
 
 from loradet.adapters import read_adapter
 from loradet.config import load_config
 from loradet.datasets.synthetic import generate
-from loradet.training.record import config_hash, run_identity
+from loradet.training.folder.record import config_hash, run_identity
 
-CONFIG = ROOT / "tests" / "tiny_detr_config.py"
+CONFIG = TEST_CONFIGS / "tiny_detr.py"
 
 
 def test_a_run_leaves_what_every_run_leaves(train_data, tmp_path):

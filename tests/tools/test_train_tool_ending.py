@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
+from helpers.train_tool import CONFIG, ROOT, arguments, lines, reproducible, succeed
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from train_tool import CONFIG, ROOT, arguments, lines, reproducible, succeed
 
 from loradet.adapters import read_adapter
 from loradet.config import load_config

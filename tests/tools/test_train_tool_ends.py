@@ -9,12 +9,12 @@ import time
 
 import pytest
 import torch
-from train_tool import arguments, call, descendants_alive, lines, reproducible, start, succeed, wait_for
+from helpers.train_tool import arguments, call, descendants_alive, lines, reproducible, start, succeed, wait_for
 
 from loradet.checkpoint import Checkpointer
 from loradet.locking import file_lock, holder
 from loradet.run_folder import RunFolder
-from loradet.training.folder_lock import HELD_FOLDER
+from loradet.training.folder.folder_lock import HELD_FOLDER
 from loradet.training.trainer import Trainer
 
 LONG = ["train.max_iter=4000", "train.eval_splits=[]", "dataloader.train.num_workers=2"]

@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 import torch
-from train_tool import CONFIG, ROOT, arguments, call, lines, snapshot, succeed
+from helpers.paths import TEST_CONFIGS
+from helpers.train_tool import CONFIG, ROOT, arguments, call, lines, snapshot, succeed
 
 SETTINGS = ["train.max_iter=4", "train.eval_period=2", "train.checkpointer.period=2"]
 
@@ -47,7 +48,7 @@ def config(tmp_path, *more):
         (tmp_path / "own" / name).mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "configs", tmp_path / "own" / "configs", dirs_exist_ok=True)
     file = tmp_path / "own" / "tests" / "config.py"
-    file.write_text((ROOT / "tests" / "tiny_config.py").read_text() + "\n" + "\n".join(more) + "\n")
+    file.write_text((TEST_CONFIGS / "tiny.py").read_text() + "\n" + "\n".join(more) + "\n")
     return file
 
 
@@ -108,7 +109,7 @@ def test_a_required_value_is_asked_for(tmp_path):
     ],
 )
 def test_a_broken_config_file(train_data, tmp_path, text, expected):
-    number = len((ROOT / "tests" / "tiny_config.py").read_text().splitlines()) + 2
+    number = len((TEST_CONFIGS / "tiny.py").read_text().splitlines()) + 2
     line = error_line(*arguments(train_data, tmp_path / "out", config=config(tmp_path, text)))
     assert re.search(expected.replace("43", str(number)), line)
 

@@ -7,11 +7,11 @@ import threading
 import huggingface_hub
 import pytest
 import torch
-from hub_server import REPO, TOKEN, hub_server
-from train_tool import arguments, call, lines, start, succeed
+from helpers.hub_server import REPO, TOKEN, hub_server
+from helpers.train_tool import arguments, call, lines, start, succeed
 
-from loradet.training import hub
-from loradet.training.hub import HubUpload
+from loradet.training.hooks import hub
+from loradet.training.hooks.hub import HubUpload
 from loradet.training.trainer import Trainer
 
 SETTINGS = [

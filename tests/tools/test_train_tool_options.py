@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from detectron2.evaluation import DatasetEvaluator
-from train_tool import arguments, lines, reproducible, succeed
+from helpers.train_tool import arguments, lines, reproducible, succeed
 
 QUIET = ["train.eval_splits=[]", "train.checkpointer.period=0"]
 

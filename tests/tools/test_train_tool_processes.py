@@ -9,11 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_tool import arguments, call, descendants_alive, lines, reproducible, snapshot, start, succeed, wait_for
+from helpers.paths import TESTS
+from helpers.train_tool import (
+    arguments,
+    call,
+    descendants_alive,
+    lines,
+    reproducible,
+    snapshot,
+    start,
+    succeed,
+    wait_for,
+)
 
 HERE = str(Path(__file__).parent)
 # With the project that these tests are of, where another one is installed.
-PATH = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))
+PATH = os.pathsep.join(filter(None, (HERE, str(TESTS), os.environ.get("PYTHONPATH"))))
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 WORDS = [
     *("train.max_iter=24", "train.eval_period=12", "train.checkpointer.period=12", "model.test_score_thresh=0.0"),

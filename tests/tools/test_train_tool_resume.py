@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from train_tool import (
-    ROOT,
+from helpers.paths import ROOT
+from helpers.train_tool import (
     TOOL,
     arguments,
     call,
@@ -23,6 +22,7 @@ from train_tool import (
     succeed,
     wait_for,
 )
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from loradet.training.trainer import Trainer
 

@@ -11,9 +11,9 @@ import torch
 from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog
 from detectron2.engine import default_argument_parser
+from helpers.train_tool import CONFIG, arguments, call, lines, snapshot, succeed, tool
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from train_tool import CONFIG, arguments, call, lines, snapshot, succeed, tool
 
 import detectron2_embedded
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import yaml
-from train_tool import arguments, call, lines, reproducible, succeed
+from helpers.train_tool import arguments, call, lines, reproducible, succeed
 
 from loradet.training.trainer import Trainer
 

@@ -5,14 +5,15 @@ import json
 import numpy as np
 import pytest
 from detectron2.config import LazyConfig
+from helpers.paths import TEST_CONFIGS
+from helpers.train_tool import ROOT, arguments, call, succeed
 from PIL import Image
-from train_tool import ROOT, arguments, call, succeed
 
 from loradet.adapters import read_adapter
-from loradet.evaluation.numbering import annotations_of
+from loradet.evaluation.detections.numbering import annotations_of
 from loradet.inference.classes import find_classes
 
-CONFIG = ROOT / "tests" / "tiny_yolo_config.py"
+CONFIG = TEST_CONFIGS / "tiny_yolo.py"
 
 
 @pytest.fixture

@@ -4,14 +4,12 @@ import contextlib
 import io
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 from detectron2.config import LazyConfig
+from helpers.paths import ROOT, TEST_CONFIGS
 
 from loradet.config import load_config
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +21,7 @@ def config(tmp_path_factory):
         "pathlib.Path(__file__).with_name('imported').touch()\nclass Net(TimmBackbone): pass\n"
     )
     words = ["data.root=/nowhere", "data.classes=[ship,tank]", "model.num_classes=2", "train.device=cpu"]
-    cfg = load_config(str(ROOT / "tests" / "tiny_config.py"), words)
+    cfg = load_config(str(TEST_CONFIGS / "tiny.py"), words)
     cfg.model.backbone.bottom_up.module.module._target_ = "somebodys_net.Net"
     LazyConfig.save(cfg, str(folder / "config.yaml"))
     with pytest.MonkeyPatch.context() as patch:

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
 import detectron2_embedded
 
-ROOT = Path(__file__).parents[2]
 CONFIG = ("--config-file", "configs/quickstart.py")
 TOOLS = {
     "adapters": ("inspect", "a.safetensors"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog
-from train_tool import CONFIG, ENVIRONMENT, ROOT
+from helpers.train_tool import CONFIG, ENVIRONMENT, ROOT
 
 from loradet.visualization.command import run_command
 

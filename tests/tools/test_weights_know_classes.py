@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.train_tool import ROOT, call, succeed
 from PIL import Image
-from train_tool import ROOT, call, succeed
 
 from loradet.adapters import read_adapter
 from loradet.config import load_config
-from loradet.experiments.config_changes import config_changes
+from loradet.experiments.running.config_changes import config_changes
 from loradet.inference.command import predict_checkpoint, predict_exported
 from loradet.inference.export import export_checkpoint
 from loradet.inference.model_cost import count_config

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import LazyConfig
-from train_tool import ENVIRONMENT, ROOT, TOOL, call, lines, succeed
+from helpers.paths import TEST_CONFIGS
+from helpers.train_tool import ENVIRONMENT, ROOT, TOOL, call, lines, succeed
 
-CONFIGS = ROOT / "tests" / "zoo_configs"
+CONFIGS = TEST_CONFIGS / "zoo"
 LOSSES = {
     "retinanet": {"loss_cls", "loss_box_reg"},
     "fcos": {"loss_fcos_cls", "loss_fcos_loc", "loss_fcos_ctr"},

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from loradet.experiments.catalogue import load_study
+from loradet.experiments.study import load_study
 
 # Two numbers a channel of batch norm that no longer train: of the whole ResNet-50, and of its last stage.
 NORMS = {"fasterrcnn_r50_fpn_baseline": 53_120, "detr_r50_full": 53_120, "detr_r50_partial_unfreeze": 22_528}

@@ -1,7 +1,6 @@
 """SAR-LoRA-DINO in miniature: the same comparison where any machine can run it; its numbers speak of it alone."""
 
-from loradet.experiments.grid import expand_grid
-from loradet.experiments.study import Entry, Scenes, Study
+from loradet.experiments.study import Entry, Scenes, Study, expand_grid
 
 HERE = "configs/sar_lora_dino/mini"
 MODEL = "ConvNeXt-Atto + narrow FPN + RetinaNet"

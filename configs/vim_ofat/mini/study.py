@@ -4,8 +4,7 @@ On synthetic scenes and the small detector of the quickstart: without its weight
 which are not worth freezing. Its numbers speak of this detector alone.
 """
 
-from loradet.experiments.grid import expand_grid
-from loradet.experiments.study import Scenes, Study
+from loradet.experiments.study import Scenes, Study, expand_grid
 
 HERE = "configs/vim_ofat/mini"
 

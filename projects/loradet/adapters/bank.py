@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loradet.adapters.adapter_file import (
+from loradet.adapters.files.adapter_file import (
     AdapterError,
     frozen_fingerprints,
     pixel_statistics,
     read_adapter,
     trained_tensors,
 )
-from loradet.adapters.comparison import differences
+from loradet.adapters.files.comparison import differences
 from loradet.adapters.layer import adapter_layers, join, unwrap
 from loradet.adapters.lora_layer import check_hyperparameters
 from loradet.adapters.recipe import adapter_state, lora_sizes, recipes

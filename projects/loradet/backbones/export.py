@@ -1,6 +1,5 @@
 """Takes weights out of a detector's checkpoint: its backbone's, or all the others."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from safetensors.torch import save
 
 from loradet.backbones.weights import read_state_dict
 from loradet.errors import UserError
-from loradet.files import atomic_open
+from loradet.files import atomic_open, sha256
 from loradet.tensors import check_tensors
 
 
@@ -48,9 +47,9 @@ def export_weights(
     if overflowed := [k for k, v in tensors.items() if not torch.isfinite(v).all()]:
         raise UserError(f"{checkpoint}: {', '.join(overflowed[:5])} do not fit into {dtype}.")
     content = save(tensors, dict(metadata) if metadata else None)
-    digest = hashlib.sha256(content).hexdigest()
     with atomic_open(output, "wb") as file:
         file.write(content)
+    digest = sha256(output)
     with atomic_open(output.with_name(output.name + ".sha256")) as file:
         file.write(f"{digest}  {output.name}\n")
     return digest

@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from loradet.backbones import timm_factory
+from loradet.backbones.precision import DTYPES, amp_dtype
 from loradet.backbones.weights import load_weights
 from loradet.errors import UserError
-from loradet.precision import DTYPES, amp_dtype
 
 RESERVED = {
     "features_only": "it is always on here",

@@ -1,6 +1,5 @@
 """Backbone weights from a local file."""
 
-import hashlib
 import importlib.resources
 import os
 import pickle
@@ -18,6 +17,7 @@ from torch import nn
 
 from loradet.adapters.filled import mark_filled
 from loradet.errors import MissingFileError, UserError
+from loradet.files import sha256
 from loradet.tensors import check_tensors
 from loradet.wording import shorten
 
@@ -93,7 +93,7 @@ def resolve(weights: str | os.PathLike) -> Path:
         shipped = sorted(file.name.removesuffix(".sha256") for file in folder.glob("*.sha256"))
         raise MissingFileError(f"weights={text!r}: loradet ships {', '.join(shipped) or 'no weights'}.")
     expected = checksum.read_text(encoding="utf-8").split()[0]
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = sha256(path)
     if found != expected:
         raise UserError(f"{path} is damaged: its sha256 is {found}, {checksum.name} says {expected}.")
     return path

@@ -233,7 +233,7 @@ def _classes(arguments: argparse.Namespace, cfg) -> tuple[list[str] | None, list
 
 def _data_classes(cfg) -> tuple[list[str] | None, list[int] | None]:
     """Class names and ids of the training set; (None, None) with a warning where it is not on this machine."""
-    from loradet.evaluation.splits import dataset_metadata, load_dataset
+    from loradet.evaluation.split_loop import dataset_metadata, load_dataset
 
     try:
         load_dataset(cfg, "train")

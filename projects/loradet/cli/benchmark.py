@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     from tabulate import tabulate
 
     with errors_in_one_line():
-        from loradet.experiments.benchmark_command import run_benchmark
+        from loradet.benchmarks.command import run_benchmark
         from loradet.files import write_json
 
         result = run_benchmark(arguments)

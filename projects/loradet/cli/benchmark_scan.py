@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     from tabulate import tabulate
 
     with errors_in_one_line():
-        from loradet.experiments.benchmark_scan import benchmark_scan
+        from loradet.benchmarks.scan import benchmark_scan
         from loradet.files import write_json
 
         torch.set_num_threads(arguments.threads)

@@ -34,10 +34,10 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     from tqdm import tqdm
 
     with errors_in_one_line():
-        from loradet.evaluation.calibration_files import bootstrap_files, calibrate_files
-        from loradet.evaluation.calibration_report import CalibrationSettings
-        from loradet.evaluation.calibration_tables import calibration_tables, interval_table
-        from loradet.evaluation.numbering import annotations_of
+        from loradet.evaluation.calibration.detections_files import bootstrap_files, calibrate_files
+        from loradet.evaluation.calibration.report import CalibrationSettings
+        from loradet.evaluation.calibration.tables import calibration_tables, interval_table
+        from loradet.evaluation.detections.numbering import annotations_of
 
         annotations = arguments.annotations or annotations_of(arguments.predictions)
         fit_annotations = arguments.fit_annotations

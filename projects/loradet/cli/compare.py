@@ -14,6 +14,6 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     with errors_in_one_line():
-        from loradet.experiments.compare import comparison
+        from loradet.experiments.pages.compare_runs import comparison
 
         print(comparison(arguments.runs, arguments.split))

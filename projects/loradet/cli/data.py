@@ -190,13 +190,13 @@ def run_check(options: argparse.Namespace) -> int:
     if options.fix:
         print(f"Repaired copy: {options.fix}")
     if options.report:
-        from loradet.visualization.check_page import write_check_page
+        from loradet.visualization.checks.page import write_check_page
 
         print(f"Page: {write_check_page(report, options.report, anchors)}")
     if broken or not report.ok or report.useless:
         return 1
     if layout is not None and "train" in layout.splits:
-        from loradet.datasets.intensity_check import suggest_range
+        from loradet.datasets.images.intensity_check import suggest_range
 
         train = report.contents["train"]
         files = [train.image_root / one["file_name"] for one in train.images.kept]
@@ -237,7 +237,7 @@ def _anchor_rule(config: str, *overrides: str):
 def run_split(options: argparse.Namespace) -> int:
     """Split a COCO file; returns the exit status."""
     from loradet.datasets import split_coco
-    from loradet.datasets.split import describe_split
+    from loradet.datasets.splitting import describe_split
 
     source = Path(options.json)
     files = split_coco(
@@ -299,7 +299,7 @@ def run_voc2coco(options: argparse.Namespace) -> int:
 
 def run_coco2017(options: argparse.Namespace) -> int:
     """Download COCO 2017; returns the exit status, 130 where it was interrupted."""
-    from loradet.datasets.coco2017 import BASE_URL, coco2017, default_root
+    from loradet.datasets.download.coco2017 import BASE_URL, coco2017, default_root
 
     try:
         keys = coco2017(

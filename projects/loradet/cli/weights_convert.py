@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     arguments = parse_arguments(argv, prog)
 
     with errors_in_one_line():
-        from loradet.training.pickled_weights import convert_weights
+        from loradet.training.checkpoints.pickled_weights import convert_weights
 
         weights = convert_weights(arguments.source, arguments.output)
     size = arguments.output.stat().st_size / 1e6

@@ -11,8 +11,8 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from loradet.config.splits import split_config
-from loradet.datasets.intensity import Intensity
-from loradet.datasets.intensity_check import check_intensity
+from loradet.datasets.images.intensity import Intensity
+from loradet.datasets.images.intensity_check import check_intensity
 from loradet.datasets.mapper import DetectionMapper
 from loradet.weight_classes import read_weight_intensity
 

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
+from loradet.backbones.precision import DTYPES
 from loradet.errors import UserError
-from loradet.precision import DTYPES
 
 
 def _ranged(default: Any, words: str, holds: Callable[[Any], bool]) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loradet.errors import MissingFileError, UserError
-from loradet.files import atomic_open
+from loradet.files import atomic_open, sha256
 
 PathLike = str | os.PathLike[str]
 
@@ -60,8 +60,7 @@ def fingerprint(*parts: object) -> str:
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
-            with part.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest() if _HAS_FILE_DIGEST else _digest(file))
+            digest.update(bytes.fromhex(sha256(part)))
         else:
             digest.update(repr(part).encode())
         digest.update(b"\0")
@@ -71,16 +70,6 @@ def fingerprint(*parts: object) -> str:
 def fingerprint_of_bytes(data: bytes) -> str:
     """`fingerprint` of a file that holds these bytes."""
     return hashlib.sha256(hashlib.sha256(data).digest() + b"\0").hexdigest()[:16]
-
-
-_HAS_FILE_DIGEST = hasattr(hashlib, "file_digest")  # Python 3.11
-
-
-def _digest(file) -> bytes:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.digest()
 
 
 def write_coco(path: PathLike, content: dict[str, Any]) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loradet.datasets.files import PathLike, expand
-from loradet.datasets.voc_files import ALL, annotation_folder, voc_splits
+from loradet.datasets.readers.voc_files import ALL, annotation_folder, voc_splits
 from loradet.errors import MissingFileError, UserError
 
 SPLITS = ("train", "val", "test")
@@ -171,7 +171,7 @@ def layout_of(folder: PathLike) -> Layout:
     layout = recognise(root)
     if layout is None:
         if (description := root / "data.yaml").is_file():
-            from loradet.datasets.yolo_description import coco_head
+            from loradet.datasets.readers.yolo_description import coco_head
 
             coco_head(description)  # which says what is wrong with it
         known = [f"{places.name} ({places.annotations.format(split='train')})" for places in _COCO]
@@ -197,11 +197,11 @@ def split_as_coco(
         UserError: faults of labels, or of XML files.
     """
     if layout.kind == "yolo":
-        from loradet.datasets.yolo import yolo_to_coco
+        from loradet.datasets.readers.yolo import yolo_to_coco
 
         return yolo_to_coco(layout.splits[split][0], split, polygons=polygons, clip=clip, progress=progress)
     if layout.kind == "voc":
-        from loradet.datasets.voc import voc_to_coco
+        from loradet.datasets.readers.voc import voc_to_coco
 
         return voc_to_coco(layout.root, split, progress=progress)
     return layout.splits[split]

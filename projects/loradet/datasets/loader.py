@@ -20,8 +20,8 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from loradet.datasets.parent_process import end_with_parent
 from loradet.errors import UserError
-from loradet.parent_process import end_with_parent
 
 logger = logging.getLogger(__name__)
 

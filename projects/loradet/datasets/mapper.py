@@ -11,8 +11,8 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import Transform, TransformList
 
-from loradet.datasets.image_reading import read_image
-from loradet.datasets.intensity import Intensity
+from loradet.datasets.images.intensity import Intensity
+from loradet.datasets.images.reading import read_image
 
 
 class DetectionMapper(DatasetMapper):
@@ -24,7 +24,7 @@ class DetectionMapper(DatasetMapper):
         is_train, augmentations, image_format, use_instance_mask, use_keypoint, instance_mask_format,
             keypoint_hflip_indices, precomputed_proposal_topk, recompute_boxes: as Detectron2's.
         intensity: how values of image files become 0..255: "auto", "full_range", [low, high] or "percentile:1,99",
-            see `loradet.datasets.intensity.Intensity`.
+            see `loradet.datasets.images.intensity.Intensity`.
 
     Raises:
         UserError: `intensity` is no rule.

@@ -12,7 +12,7 @@ def __getattr__(name: str) -> Any:
 
         return BoxEvaluator
     if name == "CalibrationEvaluator":
-        from loradet.evaluation.calibration import CalibrationEvaluator
+        from loradet.evaluation.calibration.evaluator import CalibrationEvaluator
 
         return CalibrationEvaluator
     if name == "Split":

@@ -17,9 +17,9 @@ from tabulate import tabulate
 from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
 from loradet.evaluation.coco_metrics import BoxEvaluation, match_columns, mean_known
-from loradet.evaluation.detection_collector import DetectionCollector, ImageDetections
-from loradet.evaluation.detections_file import Detections
-from loradet.evaluation.numbering import MAX_DETECTIONS, record_numbering
+from loradet.evaluation.detections.collector import DetectionCollector, ImageDetections
+from loradet.evaluation.detections.numbering import MAX_DETECTIONS, record_numbering
+from loradet.evaluation.detections.results_file import Detections
 from loradet.files import atomic_open
 from loradet.run_folder import RunFolder
 

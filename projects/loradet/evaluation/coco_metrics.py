@@ -14,8 +14,8 @@ from pycocotools.cocoeval import COCOeval
 
 from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
-from loradet.evaluation.detections_file import Detections, read_detections
-from loradet.evaluation.numbering import MAX_DETECTIONS, noted_max_detections
+from loradet.evaluation.detections.numbering import MAX_DETECTIONS, noted_max_detections
+from loradet.evaluation.detections.results_file import Detections, read_detections
 from loradet.files import FileError, read_json, write_json
 from loradet.json_kinds import NUMBER, TEXT, WHOLE, entries, optional
 

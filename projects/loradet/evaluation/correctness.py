@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loradet.evaluation.detection_records import DetectionRecords
+from loradet.evaluation.detections.records import DetectionRecords
 
 _MAX_PAIRS = 4_000_000  # of a detection with a box whose overlaps are in memory together
 

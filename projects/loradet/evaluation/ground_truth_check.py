@@ -13,11 +13,11 @@ from pycocotools.cocoeval import COCOeval
 
 from loradet.datasets.annotations import AnnotationFile, Boxes, Images, read_annotations
 from loradet.datasets.annotations.faults import how_to_repair
-from loradet.datasets.coco_records import left_out_boxes
+from loradet.datasets.readers.coco_records import left_out_boxes
 from loradet.errors import UserError
 from loradet.evaluation.coco_metrics import match_columns
-from loradet.evaluation.detections_file import Detections
-from loradet.evaluation.numbering import MAX_DETECTIONS
+from loradet.evaluation.detections.numbering import MAX_DETECTIONS
+from loradet.evaluation.detections.results_file import Detections
 
 logger = logging.getLogger(__name__)
 

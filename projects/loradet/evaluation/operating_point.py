@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from loradet.errors import UserError
 from loradet.evaluation.correctness import match_all
-from loradet.evaluation.detection_records import DetectionRecords
+from loradet.evaluation.detections.records import DetectionRecords
 from loradet.json_kinds import FINITE, SHARE, TEXT, TRUTH, WHOLE, entries, list_of, optional
 
 ALL = "all classes"

@@ -14,10 +14,10 @@ import safetensors
 import torch
 from detectron2.structures import Instances
 
-from loradet.adapters.adapter_file import METADATA_KEY
+from loradet.adapters.files.adapter_file import METADATA_KEY
 from loradet.backbones.weights import UNREADABLE
 from loradet.evaluation.operating_point import DEFAULT_THRESHOLD, OperatingPoint
-from loradet.files import read_json, write_json
+from loradet.files import read_json, sha256, write_json
 from loradet.run_folder import RunFolder
 from loradet.wording import shorten
 
@@ -149,13 +149,11 @@ def weights_digest(path: Path) -> str:
 
     Of torch's checkpoints, which are zip files, over the checksums in their directory: they may have gigabytes.
     """
-    digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(path) as archive:
+            digest = hashlib.sha256()
             for entry in archive.infolist():
                 digest.update(f"{entry.filename} {entry.file_size} {entry.CRC:08x}\n".encode())
+            return digest.hexdigest()
     except zipfile.BadZipFile:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+        return sha256(path)

@@ -15,14 +15,19 @@ from torch import nn
 from loradet.config.initial_weights import initial_weights
 from loradet.config.intensity import check_images
 from loradet.config.splits import check_evaluation_split, evaluation_splits, split_config
+from loradet.evaluation.calibration.split_calibration import (
+    SplitFiles,
+    calibrate_split,
+    calibration_metrics,
+    calibration_node,
+)
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
-from loradet.evaluation.detection_limit import detection_limit
-from loradet.evaluation.detection_records import read_records
+from loradet.evaluation.detections.limit import detection_limit
+from loradet.evaluation.detections.numbering import record_numbering
+from loradet.evaluation.detections.records import read_records
 from loradet.evaluation.ground_truth_check import check_ground_truth
-from loradet.evaluation.numbering import record_numbering
 from loradet.evaluation.operating_point import OperatingPoint, choose_operating_point
-from loradet.evaluation.split_calibration import SplitFiles, calibrate_split, calibration_metrics, calibration_node
-from loradet.evaluation.splits import build_evaluator, dataset_metadata, instantiate_loader, load_dataset
+from loradet.evaluation.split_loop import build_evaluator, dataset_metadata, instantiate_loader, load_dataset
 from loradet.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from loradet.errors import UserError
-from loradet.process_memory import process_peak_mb
+from loradet.evaluation.process_memory import process_peak_mb
 
 PARTS = ("data", "forward", "postprocessing")
 

@@ -15,18 +15,18 @@ import yaml
 from tqdm import tqdm
 
 from loradet.errors import UserError, is_user_error, one_line
-from loradet.experiments.broken import broken, inspect_or_broken, set_aside_broken
-from loradet.experiments.catalogue import find_studies, load_study
-from loradet.experiments.intervals import Intervals, bootstrap_runs
-from loradet.experiments.ledger import describe, entry_table, ledger, status_table
-from loradet.experiments.planning import plan
-from loradet.experiments.results import Result
-from loradet.experiments.results_file import plain_result
-from loradet.experiments.runner import Executor, LocalExecutor, run_all
-from loradet.experiments.runs import Launch, Run
-from loradet.experiments.slurm import SubmititExecutor
-from loradet.experiments.state import inspect, needs_overwrite
-from loradet.experiments.study import Study
+from loradet.experiments.pages.broken import broken, inspect_or_broken, set_aside_broken
+from loradet.experiments.results.folders import Result
+from loradet.experiments.results.intervals import Intervals, bootstrap_runs
+from loradet.experiments.results.results_file import plain_result
+from loradet.experiments.running.ledger import describe, entry_table, ledger, status_table
+from loradet.experiments.running.planning import plan
+from loradet.experiments.running.run import Launch, Run
+from loradet.experiments.running.runner import Executor, LocalExecutor, run_all
+from loradet.experiments.running.slurm import SubmititExecutor
+from loradet.experiments.running.state import inspect, needs_overwrite
+from loradet.experiments.study.catalogue import find_studies, load_study
+from loradet.experiments.study.definition import Study
 from loradet.files import atomic_open
 
 MODES = ("full", "smoke")
@@ -200,7 +200,7 @@ def _report_folder(study: Study, arguments: argparse.Namespace) -> Path:
 def _write_report(
     study: Study, results: Sequence[Result], output: str | os.PathLike, intervals: Intervals | None = None
 ) -> None:
-    from loradet.experiments.report import write_report
+    from loradet.experiments.pages.report import write_report
 
     for path in write_report(study, results, Path(output), intervals=intervals):
         print(path)
@@ -228,7 +228,7 @@ def _text(study: Study, arguments: argparse.Namespace) -> str:
         results = set_aside_broken(_results(study, arguments, MODES))
         return ledger(study, results, ids=arguments.ids, num_gpus=arguments.num_gpus, root=arguments.work_dirs)
     if arguments.command == "zoo":
-        from loradet.experiments.model_zoo import model_zoo
+        from loradet.experiments.pages.model_zoo import model_zoo
 
         page = Path(arguments.output or "page.md")
         results = set_aside_broken(_results(study, arguments, ("full",)))

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from loradet.datasets.annotations import read_annotations
 from loradet.datasets.provenance import says_synthetic
-from loradet.datasets.yolo_description import coco_head
+from loradet.datasets.readers.yolo_description import coco_head
 from loradet.errors import UserError
 from loradet.weight_classes import WeightClasses, read_weight_classes
 

@@ -7,9 +7,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from loradet.config.build import build
+from loradet.config.device import choose_device
 from loradet.config.intensity import with_intensity_of
 from loradet.config.splits import evaluation_mapper
-from loradet.device import choose_device
 from loradet.evaluation.operating_point import OperatingPoint
 from loradet.evaluation.score_thresholds import KEY, choose_thresholds, find_operating_point
 from loradet.inference.classes import find_classes

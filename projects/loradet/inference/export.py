@@ -19,7 +19,7 @@ from loradet import __version__
 from loradet.config.build import build
 from loradet.config.intensity import with_intensity_of
 from loradet.config.splits import evaluation_mapper
-from loradet.datasets.intensity import AUTO, Intensity
+from loradet.datasets.images.intensity import AUTO, Intensity
 from loradet.datasets.mapper import intensity_of
 from loradet.errors import UserError
 from loradet.evaluation.score_thresholds import KEY, find_operating_point

@@ -9,7 +9,7 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from loradet.datasets.intensity import Intensity
+from loradet.datasets.images.intensity import Intensity
 from loradet.datasets.mapper import DetectionMapper
 from loradet.errors import UserError
 from loradet.inference.classes import Classes

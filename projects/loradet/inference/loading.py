@@ -13,9 +13,9 @@ from PIL import Image
 
 from loradet.config import load_config
 from loradet.config.build import build
+from loradet.config.device import choose_device
 from loradet.config.intensity import with_intensity_of
 from loradet.config.splits import evaluation_mapper
-from loradet.device import choose_device
 from loradet.errors import MissingFileError, UserError
 from loradet.evaluation.score_thresholds import ScoreThresholds, choose_thresholds, find_operating_point
 from loradet.inference.classes import find_classes

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from loradet import __version__
-from loradet.datasets.intensity import Intensity
+from loradet.datasets.images.intensity import Intensity
 from loradet.errors import MissingFileError, UserError
 from loradet.files import parse_json
 

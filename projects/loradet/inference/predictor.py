@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from loradet import __version__
 from loradet.datasets.files import write_coco
-from loradet.datasets.image_reading import read_image
-from loradet.datasets.intensity_check import check_intensity
+from loradet.datasets.images.intensity_check import check_intensity
+from loradet.datasets.images.reading import read_image
 from loradet.datasets.mapper import intensity_of
 from loradet.evaluation.score_thresholds import ScoreThresholds
 from loradet.files import fitting_name

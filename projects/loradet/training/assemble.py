@@ -16,6 +16,7 @@ from torch import nn
 
 from loradet.adapters import parameter_table
 from loradet.adapters.filled import random_frozen
+from loradet.backbones.precision import amp_dtype
 from loradet.checkpoint import Checkpointer
 from loradet.config.build import build
 from loradet.config.edits import with_num_classes
@@ -25,9 +26,9 @@ from loradet.errors import UserError
 from loradet.evaluation.split import Split
 from loradet.files import write_json
 from loradet.model import initial_model, model_classes
-from loradet.precision import amp_dtype
 from loradet.run_folder import RunFolder
 from loradet.training.earlier_run import clear_folder, clear_temporary
+from loradet.training.folder.record import RunRecord
 from loradet.training.hooks import (
     EvaluateAndKeepBest,
     KeepCheckpoints,
@@ -38,13 +39,12 @@ from loradet.training.hooks import (
     WriteMetrics,
     at_stage,
 )
+from loradet.training.hooks.validation_loss import ValidationLoss, validation_loss
+from loradet.training.hooks.validation_pictures import paint_validation
 from loradet.training.plan import BatchPlan
 from loradet.training.prepare import Prepared
-from loradet.training.record import RunRecord
 from loradet.training.schedule import report_peak
 from loradet.training.trainer import Trainer
-from loradet.training.validation_loss import ValidationLoss, validation_loss
-from loradet.training.validation_pictures import paint_validation
 from loradet.weight_classes import WeightClasses
 from loradet.wording import shorten
 

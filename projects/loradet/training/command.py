@@ -17,19 +17,19 @@ from loradet.config import load_config
 from loradet.config.splits import check_evaluation_split, evaluation_splits
 from loradet.datasets.loader import SampleError
 from loradet.errors import UserError, is_user_error, one_line, show_traceback
+from loradet.evaluation.calibration.split_calibration import SplitFiles
 from loradet.evaluation.class_order import splits_for_weights
-from loradet.evaluation.numbering import check_numbering
+from loradet.evaluation.detections.numbering import check_numbering
 from loradet.evaluation.operating_point import operating_point_table
 from loradet.evaluation.score_thresholds import write_operating_point
 from loradet.evaluation.split import Split
-from loradet.evaluation.split_calibration import SplitFiles
 from loradet.model import load_trained
 from loradet.run_folder import RunFolder
 from loradet.training.distributed import EXIT_ERROR, run_distributed, starts_processes
+from loradet.training.folder.tool_commands import COMMAND, own_call
 from loradet.training.run import train
 from loradet.training.setup import setup_process
 from loradet.training.signals import EXIT_STATUS, exit_status
-from loradet.training.tool_commands import COMMAND, own_call
 
 logger = logging.getLogger(__name__)
 

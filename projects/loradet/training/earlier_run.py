@@ -11,9 +11,9 @@ from detectron2.utils import comm
 from loradet.errors import UserError
 from loradet.files import remove_abandoned
 from loradet.run_folder import RunFolder
-from loradet.training import record
-from loradet.training.hub import SENT
-from loradet.training.metrics_log import drop_lines_after
+from loradet.training.folder import record
+from loradet.training.folder.metrics_log import drop_lines_after
+from loradet.training.hooks.hub import SENT
 
 logger = logging.getLogger(__name__)
 

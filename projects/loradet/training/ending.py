@@ -10,8 +10,8 @@ from loradet.config.trust import foreign_calls_of_file
 from loradet.evaluation.coco_metrics import PREFIX
 from loradet.evaluation.operating_point import OperatingPoint, operating_point_table
 from loradet.run_folder import RunFolder
-from loradet.training.metrics_log import read_lines
-from loradet.training.tool_commands import tool_command
+from loradet.training.folder.metrics_log import read_lines
+from loradet.training.folder.tool_commands import tool_command
 from loradet.wording import in_minutes
 
 # As files of metrics have them, and as an evaluation during training has them, in percent.

@@ -18,15 +18,15 @@ from loradet.datasets.loader import TrainLoader
 from loradet.errors import UserError
 from loradet.evaluation.class_order import order_of, with_class_order
 from loradet.evaluation.split import Split, build_splits
-from loradet.evaluation.splits import dataset_metadata, instantiate_loader, load_dataset
+from loradet.evaluation.split_loop import dataset_metadata, instantiate_loader, load_dataset
 from loradet.run_folder import RunFolder
-from loradet.training import record
 from loradet.training.earlier_run import check_data, describe_data, is_finished, refuse_other_run
-from loradet.training.folder_lock import FolderLock
-from loradet.training.hub import HubUpload
+from loradet.training.folder import record
+from loradet.training.folder.folder_lock import FolderLock
+from loradet.training.hooks.hub import HubUpload
+from loradet.training.hooks.trackers import RunWriter, run_writers
 from loradet.training.plan import BatchPlan, iterations, plan_batch
 from loradet.training.setup import setup_process
-from loradet.training.writers import RunWriter, run_writers
 from loradet.weight_classes import read_weight_classes
 
 logger = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ from loradet.errors import one_line
 from loradet.run_folder import RunFolder
 from loradet.training.assemble import Assembled, assemble
 from loradet.training.finish import finish_run
-from loradet.training.folder_lock import FolderLock
+from loradet.training.folder.folder_lock import FolderLock
+from loradet.training.hooks.trackers import flat_config
 from loradet.training.prepare import prepare
 from loradet.training.trainer import Trainer
-from loradet.training.writers import flat_config
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 import detectron2_embedded
-from loradet.device import choose_device
+from loradet.config.device import choose_device
 from loradet.errors import UserError
 
 logger = logging.getLogger(__name__)

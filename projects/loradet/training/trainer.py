@@ -18,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from loradet.errors import UserError
 from loradet.run_folder import RunFolder
-from loradet.training.ema import ExponentialMovingAverage
+from loradet.training.checkpoints.ema import ExponentialMovingAverage
+from loradet.training.checkpoints.state import History, RankState
 from loradet.training.hooks import by_stage
-from loradet.training.memory import TrainingMemory
-from loradet.training.state import History, RankState
+from loradet.training.hooks.memory import TrainingMemory
 from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 from loradet.errors import UserError
-from loradet.evaluation.confusion import confusion_matrix
-from loradet.evaluation.detection_records import DetectionRecords
-from loradet.evaluation.error_breakdown import break_down_errors
-from loradet.evaluation.precision_recall import RECALLS, precision_recall_curves
+from loradet.evaluation.analysis.confusion import confusion_matrix
+from loradet.evaluation.analysis.error_breakdown import break_down_errors
+from loradet.evaluation.analysis.precision_recall import RECALLS, precision_recall_curves
+from loradet.evaluation.detections.records import DetectionRecords
 from loradet.files import write_json
 from loradet.visualization.plots import plot_confusion, plot_errors, plot_precision_recall, save_figure
 

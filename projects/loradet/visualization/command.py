@@ -8,14 +8,14 @@ from loradet.config import load_config
 from loradet.datasets.annotations import read_annotations
 from loradet.datasets.subset import choose_ids
 from loradet.errors import UserError
-from loradet.evaluation.detection_records import read_records
-from loradet.evaluation.numbering import annotations_of, check_numbering
+from loradet.evaluation.detections.numbering import annotations_of, check_numbering
+from loradet.evaluation.detections.records import read_records
 from loradet.visualization.analysis import analyse
 from loradet.visualization.comparison import compare_exports
 from loradet.visualization.detections import paint_split
-from loradet.visualization.export import export_split
-from loradet.visualization.export_folder import GROUND_TRUTH, PREDICTIONS, read_export
-from loradet.visualization.grad_cam_pictures import paint_grad_cam
+from loradet.visualization.export.folder import GROUND_TRUTH, PREDICTIONS, read_export
+from loradet.visualization.export.split import export_split
+from loradet.visualization.grad_cam.pictures import paint_grad_cam
 
 
 def run_command(arguments: argparse.Namespace) -> list[Path]:

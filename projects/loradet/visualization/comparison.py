@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from loradet.datasets.image_reading import read_image
-from loradet.datasets.intensity import Intensity
+from loradet.datasets.images.intensity import Intensity
+from loradet.datasets.images.reading import read_image
 from loradet.errors import MissingFileError, UserError
-from loradet.evaluation.detection_records import read_records
-from loradet.visualization.export_folder import GROUND_TRUTH, PREDICTIONS, Export, read_export
+from loradet.evaluation.detections.records import read_records
+from loradet.visualization.export.folder import GROUND_TRUTH, PREDICTIONS, Export, read_export
 from loradet.visualization.grid import SHEET_ROWS, Cell, grid, wrap
+from loradet.visualization.loaded_split import origin, spread
 from loradet.visualization.painting import LabelledBoxes, legend, paint_in_frame, save_png
-from loradet.visualization.split import origin, spread
 
 COLUMNS = 4  # of a picture of one image
 TILE = 320  # side of a picture on a sheet, pixels

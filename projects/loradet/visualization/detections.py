@@ -17,8 +17,8 @@ from torch import nn
 from loradet.errors import UserError
 from loradet.evaluation.score_thresholds import ScoreThresholds, choose_thresholds, find_operating_point
 from loradet.files import fitting_name
+from loradet.visualization.loaded_split import choose_records, evaluation_mode, load_split
 from loradet.visualization.painting import LabelledBoxes, Panel, contact_sheet, paint_pair, save_png
-from loradet.visualization.split import choose_records, evaluation_mode, load_split
 
 logger = logging.getLogger(__name__)
 

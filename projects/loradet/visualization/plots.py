@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from loradet.evaluation.confusion import BACKGROUND, ConfusionMatrix
-from loradet.evaluation.error_breakdown import ErrorBreakdown
-from loradet.evaluation.precision_recall import MEAN, RECALLS, PrecisionRecall
+from loradet.evaluation.analysis.confusion import BACKGROUND, ConfusionMatrix
+from loradet.evaluation.analysis.error_breakdown import ErrorBreakdown
+from loradet.evaluation.analysis.precision_recall import MEAN, RECALLS, PrecisionRecall
 from loradet.files import atomic_open
 
 MAX_NAMED = 12  # curves with a name and a colour of their own

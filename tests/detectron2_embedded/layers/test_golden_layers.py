@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.layers import ASPP, DepthwiseSeparableConv2d, batched_nms
 from fvcore.nn import giou_loss, sigmoid_focal_loss, smooth_l1_loss
-from golden_files import close, load
+from helpers.golden_files import close, load
 from torch import nn
 
 pytestmark = pytest.mark.golden

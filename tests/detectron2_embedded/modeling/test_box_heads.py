@@ -9,8 +9,8 @@ from detectron2.modeling.roi_heads import FastRCNNConvFCHead
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
+from helpers.two_stage_models import CLASSES, build_predictor, build_roi_heads
 from torch.nn import functional as F
-from two_stage_models import CLASSES, build_predictor, build_roi_heads
 
 SIZE = (60, 80)
 

@@ -10,7 +10,7 @@ from detectron2.modeling.meta_arch import DenseDetector
 from detectron2.modeling.meta_arch.fcos import FCOSHead
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from golden_detector import TinyBottomUp
+from helpers.golden_detector import TinyBottomUp
 
 CLASSES = 3
 STRIDES = [8, 16, 32]

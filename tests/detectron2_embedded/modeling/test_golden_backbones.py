@@ -11,7 +11,7 @@ from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import FPN, Backbone, ResNet, SimpleFeaturePyramid
 from detectron2.modeling.backbone import BasicStem
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
-from golden_files import load
+from helpers.golden_files import load
 
 pytestmark = pytest.mark.golden
 

@@ -9,7 +9,7 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform, Box2BoxTransformLinear
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, Instances
-from golden_files import close, load
+from helpers.golden_files import close, load
 
 pytestmark = pytest.mark.golden
 

@@ -12,7 +12,15 @@ from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from detectron2.modeling.meta_arch.fcos import FCOSHead
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from golden_detector import TinyBottomUp, batch, check_detections, check_gradients, check_scalars, load_weights, read
+from helpers.golden_detector import (
+    TinyBottomUp,
+    batch,
+    check_detections,
+    check_gradients,
+    check_scalars,
+    load_weights,
+    read,
+)
 
 pytestmark = pytest.mark.golden
 

@@ -13,7 +13,15 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.utils.events import EventStorage
-from golden_detector import TinyBottomUp, batch, check_detections, check_gradients, check_scalars, load_weights, read
+from helpers.golden_detector import (
+    TinyBottomUp,
+    batch,
+    check_detections,
+    check_gradients,
+    check_scalars,
+    load_weights,
+    read,
+)
 
 pytestmark = pytest.mark.golden
 

@@ -17,8 +17,16 @@ from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
 from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, FastRCNNOutputLayers
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
-from golden_detector import TinyBottomUp, batch, check_detections, check_gradients, check_scalars, load_weights, read
-from golden_files import close, load
+from helpers.golden_detector import (
+    TinyBottomUp,
+    batch,
+    check_detections,
+    check_gradients,
+    check_scalars,
+    load_weights,
+    read,
+)
+from helpers.golden_files import close, load
 
 pytestmark = pytest.mark.golden
 

@@ -11,8 +11,8 @@ from detectron2.modeling.proposal_generator.proposal_utils import (
 )
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
+from helpers.two_stage_models import build_rpn
 from torch.nn import functional as F
-from two_stage_models import build_rpn
 
 SIZE = (60, 80)
 

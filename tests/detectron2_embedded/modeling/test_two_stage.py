@@ -18,7 +18,7 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
-from two_stage_models import CLASSES, build, build_roi_heads, build_rpn, item, losses_of
+from helpers.two_stage_models import CLASSES, build, build_roi_heads, build_rpn, item, losses_of
 
 BOX = [4.0, 4, 30, 30]
 BOTH = pytest.mark.parametrize("stages", [1, 3], ids=["faster", "cascade"])

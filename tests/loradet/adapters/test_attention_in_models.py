@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 import torch
-from adapter_nets import randomize_deltas, same_state, seeded, state_copy
-from attention_nets import BoxMlp, StandInDetr, Transformer
+from helpers.adapter_nets import randomize_deltas, same_state, seeded, state_copy
+from helpers.attention_nets import BoxMlp, StandInDetr, Transformer
 from torch import nn
 
 from loradet.adapters import (

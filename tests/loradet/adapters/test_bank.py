@@ -3,7 +3,7 @@ import json
 import pytest
 import safetensors.torch
 import torch
-from adapter_nets import Backbone, Detector, randomize_deltas, same_state, seeded, state_copy
+from helpers.adapter_nets import Backbone, Detector, randomize_deltas, same_state, seeded, state_copy
 from torch.nn.parallel import DataParallel
 
 from loradet.adapters import (

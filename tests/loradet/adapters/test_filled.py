@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import safetensors.torch
-import small_models
 import torch
 from detectron2.layers import FrozenBatchNorm2d
+from helpers import small_models
 from torch import nn
 
 from loradet.adapters import freeze, lora

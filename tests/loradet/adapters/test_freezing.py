@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from adapter_nets import Backbone, Block, Detector, same_state, seeded, state_copy
+from helpers.adapter_nets import Backbone, Block, Detector, same_state, seeded, state_copy
 from torch import nn
 
 from loradet.adapters import freeze, load_adapter, lora, save_adapter

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 import torch
-from adapter_nets import Backbone, Detector, Mlp, randomize_deltas, same_state, seeded, state_copy
+from helpers.adapter_nets import Backbone, Detector, Mlp, randomize_deltas, same_state, seeded, state_copy
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from adapter_nets import randomize_deltas, same_state, saved_bytes, seeded, state_copy
+from helpers.adapter_nets import randomize_deltas, same_state, saved_bytes, seeded, state_copy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn

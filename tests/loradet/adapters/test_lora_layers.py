@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from adapter_nets import randomize_deltas
+from helpers.adapter_nets import randomize_deltas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter_nets import Detector, randomize_deltas, seeded
+from helpers.adapter_nets import Detector, randomize_deltas, seeded
 from torch import nn
 
 import loradet.adapters

@@ -1,9 +1,9 @@
 import json
 
-from adapter_nets import Backbone, Detector
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import Backbone as BackboneBase
 from detectron2.modeling.backbone import SimpleFeaturePyramid
+from helpers.adapter_nets import Backbone, Detector
 from torch import nn
 
 from loradet.adapters import freeze, lora, parameter_table

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch
-from adapter_nets import Backbone, Detector, seeded, state_copy
+from helpers.adapter_nets import Backbone, Detector, seeded, state_copy
 from torch import nn
 
 from loradet.adapters import adapter_state, freeze, load_adapter_state, lora, merge

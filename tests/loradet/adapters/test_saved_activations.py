@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from adapter_nets import saved_bytes
+from helpers.adapter_nets import saved_bytes
 from torch import nn
 
 from loradet.adapters import LoRAConv2d, LoRALinear

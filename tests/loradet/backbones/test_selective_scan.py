@@ -9,10 +9,10 @@ import subprocess
 import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.paths import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -22,10 +22,10 @@ from torch.utils.checkpoint import checkpoint
 
 from loradet.backbones import selective_scan
 from loradet.backbones.selective_scan_chunked import chunked_scan
-from loradet.experiments.benchmark_scan import BASELINES, benchmark_scan, random_inputs
+from loradet.benchmarks.scan import BASELINES, benchmark_scan, random_inputs
 
 module = importlib.import_module("loradet.backbones.selective_scan")
-TOOL = Path(__file__).parents[3] / "tools" / "benchmark_scan.py"
+TOOL = ROOT / "tools" / "benchmark_scan.py"
 
 
 def step_by_step(u, delta, A, B, C) -> Tensor:

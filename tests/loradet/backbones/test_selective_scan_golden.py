@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from helpers.vim_golden import Recorded, close
 from torch.nn import functional as F
-from vim_golden import Recorded, close
 
 from loradet.backbones import selective_scan
 from loradet.backbones.mamba_mixer import BidirectionalMambaMixer, RMSNorm, VisionMambaBlock

@@ -2,12 +2,12 @@
 
 import copy
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
 from detectron2.config import LazyCall, LazyConfig, instantiate
 from detectron2.modeling import BACKBONE_REGISTRY
+from helpers.paths import ROOT
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -15,7 +15,6 @@ from loradet.adapters import adapter_layers, freeze, load_adapter, lora, merge, 
 from loradet.backbones import VisionMamba
 from loradet.config.edits import without_weights
 
-ROOT = Path(__file__).parents[3]
 SIZES = dict(img_size=32, patch_size=8, embed_dim=16, depth=3, d_state=4)
 PROJECTIONS = ["in_proj", "out_proj", "x_proj", "x_proj_b", "dt_proj", "dt_proj_b"]
 

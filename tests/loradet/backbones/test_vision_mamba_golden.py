@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
+from helpers.vim_golden import ARGUMENTS, Recorded, close
 from safetensors.torch import save_file
 from torch import Tensor
-from vim_golden import ARGUMENTS, Recorded, close
 
 from loradet.backbones import VisionMamba
 from loradet.backbones.mamba_mixer import RMSNorm

@@ -2,13 +2,12 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
 from loradet.cli import COMMANDS, main
 
-ROOT = Path(__file__).parents[3]
 HEAVY = (
     "heavy = [m for m in ('torch', 'detectron2', 'timm', 'torchvision') if m in sys.modules]; assert not heavy, heavy"
 )

@@ -1,14 +1,13 @@
 """What training starts from, and what a run records of it."""
 
-from pathlib import Path
-
 import pytest
+from helpers.paths import ROOT
 from omegaconf import OmegaConf
 
 from loradet.config import load_config
 from loradet.config.initial_weights import allows_random_frozen, check_start, initial_weights
 
-CONFIGS = Path(__file__).parents[3] / "configs"
+CONFIGS = ROOT / "configs"
 RANDOM = {"initial_weights": "random"}
 
 

@@ -2,24 +2,24 @@
 
 import copy
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from helpers.override_fuzz import overrides
+from helpers.paths import TEST_CONFIGS
 from omegaconf import OmegaConf
-from override_fuzz import overrides
 
 from loradet.config import load_config
 from loradet.config.load import complete
 from loradet.datasets.synthetic import generate
 from loradet.errors import UserError, is_user_error
 from loradet.training.assemble import assemble
-from loradet.training.folder_lock import FolderLock
+from loradet.training.folder.folder_lock import FolderLock
 from loradet.training.prepare import prepare
 
-CONFIG = str(Path(__file__).parents[2] / "tiny_config.py")
+CONFIG = str(TEST_CONFIGS / "tiny.py")
 
 
 @pytest.fixture(scope="module")

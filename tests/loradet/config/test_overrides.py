@@ -4,10 +4,10 @@ import copy
 import math
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 from detectron2.config import LazyConfig
+from helpers.paths import ROOT, TEST_CONFIGS
 from omegaconf import OmegaConf
 
 from loradet.config.calls import check_calls
@@ -15,8 +15,7 @@ from loradet.config.load import complete
 from loradet.config.overrides import apply_overrides
 from loradet.errors import UserError
 
-ROOT = Path(__file__).parents[3]
-CONFIG = str(ROOT / "tests" / "tiny_config.py")
+CONFIG = str(TEST_CONFIGS / "tiny.py")
 
 
 _PLAIN = LazyConfig.load(CONFIG)

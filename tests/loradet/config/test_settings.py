@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from loradet.backbones.precision import amp_dtype
 from loradet.config.overrides import check_overrides
 from loradet.config.settings import TrainSettings, complete_train_settings
 from loradet.errors import UserError
-from loradet.precision import amp_dtype
 from loradet.training.plan import iterations, plan_batch
 
 

@@ -1,19 +1,18 @@
 """Which calls a .yaml config from somebody else may make; nothing here does any harm where it is called after all."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from detectron2.config import LazyConfig
+from helpers.paths import TEST_CONFIGS
 
 from loradet.config import load_config
 from loradet.config.trust import foreign_calls, foreign_calls_of_file, is_known
 from loradet.errors import UserError
-from loradet.training.record import read_config
+from loradet.training.folder.record import read_config
 
-ROOT = Path(__file__).parents[3]
-CONFIG = str(ROOT / "tests" / "tiny_config.py")
+CONFIG = str(TEST_CONFIGS / "tiny.py")
 
 
 @pytest.fixture
@@ -37,9 +36,9 @@ def saved(tmp_path):
         *("detectron2.utils.registry.locate", "detectron2.engine.launch", "timm.models.load_checkpoint"),
         *("timm.models._helpers.load_state_dict", "torch.nn.Module.apply", "torch.nn.utils.parametrize.cached"),
         # What writes files, starts processes or reaches the network.
-        *("loradet.config.load_config", "loradet.config.load.load_config", "loradet.training.record._git"),
+        *("loradet.config.load_config", "loradet.config.load.load_config", "loradet.training.folder.record._git"),
         *("loradet.files.write_json", "loradet.datasets.synthetic.generate", "loradet.datasets.make_subset"),
-        *("loradet.datasets.download.download", "loradet.training.hub.HubUpload"),
+        *("loradet.datasets.download.http.download", "loradet.training.hooks.hub.HubUpload"),
         "loradet.adapters.save_adapter",
     ],
 )

@@ -2,16 +2,16 @@
 
 import copy
 import logging
-from pathlib import Path
 
 import pytest
 from detectron2.config import LazyConfig
+from helpers.paths import TEST_CONFIGS
 from omegaconf import OmegaConf
 
 from loradet.config.load import complete
 from loradet.errors import UserError
 
-_PLAIN = LazyConfig.load(str(Path(__file__).parents[2] / "tiny_config.py"))
+_PLAIN = LazyConfig.load(str(TEST_CONFIGS / "tiny.py"))
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from deep_images import write_tiff, write_twins
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
+from helpers.deep_images import write_tiff, write_twins
 from PIL import Image
 
 from loradet.datasets.loader import seeded

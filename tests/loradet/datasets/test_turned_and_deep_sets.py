@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from deep_images import write_png, write_tiff
+from helpers.deep_images import write_png, write_tiff
 from PIL import Image
 
 from loradet.datasets import check, fix
-from loradet.datasets.yolo import yolo_to_coco
+from loradet.datasets.readers.yolo import yolo_to_coco
 
 STORED = (64, 48)  # height and width in the file; a quarter turn makes it 48 x 64, as `a.jpg` of `coco_folder` is
 

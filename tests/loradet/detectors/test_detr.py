@@ -14,7 +14,8 @@ from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data.catalog import Metadata
 from detectron2.utils.events import EventStorage
-from detr_parts import Patches, image, tiny
+from helpers.detr_parts import Patches, image, tiny
+from helpers.paths import ROOT
 
 from loradet.adapters import freeze, lora, parameter_table
 from loradet.backbones import TimmBackbone
@@ -28,7 +29,7 @@ from loradet.detectors.detr import (
 )
 from loradet.model import check_classes
 
-CONFIG = Path(__file__).parents[3] / "configs/common/models/detr.py"
+CONFIG = ROOT / "configs/common/models/detr.py"
 BOXES = [[8.0, 8.0, 40.0, 30.0], [20.0, 10.0, 60.0, 50.0]]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
-from detr_parts import Nothing, Patches, build, criterion, layer_names, read, targets, under
+from helpers.detr_parts import Nothing, Patches, build, criterion, layer_names, read, targets, under
 
 from loradet.detectors.detr import PositionEmbeddingSine, coco_categories, padding_mask
 

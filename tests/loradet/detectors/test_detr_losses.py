@@ -10,7 +10,7 @@ import torch
 import torchvision
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from detr_parts import TINY, criterion, image, tiny
+from helpers.detr_parts import TINY, criterion, image, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import distributed, multiprocessing

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from detr_parts import Patches, image, tiny
+from helpers.detr_parts import Patches, image, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,6 @@
 """The configs of Faster and Cascade R-CNN: sizes, classes from the data, a training step, detections."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +8,12 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from helpers.paths import ROOT
 from omegaconf import DictConfig, OmegaConf
 
 from loradet.model import check_classes
 
-CONFIGS = Path(__file__).parents[3] / "configs" / "common" / "models"
+CONFIGS = ROOT / "configs" / "common" / "models"
 NAMES = ["faster_rcnn_fpn", "cascade_rcnn", "cascade_rcnn_sfp"]
 EVERY = pytest.mark.parametrize("name", NAMES)
 

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from detection_sets import as_files, large_set, random_set, write
+from helpers.detection_sets import as_files, large_set, random_set, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.cocoeval import COCOeval

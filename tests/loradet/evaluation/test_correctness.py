@@ -4,15 +4,15 @@ import time
 
 import numpy as np
 import pytest
-from detection_sets import as_files, as_records, large_set, one_image, random_set
+from helpers.detection_sets import as_files, as_records, large_set, one_image, random_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loradet.evaluation import correctness
-from loradet.evaluation.calibration_report import CalibrationSettings, calibration_report, fit_on_records
+from loradet.evaluation.analysis.matching import match_class
+from loradet.evaluation.calibration.report import CalibrationSettings, calibration_report, fit_on_records
 from loradet.evaluation.correctness import match_all
-from loradet.evaluation.detection_records import read_records
-from loradet.evaluation.matching import match_class
+from loradet.evaluation.detections.records import read_records
 
 IOUS = (0.3, 0.5, 0.75, 1.0)
 

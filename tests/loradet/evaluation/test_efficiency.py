@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from helpers.paths import TEST_CONFIGS
 from torch import nn
 
 from loradet.adapters import parameter_table
@@ -112,9 +113,8 @@ def test_transformer_layers_do_not_hide_in_one_operation():
 
 @pytest.fixture(scope="module")
 def cfg():
-    from pathlib import Path
 
-    return load_config(str(Path(__file__).parents[2] / "tiny_config.py"), ["data.root=/nowhere"])
+    return load_config(str(TEST_CONFIGS / "tiny.py"), ["data.root=/nowhere"])
 
 
 def convolutions(model, inputs):

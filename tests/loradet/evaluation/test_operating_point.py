@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from detection_sets import as_records, one_image, random_set
+from helpers.detection_sets import as_records, one_image, random_set
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 

@@ -15,7 +15,7 @@ from loradet.errors import UserError
 from loradet.evaluation import Split
 from loradet.evaluation.split import build_splits
 
-CONFIG = "tests/tiny_config.py"
+CONFIG = "tests/configs/tiny.py"
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,18 @@
 """Speed of inference and its parts, on models and loaders whose times are known."""
 
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.paths import TEST_CONFIGS
 from torch import nn
 
+from loradet.benchmarks.parts import benchmark
 from loradet.config import load_config
 from loradet.datasets.synthetic import generate
 from loradet.evaluation.throughput import measure_inference
-from loradet.experiments.benchmark import benchmark
 
-CONFIG = str(Path(__file__).parents[2] / "tiny_config.py")
+CONFIG = str(TEST_CONFIGS / "tiny.py")
 DATA, FORWARD, POST = 0.004, 0.012, 0.008
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from random_detector import config, detector
+from helpers.random_detector import config, detector
 
 from loradet.adapters import adapter_state, merged_state_dict, save_adapter
 from loradet.inference.export import export_checkpoint

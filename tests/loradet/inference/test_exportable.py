@@ -4,9 +4,9 @@ import pytest
 import torch
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
+from helpers.random_detector import assert_same_detections, detector, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_detector import assert_same_detections, detector, tensor
 
 from loradet.adapters import merge
 from loradet.inference.exportable import ExportableRetinaNet

@@ -6,8 +6,8 @@ import logging
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
+from helpers.random_detector import NAMES, assert_same_detections, config, tensor
 from omegaconf import OmegaConf
-from random_detector import NAMES, assert_same_detections, config, tensor
 
 from loradet.adapters.layer import adapter_layers
 from loradet.config.edits import without_lora, without_weights
@@ -15,7 +15,7 @@ from loradet.config.splits import evaluation_mapper
 from loradet.inference.classes import find_classes
 from loradet.inference.resizing import Resizing
 from loradet.model import build_model, load_detector, number_of_classes
-from loradet.visualization.split import evaluation_mode, load_split
+from loradet.visualization.loaded_split import evaluation_mode, load_split
 
 
 def detections(model):

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 import torch
 from detectron2.modeling.backbone import Backbone
-from random_detector import NAMES, assert_same_detections, detector, tensor
+from helpers.random_detector import NAMES, assert_same_detections, detector, tensor
 from torch import nn
 
 from loradet.adapters import merge

@@ -6,11 +6,11 @@ import struct
 import numpy as np
 import pytest
 import torch
-from deep_images import write_png, write_tiff
 from detectron2.config import instantiate
+from helpers.deep_images import write_png, write_tiff
+from helpers.random_detector import NAMES, config, picture
 from PIL import Image
 from pycocotools.coco import COCO
-from random_detector import NAMES, config, picture
 
 from loradet.config.splits import evaluation_mapper
 from loradet.datasets.synthetic import generate

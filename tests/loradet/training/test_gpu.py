@@ -1,17 +1,17 @@
 """Training on a CUDA device; skipped where there is none."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.paths import TEST_CONFIGS
 
 from loradet.config import load_config
 from loradet.datasets.synthetic import generate
-from loradet.training.metrics_log import read_lines
+from loradet.training.folder.metrics_log import read_lines
 from loradet.training.run import train
 
-CONFIG = str(Path(__file__).parents[2] / "tiny_config.py")
+CONFIG = str(TEST_CONFIGS / "tiny.py")
 
 pytestmark = [
     pytest.mark.gpu,

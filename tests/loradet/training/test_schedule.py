@@ -3,18 +3,18 @@
 import functools
 import logging
 import math
-from pathlib import Path
 
 import pytest
 from detectron2.config import LazyConfig, instantiate
 from fvcore.common.param_scheduler import ConstantParamScheduler, CosineParamScheduler
+from helpers.paths import ROOT
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loradet.training.plan import iterations
 from loradet.training.schedule import report_peak, warmup
 
-CONFIGS = Path(__file__).parents[3] / "configs"
+CONFIGS = ROOT / "configs"
 
 
 def test_warmup_rises_linearly_to_the_schedule():

@@ -234,7 +234,7 @@ def test_state_survives_weights_only_loading(tmp_path):
 
 def test_the_peak_memory_of_an_earlier_part_counts(monkeypatch):
     def a_process_held(peak_mb):
-        monkeypatch.setattr("loradet.training.memory.peak_memory_mb", lambda: peak_mb)
+        monkeypatch.setattr("loradet.training.hooks.memory.peak_memory_mb", lambda: peak_mb)
 
     a_process_held(5000.0)
     first = make(batches(2))

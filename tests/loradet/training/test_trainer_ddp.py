@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from loradet.training.batch_statistics import average_statistics
+from loradet.training.checkpoints.batch_statistics import average_statistics
 from loradet.training.distributed import run_distributed
 from loradet.training.trainer import NonFiniteLossError, Trainer, UnusedParameterError
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from corner_detector import CornerDetector
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader
+from helpers.corner_detector import CornerDetector
 from omegaconf import OmegaConf
 from PIL import Image
 

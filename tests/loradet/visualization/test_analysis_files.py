@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loradet.evaluation.detection_records import DetectionRecords, ImageRecord
+from loradet.evaluation.detections.records import DetectionRecords, ImageRecord
 from loradet.visualization.analysis import analyse
 from loradet.visualization.plots import save_figure
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from loradet.datasets.checks import Split, check_splits
 from loradet.datasets.checks.anchors import AnchorLevel, AnchorRule, check_anchors
-from loradet.visualization.check_page import write_check_page
+from loradet.visualization.checks.page import write_check_page
 
 _SIZE = (80, 60)
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from loradet.visualization.comparison import compare_exports
-from loradet.visualization.export import export_split
+from loradet.visualization.export.split import export_split
 from loradet.visualization.grid import Cell, grid, wrap
 from loradet.visualization.painting import class_colors
 

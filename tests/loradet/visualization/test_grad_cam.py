@@ -1,23 +1,23 @@
 """Heat of detections, against plain loops over autograd's gradients and against finite differences."""
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
-from small_models import BACKBONES, item
-from small_models import build as build_small
+from helpers.paths import TEST_CONFIGS
+from helpers.small_models import BACKBONES, item
+from helpers.small_models import build as build_small
 from torch import nn
 from torchvision.ops import batched_nms
 
 from loradet.adapters import merge
-from loradet.visualization.detection_scores import scored_detections
-from loradet.visualization.grad_cam import contributions, grad_cam
-from loradet.visualization.grad_cam_pictures import hottest_pixel, overlay
+from loradet.visualization.grad_cam.heat import contributions, grad_cam
+from loradet.visualization.grad_cam.pictures import hottest_pixel, overlay
+from loradet.visualization.grad_cam.scores import scored_detections
 
-CONFIG = Path(__file__).parents[2] / "tiny_config.py"
+CONFIG = TEST_CONFIGS / "tiny.py"
 LEVELS = ["p3", "p4", "p5", "p6", "p7"]
 
 

@@ -7,9 +7,9 @@ import torch
 
 from loradet.config import load_config
 from loradet.datasets.synthetic import generate
-from loradet.evaluation.splits import dataset_metadata, load_dataset
+from loradet.evaluation.split_loop import dataset_metadata, load_dataset
 from loradet.model import initial_model
-from loradet.visualization.grad_cam_pictures import paint_grad_cam
+from loradet.visualization.grad_cam.pictures import paint_grad_cam
 
 IMAGES = 64
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from loradet.evaluation.coco_metrics import coco_metrics, read_metrics
-from loradet.visualization.export import export_split
-from loradet.visualization.export_folder import read_export
+from loradet.visualization.export.folder import read_export
+from loradet.visualization.export.split import export_split
+from loradet.visualization.loaded_split import choose_subset
 from loradet.visualization.painting import class_colors
-from loradet.visualization.split import choose_subset
 
 SHIP = (30, 30, 70, 70)
 

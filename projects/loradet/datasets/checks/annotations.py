@@ -13,7 +13,7 @@ from loradet.datasets.checks.duplicates import repeated_boxes
 from loradet.datasets.checks.findings import Findings
 from loradet.datasets.checks.ids import FreshIds, key_of
 from loradet.datasets.checks.images import ListedImage, ListedImages
-from loradet.datasets.fractions import Fractions, find_fractions, in_pixels, is_fraction
+from loradet.datasets.readers.fractions import Fractions, find_fractions, in_pixels, is_fraction
 
 
 @dataclass(frozen=True)

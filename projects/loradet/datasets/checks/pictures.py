@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from loradet.datasets.image_decoding import decode
-from loradet.datasets.image_header import parse_header
+from loradet.datasets.images.decoding import decode
+from loradet.datasets.images.header import parse_header
 
 _THREADS = 4
 _ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)

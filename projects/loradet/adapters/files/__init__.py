@@ -1,0 +1,1 @@
+"""Adapter files: written, read strictly, described, compared, and in the layout of PEFT."""

@@ -1,0 +1,111 @@
+"""What an adapter file says, for people."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from loradet.adapters.files.adapter_file import read_adapter
+from loradet.adapters.parameters import PARTS
+
+
+@dataclass(frozen=True)
+class AdapterSizes:
+    """Bytes of an adapter: the whole file, and its LoRA tensors alone; `str()` in MB of 10^6 bytes."""
+
+    file: int
+    lora: int
+
+    def __str__(self) -> str:
+        return f"{self.file / 1e6:.2f} MB, LoRA tensors alone {self.lora / 1e6:.2f} MB"
+
+
+def adapter_sizes(path: str | os.PathLike) -> AdapterSizes:
+    """Sizes of an adapter file. Raises what `read_adapter` raises."""
+    return _sizes(path, read_adapter(path)[1])
+
+
+def _sizes(path: str | os.PathLike, tensors: Mapping[str, Tensor]) -> AdapterSizes:
+    lora = [tensor for name, tensor in tensors.items() if _is_lora(name)]
+    return AdapterSizes(Path(path).stat().st_size, sum(t.numel() * t.element_size() for t in lora))
+
+
+def _is_lora(name: str) -> bool:
+    return name.endswith(("lora_a", "lora_b"))
+
+
+def describe_adapter(path: str | os.PathLike) -> str:
+    """A page of text: size, base, recipe, classes, tensors. Raises what `read_adapter` raises."""
+    info, tensors = read_adapter(path)
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    deltas = sum(t.numel() for name, t in tensors.items() if _is_lora(name))
+    rows = {
+        "file": f"{path} ({_sizes(path, tensors)})",
+        "model": info["model"],
+        "written by": ", ".join(f"{name} {version}" for name, version in info["versions"].items()),
+        "tensors": f"{len(tensors)}, {numbers / 1e6:.3f} M numbers, {deltas / 1e6:.3f} M of them LoRA",
+        "trainable": _parts(info["parameters"]),
+        "classes": _classes(info),
+        "pixel mean": info.get("pixel_mean"),
+        "pixel std": info.get("pixel_std"),
+        "intensity": info.get("intensity"),
+    }
+    for name, value in info["metadata"].items():
+        rows[f"metadata {name}"] = value
+    if (point := rows.pop("metadata operating_point", None)) is not None:
+        rows["scores from"] = _operating_point(point)
+    lines = [_row(name, value) for name, value in rows.items() if value is not None]
+    for module_path, recipe in info["recipes"].items():
+        lines += ["", f"[{module_path or 'the model itself'}]", *_recipe(recipe)]
+    return "\n".join(lines)
+
+
+def _recipe(recipe: dict[str, Any]) -> list[str]:
+    lines = [
+        _row("base", recipe["model_name"] or recipe["class"]),
+        _row("fingerprint", recipe["fingerprint"]),
+    ]
+    if recipe["freeze"] is not None:
+        unfrozen = [*recipe["freeze"]["modules"], *recipe["freeze"]["parameters"]]
+        lines.append(_row("freeze", f"unfrozen: {', '.join(unfrozen) or 'nothing'}"))
+    for entry in recipe["lora"]:
+        base = "frozen" if entry["freeze_base"] else "as freeze left it"
+        lines.append(
+            _row(
+                "lora",
+                f"targets {', '.join(entry['targets'])} ({len(entry['matched'])} layers), rank {entry['rank']}, "
+                f"alpha {entry['alpha']:g}, dropout {entry['dropout']:g}, base {base}",
+            )
+        )
+    return lines
+
+
+def _parts(parameters: dict[str, dict[str, int]]) -> str:
+    ordered = {name: parameters[name] for name in (*PARTS, "all")}
+    counts = [f"{name} {c['trainable'] / 1e6:.3f} of {c['total'] / 1e6:.3f} M" for name, c in ordered.items()]
+    return ", ".join(counts)
+
+
+def _classes(info: dict[str, Any]) -> str | None:
+    if info["classes"] is None:
+        return None
+    ids = info["class_ids"] or [None] * len(info["classes"])
+    return ", ".join(name if i is None else f"{name} ({i})" for name, i in zip(info["classes"], ids))
+
+
+def _operating_point(point: Any) -> str:
+    """Thresholds by class, as training has chosen them."""
+    try:
+        wished = point["wished_precision"]
+        shown = [f"{one['name']} {one['threshold']:g}" for one in point["classes"] if one["threshold"] is not None]
+        rule = "best F1" if wished is None else f"precision {wished:g}"
+        return f"{', '.join(shown) or 'nothing'} ({rule} on {point['split']})"
+    except (TypeError, KeyError, ValueError):
+        return str(point)
+
+
+def _row(name: str, value: Any) -> str:
+    return f"{name:<12} {value}"

@@ -1,0 +1,1 @@
+"""Measurements of time and memory: two sides in turn, and the ratio of their medians."""

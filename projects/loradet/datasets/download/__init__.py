@@ -1,0 +1,1 @@
+"""Data sets from the network: downloads that go on where they broke off, archives, COCO 2017."""

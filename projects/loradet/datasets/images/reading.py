@@ -1,0 +1,58 @@
+"""Image files as arrays: the one way in which trainings, evaluations and all tools read pixels."""
+
+import numpy as np
+from detectron2.data.detection_utils import convert_PIL_to_numpy
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+from loradet.datasets.images.decoding import decode
+from loradet.datasets.images.header import SampleFormat
+from loradet.datasets.images.intensity import AUTO, Intensity
+
+
+def read_image(file_name: str, format: str = "RGB", intensity: Intensity = AUTO) -> np.ndarray:
+    """Read an image file upright, its values brought into 0..255 by a rule.
+
+    An image of eight bits a sample is what pillow makes of it, unless the rule is for these too. Alpha is left out.
+
+    Args:
+        file_name: path.
+        format: "RGB", "BGR", "L" and the others of `detectron2.data.detection_utils.read_image`.
+        intensity: the rule.
+
+    Returns:
+        (H, W, 3) uint8, read-only or not; (H, W, 1) of "L".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: the file cannot be read or decoded; the message names it.
+    """
+    image, samples = _read(file_name)
+    if isinstance(image, Image.Image) and intensity.changes(samples):
+        image = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(intensity.apply(image, samples))
+    return convert_PIL_to_numpy(image, format)
+
+
+def read_values(file_name: str) -> tuple[np.ndarray, SampleFormat]:
+    """The values of an image as the file has them, upright: (H, W) or RGB (H, W, 3), and what they are.
+
+    Raises:
+        As `read_image`.
+    """
+    image, samples = _read(file_name)
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    return image, samples
+
+
+def _read(file_name: str) -> tuple[Image.Image | np.ndarray, SampleFormat]:
+    """Upright; eight bits as pillow has them, deeper ones as an array."""
+    try:
+        with PathManager.open(file_name, "rb") as file:
+            return decode(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"Image file {file_name} does not exist.") from error
+    except Exception as error:  # decoders raise SyntaxError, ValueError, struct.error and more on broken files
+        raise OSError(f"Cannot read image file {file_name}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,1 @@
+"""Readers of annotations in their usual layouts: COCO, YOLO and Pascal VOC."""

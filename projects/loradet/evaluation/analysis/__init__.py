@@ -1,0 +1,1 @@
+"""What kinds of errors a detector makes: matching, confusion, precision over recall."""

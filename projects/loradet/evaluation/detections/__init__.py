@@ -1,0 +1,1 @@
+"""Detections of a whole data set: collected, numbered, written and read as arrays."""

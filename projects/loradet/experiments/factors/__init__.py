@@ -1,0 +1,1 @@
+"""Studies of factors: designs, their effects, and the run to make next."""

@@ -1,0 +1,1 @@
+"""What people read of a study: the report with its sections and plots, the ledger, the model zoo, a comparison."""

@@ -1,0 +1,1 @@
+"""What the runs of a study have come to, read from their folders: metrics, intervals, dynamics, tables as values."""

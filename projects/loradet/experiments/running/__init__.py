@@ -1,0 +1,1 @@
+"""Carries out the runs of a study: folders, command lines, state, processes and SLURM jobs."""

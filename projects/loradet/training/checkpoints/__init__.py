@@ -1,0 +1,1 @@
+"""What checkpoints of a training hold besides weights, and weights that come as pickles."""

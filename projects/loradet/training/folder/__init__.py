@@ -1,0 +1,1 @@
+"""What a training does with its run's folder: its record, its lock, what an earlier run has left there."""

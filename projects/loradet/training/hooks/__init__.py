@@ -1,0 +1,20 @@
+"""Hooks around the training loop; each says at which stage of an event it has its turn."""
+
+from loradet.training.hooks.checkpoints import KeepCheckpoints
+from loradet.training.hooks.evaluation import EvaluateAndKeepBest
+from loradet.training.hooks.interruption import StopOnInterrupt
+from loradet.training.hooks.memory import LogMemory
+from loradet.training.hooks.progress import ProgressBar, WriteMetrics
+from loradet.training.hooks.stages import Stage, at_stage, by_stage
+
+__all__ = [
+    "EvaluateAndKeepBest",
+    "KeepCheckpoints",
+    "LogMemory",
+    "ProgressBar",
+    "Stage",
+    "StopOnInterrupt",
+    "WriteMetrics",
+    "at_stage",
+    "by_stage",
+]

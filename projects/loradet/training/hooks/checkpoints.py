@@ -1,0 +1,64 @@
+"""Checkpoints while training: written in turn, and old ones removed."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from loradet.checkpoint import Checkpointer
+from loradet.run_folder import RunFolder
+from loradet.training.checkpoints.batch_statistics import average_statistics
+from loradet.training.hooks.stages import Stage
+
+logger = logging.getLogger(__name__)
+
+
+class KeepCheckpoints(HookBase):
+    """Saves every `period` iterations and at the end, and deletes all but the last `max_to_keep`."""
+
+    stage = Stage.SAVE
+
+    def __init__(
+        self,
+        checkpointer: Checkpointer,
+        period: int,
+        max_to_keep: int | None,
+        on_save: Callable[[], None] | None = None,
+    ):
+        self.checkpointer = checkpointer
+        self.period = period
+        self.max_to_keep = max_to_keep
+        self.on_save = on_save
+        self.saved: list[str] = []
+
+    def after_step(self) -> None:
+        """Save where it is due, also before a stop that was asked for."""
+        next_iter = self.trainer.iter + 1
+        due = self.period and next_iter % self.period == 0
+        if due or next_iter >= self.trainer.max_iter or self.trainer.stop_reason is not None:
+            last = next_iter >= self.trainer.max_iter
+            folder = RunFolder(self.trainer.output_dir)
+            self._save(Path(folder.FINAL if last else folder.checkpoint(self.trainer.iter)).stem)
+
+    def _save(self, name: str) -> None:
+        self.saved = [n for n in self.saved if n != name] + [name]
+        stale = self.saved[: -self.max_to_keep] if self.max_to_keep else []
+        self.saved = [n for n in self.saved if n not in stale]
+        average_statistics(self.trainer.module)
+        self.checkpointer.save(name, iteration=self.trainer.iter)
+        if comm.is_main_process():
+            for old in stale:
+                (self.trainer.output_dir / f"{old}.pth").unlink(missing_ok=True)
+        if self.on_save is not None:
+            self.on_save()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Names of the files that are kept."""
+        return {"saved": self.saved}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Counterpart of `state_dict`."""
+        self.saved = list(state["saved"])

@@ -1,0 +1,1 @@
+"""All that a model found on a split, as one folder and one archive."""
