@@ -73,7 +73,8 @@ def lora(
     entry = {"targets": list(found), "matched": paths, "rank": rank, "alpha": float(alpha)}
     recipe["lora"].append({**entry, "dropout": float(dropout), "freeze_base": bool(freeze_base)})
     logger.info("lora: rank %d, alpha %g on %d layers (%s): %s", rank, alpha, len(paths), ", ".join(found), paths)
-    logger.info("lora: memory %s: %s", memory, recognised)
+    if memory != "plain":
+        logger.info("lora: memory %s: %s", memory, recognised or "nothing recognised, all is kept")
     return module
 
 

@@ -13,15 +13,15 @@ from loradet.adapters.lean.stages import ActivationStage, ConvStage, LinearStage
 from loradet.adapters.lora_layers import OneWeightLoRA
 
 
-def run_pair(x: Tensor, first: nn.Module, activation: str, second: nn.Module, memory: str) -> Tensor | None:
-    """second(activation(first(x))) that keeps less for backward; None where the plain code must run.
+def run_pair(x: Tensor, first: nn.Module, activation: str, second: nn.Module) -> Tensor | None:
+    """second(activation(first(x))) that keeps what `memory` of the layers says; None where their own code must run.
 
     Args:
         x: input of `first`.
-        first, second: linear layers or convolutions, with LoRA or without.
+        first, second: linear layers or convolutions, at least one of them with LoRA.
         activation: as of `ActivationStage`.
-        memory: as of `run_chain`; "plain" gives None.
     """
+    memory = _memory_of(first, second)
     if memory == "plain" or not torch.is_grad_enabled() or is_traced() or has_hooks([first, second]):
         return None
     begin, end = stage_of(first, x), stage_of(second, x)
@@ -31,6 +31,12 @@ def run_pair(x: Tensor, first: nn.Module, activation: str, second: nn.Module, me
     if not x.requires_grad and not any(p.requires_grad for p in parameters):
         return None
     return run_chain(x, [begin, (ActivationStage(activation), ()), end], memory)
+
+
+def _memory_of(*layers: nn.Module) -> str:
+    """What layers with LoRA have in common: the one that keeps most."""
+    asked = {layer.memory for layer in layers if isinstance(layer, OneWeightLoRA)}
+    return next((memory for memory in ("plain", "lean", "least") if memory in asked), "plain")
 
 
 def stage_of(layer: nn.Module, x: Tensor) -> tuple[Stage, Parameters] | None:

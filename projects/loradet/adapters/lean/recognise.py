@@ -28,33 +28,32 @@ def set_memory(root: nn.Module, layers: Collection[nn.Module], memory: str) -> s
         memory: one of `MEMORY`.
 
     Returns:
-        What was recognised, in words.
+        What was recognised, in words; empty for nothing.
     """
     layers = [layer for layer in layers if isinstance(layer, OneWeightLoRA)]
     for layer in layers:
         layer.memory = memory
-    wrapped = set(layers)
-    mlps = sum(_set_mlp(module, memory) for module in root.modules() if wrapped & set(module.children()))
     if memory == "plain" or not layers:
-        return "nothing"
+        return ""
+    wrapped = set(layers)
+    mlps = sum(_is_mlp(module) for module in root.modules() if not wrapped.isdisjoint(module.children()))
     convolutions = sum(_drop_input(module) for module in root.modules())
     remembered = sum(_remember(module) for module in root.modules())
     counts = {"MLPs": mlps, "frozen convolutions": convolutions, "norms and activations": remembered}
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing"
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
-def _set_mlp(module: nn.Module, memory: str) -> bool:
+def _is_mlp(module: nn.Module) -> bool:
+    if getattr(module, "runs_pairs", False):
+        return True
     # Looked up, not imported: who has a block of timm has timm.
     timm_mlp = getattr(sys.modules.get("timm.layers.mlp"), "Mlp", None)
-    if timm_mlp is None or not isinstance(module, timm_mlp):
+    if timm_mlp is None or type(module) is not timm_mlp:
         return False
     from loradet.adapters.lean.timm_mlp import LeanMlp
 
-    if type(module) is timm_mlp and memory != "plain":
-        module.__class__ = LeanMlp
-    if isinstance(module, LeanMlp):
-        module.memory = memory
-    return isinstance(module, LeanMlp)
+    module.__class__ = LeanMlp
+    return True
 
 
 def _drop_input(module: nn.Module) -> bool:

@@ -8,13 +8,9 @@ from loradet.adapters.lean.pointwise import activation_name
 
 
 class LeanMlp(Mlp):
-    """timm's `Mlp` that keeps less for backward; results are the same.
+    """timm's `Mlp` that keeps what `memory` of its layers says; results are the same."""
 
-    Attributes:
-        memory: "lean", "least" or "plain"; see `loradet.adapters.lora`.
-    """
-
-    memory: str
+    runs_pairs = True
 
     def forward(self, x: Tensor) -> Tensor:
         """As of `Mlp`: (..., C), or (N, C, H, W) where its layers are 1×1 convolutions."""
@@ -23,5 +19,5 @@ class LeanMlp(Mlp):
         activation = activation_name(self.act)
         if drops or activation is None or not isinstance(self.norm, nn.Identity) or has_hooks(between):
             return super().forward(x)
-        y = run_pair(x, self.fc1, activation, self.fc2, self.memory)
+        y = run_pair(x, self.fc1, activation, self.fc2)
         return super().forward(x) if y is None else self.drop2(y)
