@@ -57,7 +57,6 @@ class _ChainFunction(torch.autograd.Function):
             kept_input = source if number == 0 and chain.maker is not None else x
             inputs.append(kept_input if chain.keeps_input(number, start) else None)
             x, extra = stage.run(x, group)
-            extra = extra if chain.keeps_maps else extra._replace(hidden=None)
             kept.append(extra if number >= start else Kept())
         ctx.save_for_backward(*parameters, *inputs, *(tensor for extra in kept for tensor in extra))
         return x
@@ -90,6 +89,5 @@ def _make_inputs(
         inputs[0] = chain.maker.make(inputs[0])
     for number in range(start, len(groups) - 1):
         if inputs[number + 1] is None:
-            inputs[number + 1], kept[number] = chain.stages[number].run(
-                inputs[number], groups[number], kept[number].mask
-            )
+            words = (inputs[number], groups[number], kept[number])
+            inputs[number + 1], kept[number] = chain.stages[number].run(*words)

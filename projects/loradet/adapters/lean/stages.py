@@ -26,8 +26,8 @@ class Stage(Protocol):
     parameters: int
     pointwise: bool
 
-    def run(self, x: Tensor, parameters: Parameters, mask: Tensor | None = None) -> tuple[Tensor, Kept]:
-        """The output; a mask is drawn where none is given."""
+    def run(self, x: Tensor, parameters: Parameters, kept: Kept | None = None) -> tuple[Tensor, Kept]:
+        """The output, and what to keep; what was kept of the run before makes it the same run again."""
 
     def backward(
         self, grad: Tensor, x: Tensor, parameters: Parameters, kept: Kept, needs: tuple[bool, ...]
@@ -51,38 +51,40 @@ class LinearStage:
     parameters = 4
     pointwise = False
 
-    def run(self, x: Tensor, parameters: Parameters, mask: Tensor | None = None) -> tuple[Tensor, Kept]:
+    def run(self, x: Tensor, parameters: Parameters, kept: Kept | None = None) -> tuple[Tensor, Kept]:
         x, weight, bias, a, b = cast(self.dtype, x, *parameters)
         y = F.linear(x, weight, bias)
         if a is None:
             return y, Kept()
-        if self.dropout and mask is None:
-            mask = draw_mask(x, self.dropout)
-        hidden = self._hidden(x, a, mask)
-        return y.add_(F.linear(hidden, b)), Kept(hidden, mask)
+        kept = kept or self._low(x, a)
+        if y.is_contiguous():
+            add_product(flat(y), flat(kept.hidden), b.t())
+        else:
+            y += F.linear(kept.hidden, b)
+        return y, kept
 
-    def _hidden(self, x: Tensor, a: Tensor, mask: Tensor | None) -> Tensor:
-        return F.linear(masked(x, mask, self.dropout), a) * self.scaling
+    def _low(self, x: Tensor, a: Tensor) -> Kept:
+        mask = draw_mask(x, self.dropout) if self.dropout else None
+        return Kept(F.linear(masked(x, mask, self.dropout), a).mul_(self.scaling), mask)
 
     def backward(
         self, grad: Tensor, x: Tensor, parameters: Parameters, kept: Kept, needs: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
         x, weight, _, a, b = cast(self.dtype, x, *parameters)
-        shape, grad, flat = x.shape, grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        shape, grad, x = x.shape, flat(grad), flat(x)
         need_x, need_weight, need_bias, need_a, need_b = needs
         grad_x = grad @ weight if need_x else None
-        grad_weight = grad.t() @ flat if need_weight else None
+        grad_weight = grad.t() @ x if need_weight else None
         grad_bias = grad.sum(0) if need_bias else None
-        grad_a = grad_b = None
-        if need_b:
-            hidden = self._hidden(x, a, kept.mask) if kept.hidden is None else kept.hidden
-            grad_b = grad.t() @ hidden.reshape(-1, hidden.shape[-1])
+        grad_b = grad.t() @ flat(kept.hidden) if need_b else None
+        grad_a = None
         if a is not None and (need_a or need_x):
             grad_hidden = (grad @ b).mul_(self.scaling)
-            mask = None if kept.mask is None else kept.mask.reshape(flat.shape)
-            if need_a:
-                grad_a = grad_hidden.t() @ masked(flat, mask, self.dropout)
-            if need_x:
+            mask = None if kept.mask is None else flat(kept.mask)
+            grad_a = grad_hidden.t() @ masked(x, mask, self.dropout) if need_a else None
+            if need_x and mask is None:
+                add_product(grad_x, grad_hidden, a)
+            elif need_x:
                 grad_x += masked(grad_hidden @ a, mask, self.dropout)
         return (None if grad_x is None else grad_x.view(shape)), grad_weight, grad_bias, grad_a, grad_b
 
@@ -110,18 +112,17 @@ class ConvStage:
         """Arguments of `F.conv2d` that follow the bias."""
         return self.stride, self.padding, self.dilation, 1
 
-    def run(self, x: Tensor, parameters: Parameters, mask: Tensor | None = None) -> tuple[Tensor, Kept]:
+    def run(self, x: Tensor, parameters: Parameters, kept: Kept | None = None) -> tuple[Tensor, Kept]:
         x, weight, bias, a, b = cast(self.dtype, x, *parameters)
         y = F.conv2d(x, weight, bias, *self.geometry)
         if a is None:
             return y, Kept()
-        if self.dropout and mask is None:
-            mask = draw_mask(x, self.dropout)
-        hidden = self._hidden(x, a, mask)
-        return y.add_(F.conv2d(hidden, b)), Kept(hidden, mask)
+        kept = kept or self._low(x, a)
+        return y.add_(F.conv2d(kept.hidden, b)), kept
 
-    def _hidden(self, x: Tensor, a: Tensor, mask: Tensor | None) -> Tensor:
-        return F.conv2d(masked(x, mask, self.dropout), a, None, *self.geometry) * self.scaling
+    def _low(self, x: Tensor, a: Tensor) -> Kept:
+        mask = draw_mask(x, self.dropout) if self.dropout else None
+        return Kept(F.conv2d(masked(x, mask, self.dropout), a, None, *self.geometry).mul_(self.scaling), mask)
 
     def backward(
         self, grad: Tensor, x: Tensor, parameters: Parameters, kept: Kept, needs: tuple[bool, ...]
@@ -131,9 +132,8 @@ class ConvStage:
         grad_x, grad_weight, grad_bias = conv_backward(grad, x, weight, self.geometry, (need_x, need_weight, need_bias))
         grad_a = grad_b = None
         if a is not None and (need_a or need_b or need_x):
-            hidden = self._hidden(x, a, kept.mask) if kept.hidden is None else kept.hidden
             point = ((1, 1), (0, 0), (1, 1), 1)
-            grad_hidden, grad_b, _ = conv_backward(grad, hidden, b, point, (need_a or need_x, need_b, False))
+            grad_hidden, grad_b, _ = conv_backward(grad, kept.hidden, b, point, (need_a or need_x, need_b, False))
             if need_a or need_x:
                 grad_hidden.mul_(self.scaling)
                 dropped = masked(x, kept.mask, self.dropout) if need_a else x
@@ -155,8 +155,8 @@ class ActivationStage:
     parameters = 0
     pointwise = True
 
-    def run(self, x: Tensor, parameters: Parameters, mask: Tensor | None = None) -> tuple[Tensor, Kept]:
-        del parameters, mask
+    def run(self, x: Tensor, parameters: Parameters, kept: Kept | None = None) -> tuple[Tensor, Kept]:
+        del parameters, kept
         if self.name == "relu":
             return F.relu(x), Kept()
         return (F.silu(x) if self.name == "silu" else F.gelu(x, approximate=self._approximation)), Kept()
@@ -175,6 +175,19 @@ class ActivationStage:
     @property
     def _approximation(self) -> str:
         return "tanh" if self.name == "gelu_tanh" else "none"
+
+
+def flat(x: Tensor) -> Tensor:
+    """(..., C) → (N, C)."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right; below float32 the product is rounded before it is added, as autograd does it."""
+    if total.dtype.itemsize < 4:
+        total += left @ right
+    else:
+        total.addmm_(left, right)
 
 
 def cast(dtype: torch.dtype | None, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
