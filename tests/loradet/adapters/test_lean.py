@@ -182,6 +182,28 @@ def test_an_input_that_was_written_into_is_kept_itself():
     assert_same(step(ours, x), step(plain, x), 1e-6)
 
 
+def test_what_a_module_puts_out_is_saved_without_its_source(tmp_path):
+    net = adapted(Sequence, ["inner.1"], "lean")
+    y = net.inner[0](torch.randn(4, 16, requires_grad=True))
+    torch.save(y, tmp_path / "y.pt")
+    assert torch.equal(torch.load(tmp_path / "y.pt", weights_only=True), y) and not vars(y)
+
+
+@pytest.mark.parametrize("padding", [{"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}, {"stride": 2}])
+def test_frozen_convolutions_of_every_geometry(padding):
+    def build():
+        return nn.ModuleDict(
+            {"y": nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 3, dilation=2, groups=2, **padding))}
+        )
+
+    nets = []
+    for memory in ("lean", "plain"):
+        net = adapted(build, ["y.0"], memory)
+        net.forward = lambda x, net=net: {"y": net["y"](x)}
+        nets.append(step(net, images()))
+    assert_same(*nets, 1e-6)
+
+
 def test_a_base_that_is_written_into_before_backward_is_an_error():
     net = adapted(convnext, MLP, "lean")
     loss = loss_of(net, images())
@@ -215,3 +237,27 @@ def test_an_adapter_file_and_a_bank_know_nothing_of_it(tmp_path):
     bank.add("ours", tmp_path / "ours")
     bank.activate("ours")
     assert_same(step(bank._model, images()), step(plain, images()), 1e-6)
+
+
+def test_data_parallel_training_gives_the_same_gradients(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        ours, plain = (adapted(convnext, MLP, mode) for mode in ("lean", "plain"))
+        expected = step(plain, images())
+        wrapped = nn.parallel.DistributedDataParallel(ours)
+        for _ in range(2):  # the second time the reducer knows the order of the gradients
+            loss, gradients = step(wrapped, images())
+            assert_same((loss, {name.removeprefix("module."): g for name, g in gradients.items()}), expected, 1e-6)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_under_torch_compile_the_compiler_decides_what_is_kept():
+    ours, plain = (adapted(convnext, MLP, mode) for mode in ("lean", "plain"))
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    loss, gradients = step(compiled, images())
+    assert_same(
+        (loss, {name.removeprefix("_orig_mod."): g for name, g in gradients.items()}), step(plain, images()), 1e-5
+    )

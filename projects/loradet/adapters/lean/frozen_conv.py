@@ -22,7 +22,8 @@ class LeanConv2d(nn.Conv2d):
 
     def _is_lean(self, x: Tensor) -> bool:
         frozen = not self.weight.requires_grad and (self.bias is None or not self.bias.requires_grad)
-        return frozen and torch.is_grad_enabled() and x.requires_grad and x.dim() == 4 and not is_traced()
+        implicit = self.padding_mode == "zeros" and isinstance(self.padding, tuple)
+        return frozen and implicit and torch.is_grad_enabled() and x.requires_grad and x.dim() == 4 and not is_traced()
 
 
 class _FrozenConv2d(torch.autograd.Function):

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from loradet.adapters.autocast import autocast_state
 
-_ATTRIBUTE = "_loradet_source"
+# Not attributes of the tensors: whoever saves one would save module and input with it.
+_SOURCES = WeakTensorKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ def remember_source(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> 
         return
     if output.requires_grad and not is_traced():
         maker = Maker(module, autocast_state(output))
-        setattr(output, _ATTRIBUTE, Source(maker, inputs[0].detach(), output._version))
+        _SOURCES[output] = Source(maker, inputs[0].detach(), output._version)
 
 
 def source_of(x: Tensor) -> Source | None:
     """What is known of where a tensor comes from; None where it was written into since."""
-    source = getattr(x, _ATTRIBUTE, None)
+    source = _SOURCES.get(x)
     return source if source is not None and source.version == x._version else None
 
 
