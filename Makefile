@@ -1,4 +1,4 @@
-# Needs python3 (3.10 to 3.13) and a package index. VENV=DIR puts the virtual environment elsewhere, TEST_JOBS=N runs
+# Needs python3 (3.10 to 3.14) and a package index. VENV=DIR puts the virtual environment elsewhere, TEST_JOBS=N runs
 # tests in N processes.
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +8,7 @@ DATA := datasets/synthetic_sar
 TRAIN := $(RUN) tools/lazyconfig_train_net.py
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test test-slow lint install clean-demo
+.PHONY: demo test test-slow lint install reference clean-demo
 
 install: $(VENV)/.installed
 
@@ -35,9 +35,14 @@ endif
 clean-demo:
 	rm -rf work_dirs/quickstart work_dirs/quickstart_linear_probe $(DATA)
 
+# The pages of docs/reference/, from the code; a test says when that is due.
+reference: $(VENV)/.installed
+	$(RUN) docs/make_reference.py
+
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy $$($(RUN) docs/make_api.py --typed)
 
 test: lint
 	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile

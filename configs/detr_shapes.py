@@ -1,8 +1,8 @@
 """A small DETR on a frozen backbone learns coloured shapes: the smallest run in which a DETR learns on a CPU.
 
-    python tools/datasets.py synthetic datasets/synthetic_shapes --style shapes --size 128 --max-objects 3 \
+    loradet data synthetic datasets/synthetic_shapes --style shapes --size 128 --max-objects 3 \
         --train 16000 --val 200
-    python tools/lazyconfig_train_net.py --config-file configs/detr_shapes.py
+    loradet train --config-file configs/detr_shapes.py
 
 44 minutes of one CPU thread; AP50 on the val split is about 0.56.
 """

@@ -1,9 +1,9 @@
 """Pretrains, by detection on optical-like synthetic scenes, the small detector whose backbone the quickstart adapts.
 
-    python tools/datasets.py synthetic datasets/synthetic_optical --style optical --train 8000 --val 200 --seed 1
-    python tools/lazyconfig_train_net.py --config-file configs/pretrain_quickstart.py
-    python tools/export_weights.py work_dirs/pretrain_quickstart/model_best.pth convnext_atto_synthetic.safetensors
-    python tools/export_weights.py work_dirs/pretrain_quickstart/model_best.pth retinanet_slim_synthetic.safetensors \\
+    loradet data synthetic datasets/synthetic_optical --style optical --train 8000 --val 200 --seed 1
+    loradet train --config-file configs/pretrain_quickstart.py
+    loradet weights export work_dirs/pretrain_quickstart/model_best.pth convnext_atto_synthetic.safetensors
+    loradet weights export work_dirs/pretrain_quickstart/model_best.pth retinanet_slim_synthetic.safetensors \\
         --rest
 
 About half an hour on two CPU cores; AP50 on the optical-like val split is 0.638.

@@ -10,7 +10,7 @@ from helpers.paths import ROOT
 from omegaconf import OmegaConf
 
 from loradet.config import load_config
-from loradet.config.trust import foreign_calls_of_file
+from loradet.config.trust import untrusted_calls_in_file
 
 # What a user has to give: where the data lie.
 GIVEN_BY_USERS = {"data.root", "data.data_yaml"}
@@ -43,7 +43,7 @@ def test_detectron2_prints_and_saves_it(file, tmp_path, caplog):
     assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"], caplog.text
     assert set(LazyConfig.load(str(path))) == set(cfg)
     # Whoever gets it beside an adapter reads it without --trust.
-    assert foreign_calls_of_file(path) == []
+    assert untrusted_calls_in_file(path) == []
 
 
 def _missing(node: Any, path: str = "") -> Iterator[str]:

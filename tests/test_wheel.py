@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,16 @@ def test_configs_are_in_it(site, run):
     )
     assert all((site / "loradet" / file).is_file() for file in files)
     assert "quickstart.py" in run("configs") and str(site) in run("env").splitlines()[0]
+
+
+def test_it_says_that_it_has_types_and_for_which_pythons(site):
+    assert (site / "loradet" / "py.typed").is_file()
+    (metadata,) = site.glob("loradet-*.dist-info/METADATA")
+    fields = metadata.read_text(encoding="utf-8").partition("\n\n")[0]
+    (wanted,) = re.findall(r"^Requires-Python: (.*)$", fields, re.MULTILINE)
+    named = re.findall(r"^Classifier: Programming Language :: Python :: (3\.\d+)$", fields, re.MULTILINE)
+    assert named == ["3.10", "3.11", "3.12", "3.13", "3.14"] and set(wanted.split(",")) == {">=3.10", "<3.15"}
+    assert "Classifier: Typing :: Typed" in fields
 
 
 def test_a_copied_config_trains_and_is_evaluated(run):

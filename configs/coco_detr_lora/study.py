@@ -12,17 +12,15 @@ LAST_STAGE = 14_964_736
 ATTENTION, FEED_FORWARD = 18 * 4 * 2 * 256, 12 * 2 * (256 + 2048)
 
 
-def entry(id: str, title: str, method: str, *baselines: str, trains: int, objective: str, **fields) -> Entry:
+def entry(id: str, title: str, objective: str, *baselines: str, trains: int) -> Entry:
     """An entry whose config has its name."""
-    defaults = dict(model="DETR-R50", weights="random", checks={"trainable": {"all": trains / 1e6, "classes": 80}})
     return Entry(
         id=id,
         config=f"{HERE}/{id}.py",
         title=title,
         objective=objective,
-        method=method,
         baselines=baselines,
-        **{**defaults, **fields},
+        checks={"trainable": {"all": trains / 1e6, "classes": 80}},
     )
 
 
@@ -32,46 +30,30 @@ def lora(rank: int, placement: str) -> Entry:
     return entry(
         f"detr_r50_lora_only_r{rank}_{placement}",
         f"DETR-R50, LoRA r={rank}, {'attention + feed-forward' if both else 'attention'}",
-        "LoRA",
+        "Which rank where.",
         FULL,
         *([f"detr_r50_lora_only_r{rank}_attn"] if both else []),
         trains=HEADS + rank * (ATTENTION + (FEED_FORWARD if both else 0)),
-        objective="Which rank where.",
-        targets=placement.replace("_", "+"),
-        rank=rank,
-        alpha=2.0 * rank,
     )
 
 
 study = Study(
     name="coco_detr_lora",
     title="COCO-DETR-LoRA on COCO 2017",
+    labels={
+        "ResNet-50 + DETR": "DETR-R50",
+        "ResNet-50 + FPN + Faster R-CNN": "Faster R-CNN R50-FPN",
+        "self_attn+multihead_attn": "attn",
+        "self_attn+multihead_attn+linear1+linear2": "attn+ffn",
+    },
     smoke=Smoke(train_images=16, val_images=8, overrides=("data.image_size=256", "data.max_size=256")),
     stand_in=Scenes(root="datasets/synthetic_coco", style="shapes", size=512, counts={"train": 500, "val": 50}),
     entries=(
+        entry(BASELINE, "Faster R-CNN R50-FPN", "The usual detector of the same size.", trains=41_753_056),
+        entry(FULL, "DETR-R50, full", "What training everything gives.", BASELINE, trains=41_575_061),
         entry(
-            BASELINE,
-            "Faster R-CNN R50-FPN",
-            "full",
-            trains=41_753_056,
-            objective="The usual detector of the same size.",
-            model="Faster R-CNN R50-FPN",
-        ),
-        entry(
-            FULL,
-            "DETR-R50, full",
-            "full",
-            BASELINE,
-            trains=41_575_061,
-            objective="What training everything gives.",
-        ),
-        entry(
-            "detr_r50_partial_unfreeze",
-            "DETR-R50, last stage and heads",
-            "partly unfrozen",
-            FULL,
+            *("detr_r50_partial_unfreeze", "DETR-R50, last stage and heads", "What unfreezing by hand gives.", FULL),
             trains=LAST_STAGE + HEADS,
-            objective="What unfreezing by hand gives.",
         ),
         *(lora(rank, placement) for placement in ("attn", "attn_ffn") for rank in (4, 8, 16)),
     ),

@@ -1,4 +1,4 @@
-"""COCO 2017 as `tools/datasets.py coco2017` lays it out, in $DETECTRON2_DATASETS/coco or datasets/coco."""
+"""COCO 2017 as `loradet data coco2017` lays it out, in $DETECTRON2_DATASETS/coco or datasets/coco."""
 
 from .data import data, dataloader
 

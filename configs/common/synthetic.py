@@ -1,4 +1,4 @@
-"""The project's own synthetic scenes, as `tools/datasets.py synthetic` writes them (layout of SARDet-100K)."""
+"""The project's own synthetic scenes, as `loradet data synthetic` writes them (layout of SARDet-100K)."""
 
 from .sardet100k import data, dataloader
 

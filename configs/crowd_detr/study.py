@@ -14,9 +14,6 @@ def entry(id: str, title: str, objective: str, trains: float = TRAINS, **fields)
         config=f"{HERE}/{id.removeprefix('crowd_')}.py",
         title=title,
         objective=objective,
-        model="DINOv3 ViT-L/16 + DETR",
-        weights="vit_large_patch16_dinov3.lvd1689m, pretrained",
-        method="frozen backbone",
         checks={"trainable": {"all": trains, "classes": 2}},
         **fields,
     )
@@ -25,6 +22,7 @@ def entry(id: str, title: str, objective: str, trains: float = TRAINS, **fields)
 study = Study(
     name="crowd_detr",
     title="Frozen DINOv3 + DETR on crowds",
+    labels={"linear probe": "frozen backbone"},
     smoke=Smoke(train_images=10, val_images=10, overrides=()),
     stand_in=Scenes(
         root="datasets/synthetic_crowd",

@@ -4,32 +4,18 @@ Importing this package makes `import detectron2` work (installed or embedded, se
 and does nothing else: torch is imported by the subpackages that need it, and by the functions below when first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import detectron2_embedded as _detectron2_embedded  # noqa: F401
+from loradet.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from loradet import errors
     from loradet.config.library import get_config
     from loradet.inference.loading import load
     from loradet.training.python import evaluate, train
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "get_config", "load", "train"]
-
-_PLACES = {
-    "evaluate": "loradet.training.python",
-    "get_config": "loradet.config.library",
-    "load": "loradet.inference.loading",
-    "train": "loradet.training.python",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(importlib.import_module(_PLACES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__ = ["__version__", "errors", "evaluate", "get_config", "load", "train"]

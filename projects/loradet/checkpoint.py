@@ -13,10 +13,10 @@ from torch import nn
 
 from loradet.adapters import adapter_state, load_adapter_state
 from loradet.adapters.files.adapter_file import METADATA_KEY
-from loradet.adapters.filled import filled_tensors, mark_filled
+from loradet.adapters.filled import loaded_tensors, mark_loaded
 from loradet.adapters.layer import adapter_tensor_names
 from loradet.adapters.parameters import PARTS, part_of
-from loradet.backbones.weights import ASSET, UNREADABLE, refuse_pickle, resolve, why_unreadable
+from loradet.backbones.weights import ASSET, UNREADABLE, check_not_pickle, resolve, why_unreadable
 from loradet.class_rows import class_rows, keep_rows_by_name
 from loradet.datasets.images.intensity import Intensity
 from loradet.errors import UserError
@@ -186,8 +186,8 @@ class Checkpointer(DetectionCheckpointer):
     def _note_loaded(self, path: str) -> None:
         """Mark what the file filled, and say by part how much that is."""
         absent = {*self._misfits.missing, *self._misfits.shapes}
-        filled = filled_tensors(self.model)
-        mark_filled(self.model, [name for name in self.model.state_dict() if name not in absent])
+        filled = loaded_tensors(self.model)
+        mark_loaded(self.model, [name for name in self.model.state_dict() if name not in absent])
         parts: dict[str, list[str]] = {part: [] for part in PARTS}
         for name in self._names:
             parts[part_of(self.model, name)].append(name)
@@ -221,7 +221,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> Any:
         try:
-            refuse_pickle(filename)
+            check_not_pickle(filename)
         except UserError as error:
             raise CheckpointError(str(error)) from error
         if not filename.endswith(".safetensors"):
@@ -229,7 +229,7 @@ class Checkpointer(DetectionCheckpointer):
         with safe_open(filename, "pt") as file:
             metadata = file.metadata() or {}
             if METADATA_KEY in metadata:
-                raise CheckpointError(f"{filename} is an adapter; tools/adapters.py apply makes a checkpoint of it.")
+                raise CheckpointError(f"{filename} is an adapter; loradet adapters apply makes a checkpoint of it.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         # Weights are shipped in half precision.
         content: dict[str, Any] = {"model": {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}}

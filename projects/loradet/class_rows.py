@@ -1,4 +1,4 @@
-"""Which rows of a detector's head belong to which class, so that rows can be found again by the class's name."""
+"""Rows of a detector's class head by class name, to keep them under other classes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Mistakes of a user's, and how a program ends by one: with a line that says it all, and no traceback."""
+"""Errors for users: reported in one line, without a traceback."""
 
 import contextlib
 import os

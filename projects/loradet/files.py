@@ -51,7 +51,7 @@ def atomic_open(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         raise
 
 
-def fitting_name(name: str) -> str:
+def truncate_file_name(name: str) -> str:
     """A file's name that `atomic_open` can write: a long one is cut, and a hash of the whole keeps it from others.
 
     Args:

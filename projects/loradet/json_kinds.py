@@ -1,4 +1,4 @@
-"""What the entries of a JSON object must be, and the first one that is something else, in words."""
+"""Schema checks of JSON objects: the first entry of a wrong type, in words."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

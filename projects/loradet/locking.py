@@ -1,4 +1,4 @@
-"""Files that one process holds at a time; a lock is free again the moment that its holder is gone, killed or not."""
+"""File locks between processes; released the moment that the holder ends, killed or not."""
 
 import fcntl
 import logging
@@ -17,7 +17,7 @@ _POLL_S = 0.2
 _open: "weakref.WeakSet[IO]" = weakref.WeakSet()
 
 
-class HeldError(BlockingIOError):
+class LockedError(BlockingIOError):
     """Another process holds a lock.
 
     Attributes:
@@ -45,7 +45,7 @@ def file_lock(
         is_stopped: asked while waiting.
 
     Raises:
-        HeldError: another process holds it, and `wait` is False.
+        LockedError: another process holds it, and `wait` is False.
         InterruptedError: stopped while waiting.
         OSError: the file cannot be written, or its file system has no locks.
     """
@@ -55,7 +55,7 @@ def file_lock(
         tries = 0
         while not _try(file, fcntl.LOCK_EX):
             if not wait and tries:  # the first time it may be no more than somebody's look
-                raise HeldError(subject, _holder_of(file))
+                raise LockedError(subject, _holder_of(file))
             if is_stopped():
                 raise InterruptedError
             tries += 1

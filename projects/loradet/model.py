@@ -76,7 +76,7 @@ def initial_model(
     return model
 
 
-def weights_base(cfg: DictConfig, file: str | Path) -> nn.Module:
+def build_adapter_base(cfg: DictConfig, file: str | Path) -> nn.Module:
     """A config's model with the base weights that an adapter was trained on, on the CPU; the adapter is not loaded.
 
     Neither the data set is needed (the file knows its classes), nor `train.init_checkpoint` where all that came from
@@ -99,8 +99,8 @@ def weights_base(cfg: DictConfig, file: str | Path) -> nn.Module:
 
 
 @contextlib.contextmanager
-def names_missing_start(cfg: DictConfig) -> Iterator[None]:
-    """An adapter that does not fit what `weights_base` gave says so, and that `train.init_checkpoint` was not there."""
+def explain_missing_base(cfg: DictConfig) -> Iterator[None]:
+    """Let an adapter that does not fit the base also say that `train.init_checkpoint` was not there."""
     try:
         yield
     except AdapterError as error:
@@ -159,10 +159,10 @@ def load_trained(
         raise MissingFileError(f"Checkpoint {checkpoint} does not exist.")
     _check_names(classes, metadata, checkpoint)
     if checkpoint.endswith(".safetensors"):
-        model, more = weights_base(cfg, checkpoint), {}
+        model, more = build_adapter_base(cfg, checkpoint), {}
         if metadata is not None:
             check_classes(model, metadata)
-        with names_missing_start(cfg):
+        with explain_missing_base(cfg):
             load_adapter(model, checkpoint)
     else:
         if not _has_lora(checkpoint):

@@ -64,6 +64,36 @@ class RunFolder:
     LOCK: ClassVar[str] = ".lock"  # held by the training, or by the study that has started it
     PREDICTIONS: ClassVar[str] = "coco_instances_results.json"  # in predictions/<split>/
 
+    # What each file holds, for the reference; patterns as glob has them.
+    CONTENTS: ClassVar[dict[str, str]] = {
+        CONFIG: "the resolved config, classes and their number as values; `--config-file` takes it as it is",
+        LOG: "the whole log; `log.txt.rank1` … those of the other processes",
+        METRICS: "a JSON object a logging period: losses, learning rate, times, AP in percent",
+        EVENTS: "the same, and a few painted validation images, for `tensorboard --logdir work_dirs`",
+        PARAMETERS: "trainable and total parameters by part, and the names of those that train",
+        PERIODIC: "checkpoints with all that `--resume` needs, the weights' classes too",
+        FINAL: "the checkpoint of the last iteration",
+        LAST: "the name of the checkpoint to go on from",
+        BEST: "the weights of the best evaluation so far",
+        ADAPTER: "what was trained, to share",
+        SPLIT_METRICS: "`val_metrics.json` …: COCO metrics of `model_best.pth`, as fractions",
+        SMOKE_METRICS: "the same of a smoke run (`train.smoke=True`), in place of them",
+        OPERATING_POINT: "the scores from which on detections of `model_best.pth` are taken, class by class",
+        f"predictions/*/{PREDICTIONS}": "its detections, a folder a split",
+        "predictions/*/numbering.json": "the annotation file whose ids they have, and its categories",
+        "predictions/*/calibration.json": "whether their scores mean what they say, where the config asks",
+        "predictions/*/reliability_diagram.png": "the same as a picture",
+        "eval_*/": "log, metrics and predictions of a later evaluation, by the checkpoint's name",
+        "export/": "adapters that `loradet adapters export` has written",
+        RECORD: "seed, revision, versions, device, parameters, data (files, fingerprints, synthetic or not), images/s, "
+        "peak memory, wall time, status",
+        LOCK: "the number of the process that trains in the folder, which holds a lock on it; empty when nobody does",
+        "attempts.json": "of runs that `loradet study` started: every try, how it ended and its last output",
+        "console.txt": "of such runs: all that they printed",
+        "wandb/": "files of Weights & Biases, where `train.wandb.project` is set",
+        ".hub_sent.json": "what was uploaded to the Hugging Face Hub, where `train.hub.repo_id` is set",
+    }
+
     def __init__(self, path: str | os.PathLike):
         object.__setattr__(self, "path", Path(path))
 

@@ -1,4 +1,4 @@
-"""Whether tensors that come out of a file can be weights: finite numbers of a floating-point type."""
+"""Checks that tensors from a file can be weights: finite numbers of a floating-point type."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What weights say of the data that they were trained on: their classes, compared by name, and how images were read."""
+"""Metadata of weights: the classes that they were trained on, compared by name, and how images were read."""
 
 import json
 import logging

@@ -9,7 +9,7 @@ from detectron2.modeling.meta_arch.fcos import FCOSHead
 from helpers import small_models
 from torch import nn
 
-from loradet.adapters.filled import mark_filled
+from loradet.adapters.filled import mark_loaded
 from loradet.backbones.export import export_weights
 from loradet.checkpoint import Checkpointer
 from loradet.class_rows import class_rows, keep_rows_by_name
@@ -77,7 +77,7 @@ def test_a_start_for_other_classes_is_no_warning_and_tells_what_keeps_its_weight
     for name in ("head.cls_score.weight", "head.cls_score.bias"):
         state[name] = state[name][:-1]
     torch.save({"model": state}, tmp_path / "start.pth")
-    mark_filled(model.backbone.bottom_up)
+    mark_loaded(model.backbone.bottom_up)
     with caplog.at_level("INFO", logger="loradet.checkpoint"):
         Checkpointer(model, classes=WeightClasses(HERE)).load_weights(str(tmp_path / "start.pth"), strict=False)
     (record,) = [record for record in caplog.records if record.name == "loradet.checkpoint"]

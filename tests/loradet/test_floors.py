@@ -16,6 +16,7 @@ FLOORS = [
         "wording",
         "json_kinds",
         "locking",
+        "lazy",
         "detectron2_embedded",
     ),
     ("files", "tensors"),

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from loradet.locking import HeldError, file_lock, holder
+from loradet.locking import LockedError, file_lock, holder
 
 
 def test_who_does_not_wait_is_told_who_holds_it(tmp_path):
     path = tmp_path / "new" / ".lock"
     with file_lock(path, "the run"):
         message = f"Process {os.getpid()} works on the run"
-        with pytest.raises(HeldError, match=message) as held, file_lock(path, "the run", wait=False):
+        with pytest.raises(LockedError, match=message) as held, file_lock(path, "the run", wait=False):
             pass
         assert held.value.holder == holder(path) == str(os.getpid())
     assert holder(path) is None

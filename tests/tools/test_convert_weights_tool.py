@@ -37,7 +37,7 @@ def test_from_the_refusal_to_a_run(train_data, tmp_path):
     status, stderr = call(*line, f"train.init_checkpoint={tmp_path / 'zoo.pkl'}")
     assert status == 1 and len(stderr.splitlines()) == 1
     assert f"error: {tmp_path / 'zoo.pkl'} is a pickle" in stderr
-    assert f"python tools/convert_weights.py {tmp_path / 'zoo.pkl'} zoo.safetensors" in stderr
+    assert f"loradet weights convert {tmp_path / 'zoo.pkl'} zoo.safetensors" in stderr
     assert not (tmp_path / "run" / "model_final.pth").exists()
 
     command = [sys.executable, TOOL, tmp_path / "zoo.pkl", tmp_path / "zoo.safetensors"]

@@ -143,7 +143,7 @@ def test_weights_say_by_which_rule_images_are_read(runs, caplog):
 def test_images_that_a_model_would_lose_are_not_predicted_on(runs, deep, tmp_path):
     model = ["--config-file", CONFIG, "--checkpoint", runs["shallow"] / "model_best.pth"]
     words = ["--output", tmp_path, "--set", "data.root=/nowhere", "train.device=cpu"]
-    assert "by --set 'data.intensity=[" in run("predict.py", deep / "JPEGImages" / "val", *model, *words)
+    assert "by 'data.intensity=[" in run("predict.py", deep / "JPEGImages" / "val", *model, *words)
     assert not (tmp_path / "predictions.json").exists()
 
 

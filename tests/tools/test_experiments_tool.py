@@ -46,6 +46,7 @@ def grid(tmp_path_factory):
 RUNS = [f"{id}_full_seed{seed}" for id in ("r2", "r3", "long") for seed in (0, 1)]
 
 
+@pytest.mark.slow
 def test_a_grid_runs_from_nothing_to_its_end(grid):
     study, printed = grid
     for name in RUNS:
@@ -59,6 +60,7 @@ def test_a_grid_runs_from_nothing_to_its_end(grid):
     assert "[7/7] seen_full: finished" in printed
 
 
+@pytest.mark.slow
 def test_a_seed_is_all_that_differs_between_seeds(grid):
     study, _ = grid
     ours, theirs = (weights(study / "runs" / f"r2_full_seed{seed}") for seed in (0, 1))
@@ -77,6 +79,7 @@ def test_pictures_show_all_sources_on_the_same_images(grid):
     assert "finished (synthetic)" in printed
 
 
+@pytest.mark.slow
 def test_a_finished_grid_is_left_as_it_is(grid):
     study, _ = grid
     times = {path: path.stat().st_mtime_ns for path in (study / "runs").rglob("*") if path.is_file()}
@@ -86,6 +89,7 @@ def test_a_finished_grid_is_left_as_it_is(grid):
     assert {path for path in files if files[path] != times.get(path)} == set()
 
 
+@pytest.mark.slow
 def test_a_report_is_made_of_it(grid):
     study, _ = grid
     printed = ask(study, "report", "--output", study / "report")
@@ -96,6 +100,7 @@ def test_a_report_is_made_of_it(grid):
     assert "synthetic" in text
 
 
+@pytest.mark.slow
 def test_the_study_is_told_in_words(grid):
     study, _ = grid
     status = ask(study, "status")
@@ -130,6 +135,7 @@ def test_the_study_is_told_in_words(grid):
     assert [line.split()[0] for line in listed.splitlines()[3:]] == ["r2", "r3", "long", "seen"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_and_dumped_commands_change_nothing(grid):
     study, _ = grid
     before = snapshot(study)
@@ -161,6 +167,7 @@ def copied(grid, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_killed_grid_goes_on_where_it_was(grid, tmp_path):
     """kill -9 on the grid leaves its training alone; the next call waits for that, and trains nothing twice."""
     study = write_study(
@@ -237,6 +244,7 @@ def test_a_killed_training_fails_alone_and_is_resumed(grid, tmp_path):
     assert_equal_weights(folder, grid[0] / "runs" / folder.name)
 
 
+@pytest.mark.slow
 def test_a_changed_config_is_refused_and_nothing_is_overwritten(grid, tmp_path):
     words = {"id": "r2", "words": SHORT, "seeds": [0, 1]}
     study = write_study(copied(grid, tmp_path), words)
@@ -275,7 +283,8 @@ def test_a_lost_metrics_file_is_made_again_without_training(grid, tmp_path):
     assert all(after[name] == before[name] for name in ("model_final.pth", "metrics.json", "run.json"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_grid_saves_and_goes_on(grid, tmp_path, number):
     study = write_study(copied(grid, tmp_path), {"id": "long", "words": LONG, "seeds": [0, 1]})
     folders = [study / "runs" / f"long_full_seed{seed}" for seed in (0, 1)]
@@ -355,8 +364,9 @@ def test_a_smoke_grid_runs_to_its_report_by_one_command(tmp_path):
         (["run", "--slurm", "x=1"], "--slurm is for --executor slurm"),
     ],
 )
-def test_a_mistake_is_one_line(grid, words, message):
-    (line,) = ask(grid[0], *words, status=1).splitlines()
+def test_a_mistake_is_one_line(tmp_path, words, message):
+    study = write_study(tmp_path, {"id": "r2", "words": SHORT})
+    (line,) = ask(study, *words, status=1).splitlines()
     assert line.startswith("error: ")
     assert message in line
 

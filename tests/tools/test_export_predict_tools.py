@@ -105,7 +105,7 @@ def test_a_broken_image_makes_the_exit_status_1(folder, tmp_path, capfd):
     "words, message",
     [
         (["--exported", "{f}/model.pt2", "{f}/images"], "--trust"),
-        (["--exported", "{f}/model.pth", "--trust", "{f}/images"], "model.pth is no model that tools/export.py wrote"),
+        (["--exported", "{f}/model.pth", "--trust", "{f}/images"], "model.pth is no model that loradet export wrote"),
         (["--config-file", CONFIG, "--checkpoint", "{f}/none.pth", "{f}/images"], "none.pth does not exist"),
         (["--config-file", CONFIG, "--checkpoint", "{f}/model.pth", "{f}/no_images"], "no_images"),
     ],

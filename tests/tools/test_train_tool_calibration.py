@@ -62,6 +62,7 @@ def test_evaluating_one_split_alone_gives_the_same(run, train_data):
         assert alone[name] == pytest.approx(metrics[name], nan_ok=True) or name == "checkpoint"
 
 
+@pytest.mark.slow
 def test_other_weights_are_fitted_on_their_own_detections(run, train_data, tmp_path):
     other = shutil.copy(run / "model_final.pth", tmp_path / "other.pth")
     words = ("--eval-only", "--checkpoint", other, "--split", "test")
@@ -79,6 +80,7 @@ def test_the_record_has_the_speed_of_inference(run):
     assert 0 < record["train_seconds"] < record["wall_time_s"]
 
 
+@pytest.mark.slow
 def test_measuring_speed_does_not_make_it_another_run(train_data, tmp_path):
     words = [f"data.root={train_data}", f"train.output_dir={tmp_path}"]
     measured, plain = (load_config(str(CONFIG), [*words, f"train.efficiency.enabled={on}"]) for on in (True, False))

@@ -13,10 +13,10 @@ from loradet.adapters import read_adapter
 MODELS = ROOT / "configs" / "common" / "models"
 
 
-@pytest.mark.parametrize("name", ["vit", "resnet"])
+@pytest.mark.parametrize("name", ["vit", pytest.param("resnet", marks=pytest.mark.slow)])
 def test_two_iterations(name, train_data, tmp_path):
     output = tmp_path / "run"
-    succeed(*arguments(train_data, output, config=ROOT / "tests" / f"tiny_retinanet_{name}_config.py"))
+    succeed(*arguments(train_data, output, config=TEST_CONFIGS / f"tiny_retinanet_{name}.py"))
     losses = [line["total_loss"] for line in lines(output) if "total_loss" in line]
     assert len(losses) == 2
     assert all(0 < loss < 10 for loss in losses)

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from helpers.paths import TEST_CONFIGS
 from helpers.train_tool import ROOT, arguments, succeed
@@ -57,6 +58,7 @@ def cut_off(output):
     return run["iteration"] + 1
 
 
+@pytest.mark.slow
 def test_a_runs_own_config_is_that_run(train_data, tmp_path):
     output = tmp_path / "run"
     succeed(*arguments(train_data, output, "train.max_iter=1 epochs", "train.efficiency.enabled=True", config=CONFIG))

@@ -156,6 +156,7 @@ def test_validation_losses_and_pictures_are_reported_and_change_nothing(run, tra
     assert same[0] == same[1]
 
 
+@pytest.mark.slow
 def test_the_best_may_be_the_least_validation_loss(run, train_data, tmp_path):
     start = f"train.init_checkpoint={run.parent}/a.pth"
     words = ["train.best.metric=val/total_loss", "train.best.mode=min", "dataloader.train.num_workers=0"]

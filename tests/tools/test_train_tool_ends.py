@@ -98,7 +98,7 @@ def test_who_has_started_a_training_may_hold_its_lock(train_data, tmp_path, monk
         succeed(*words, "train.overwrite=True")
 
 
-@pytest.mark.parametrize("to_all", [False, True])
+@pytest.mark.parametrize("to_all", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_sigterm_saves(train_data, tmp_path, to_all):
     """Also where what ends a job sends it to all processes, the data processes too."""
     folder = tmp_path / "out"

@@ -146,7 +146,7 @@ def test_an_unreadable_image(own_data, tmp_path, split, workers):
     line = error_line(*arguments(own_data, folder, *words))
     assert str(file) in line
     assert f"image id {number}" in line
-    assert "tools/datasets.py check" in line
+    assert "loradet data check" in line
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
     # What was saved before is whole, and training goes on from it once the image is mended.
     saved = sorted(folder.glob("model_0*.pth"))

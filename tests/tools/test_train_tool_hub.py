@@ -232,6 +232,7 @@ def test_a_repository_found_to_be_another_runs_later_is_left_alone(server, train
     assert f"hf upload USER/NAME {folder} ." in text
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_anew_in_its_folder_has_sent_nothing(server, train_data, tmp_path):
     folder = tmp_path / "out"
     succeed(*arguments(train_data, folder, *SETTINGS))

@@ -48,6 +48,7 @@ def test_a_run_without_evaluation(train_data, tmp_path):
     assert record(tmp_path)["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_max_batch_per_gpu_works_accumulation_out(train_data, tmp_path):
     for name, word in {"limit": "train.max_batch_per_gpu=3", "accumulate": "train.accumulate=2"}.items():
         words = [word, *QUIET, "train.max_iter=4", "dataloader.train.total_batch_size=4"]
@@ -57,6 +58,7 @@ def test_max_batch_per_gpu_works_accumulation_out(train_data, tmp_path):
     assert weights(limit)["trainer"]["images_seen"] == 16
 
 
+@pytest.mark.slow
 def test_mixed_precision_comes_near_full_precision(train_data, tmp_path):
     # On smaller images the last level is a single cell, where PyTorch's bf16 convolution gives NaN gradients on CPUs.
     words = [*QUIET, "train.max_iter=4", "data.image_size=128", "data.max_size=160"]
@@ -121,6 +123,7 @@ def test_evaluation_takes_the_best_weights_not_those_that_training_started_from(
     assert (second / "eval_model_final" / "val_metrics.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_resumed_at_its_end_is_still_evaluated(train_data, tmp_path):
     words = ["train.eval_period=0", "train.checkpointer.period=2"]
     succeed(*arguments(train_data, tmp_path, *words, "train.eval_splits=[]", "train.max_iter=2"))
@@ -275,7 +278,7 @@ train = dict(
 """
 
 
-@pytest.mark.parametrize("max_iter", ["4", '"1 epoch"'])
+@pytest.mark.parametrize("max_iter", [pytest.param("4", marks=pytest.mark.slow), '"1 epoch"'])
 def test_a_config_of_detectron2s_own_kind(train_data, tmp_path, max_iter):
     config = tmp_path / "config.py"
     config.write_text(DETECTRON2_STYLE.replace("ROOT", str(train_data)).replace("MAX_ITER", max_iter))

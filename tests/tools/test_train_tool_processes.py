@@ -171,6 +171,7 @@ def test_a_bad_loss_on_one_process_stops_all(train_data, tmp_path):
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_an_interrupt_reaches_all_processes_and_the_run_goes_on(train_data, runs, tmp_path):
     folder = tmp_path / "out"
     process = launch(train_data, folder)

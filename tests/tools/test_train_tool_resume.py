@@ -149,6 +149,7 @@ def crash(*args):
         call(*args)
 
 
+@pytest.mark.slow
 def test_crashes_before_and_after_checkpoints_are_made_good(train_data, tmp_path, whole, crash_at):
     folder = tmp_path / "out"
     resume = ()
@@ -162,6 +163,7 @@ def test_crashes_before_and_after_checkpoints_are_made_good(train_data, tmp_path
     assert_same_run(folder, whole)
 
 
+@pytest.mark.slow
 def test_a_crash_after_the_last_iteration_is_made_good(train_data, tmp_path, whole, monkeypatch):
     folder = tmp_path / "out"
     with monkeypatch.context() as patch:
@@ -178,6 +180,7 @@ def test_the_same_words_start_and_resume(train_data, tmp_path):
     assert [line["iteration"] for line in lines(tmp_path)] == [0]
 
 
+@pytest.mark.slow
 def test_workers_and_micro_batches_do_not_change_the_stream(train_data, tmp_path, crash_at):
     """Resuming with other numbers of workers is allowed: what a sample looks like does not depend on them."""
     words = ["train.max_iter=8", "train.eval_splits=[]"]
@@ -261,6 +264,7 @@ def test_a_drawn_seed_is_kept(train_data, tmp_path, crash_at):
     assert [reproducible(line) for line in lines(folder)] == [reproducible(line) for line in lines(again)]
 
 
+@pytest.mark.slow
 def test_ema_may_begin_in_the_middle(train_data, tmp_path, crash_at):
     words = ["train.max_iter=5", "train.eval_splits=[]"]
     crash_at(4)

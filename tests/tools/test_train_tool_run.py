@@ -1,5 +1,6 @@
 """What one whole run of the training tool leaves behind, and what `--eval-only` makes of it."""
 
+import fnmatch
 import json
 import re
 import shutil
@@ -16,6 +17,10 @@ from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import detectron2_embedded
+from loradet.cli import evaluate
+from loradet.evaluation import coco_metrics
+from loradet.run_folder import RunFolder
+from loradet.training.folder import metrics_log
 
 SPLITS = ("val", "test")
 SETTINGS = ["train.eval_splits=[val,test]", "train.checkpointer.max_to_keep=2", "model.test_score_thresh=0.0"]
@@ -142,6 +147,20 @@ def test_the_adapter_is_small_and_names_the_classes(run):
     assert names < state.keys()
 
 
+def test_all_that_a_run_leaves_is_described(run):
+    files = [path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()]
+    files = [file for file in files if not file.startswith("eval_")]  # of tests that evaluate it
+    assert [file for file in files if not _is_described(file, RunFolder.CONTENTS)] == []
+    numbers = {key for line in lines(run) for key in line}
+    assert [name for name in numbers if not _is_described(name, metrics_log.MEANINGS)] == []
+    metrics = [name for name in read(run / "val_metrics.json") if "/" in name]
+    assert [name for name in metrics if not _is_described(name, coco_metrics.MEANINGS)] == []
+
+
+def _is_described(name, meanings):
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in meanings)
+
+
 def test_the_saved_config_is_resolved_and_runs(run, tmp_path):
     cfg = LazyConfig.load(str(run / "config.yaml"))
     assert cfg.train.max_iter == 9
@@ -173,6 +192,18 @@ def test_evaluation_alone_replaces_nothing_of_the_run(run, train_data, checkpoin
             continue
         assert metrics["coco/bbox_mAP"] == pytest.approx(expected["coco/bbox_mAP"], abs=1e-9)
         assert metrics["coco/bbox_AR@100"] == pytest.approx(expected["coco/bbox_AR@100"], abs=1e-9)
+
+
+def test_an_evaluation_goes_to_the_folder_that_is_named(run, train_data, tmp_path, monkeypatch):
+    output, before = tmp_path / "later", snapshot(run)
+    monkeypatch.setattr(tool, "parse_arguments", evaluate.parse_arguments)
+    words = arguments(train_data, run, "--split", "val", "model.test_score_thresh=0.0")
+    succeed(*words, "--output", str(output))
+    assert read(output / "val_metrics.json")["coco/bbox_mAP"] == read(run / "val_metrics.json")["coco/bbox_mAP"]
+    assert (output / "predictions" / "val" / "coco_instances_results.json").is_file()
+    status, stderr = call(*words, "--output", str(run))
+    assert status == 1 and f"{run} is the folder of a run" in stderr
+    assert snapshot(run) == before
 
 
 def test_a_second_run_does_not_touch_the_first(own_run, train_data):

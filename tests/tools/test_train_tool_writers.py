@@ -148,6 +148,7 @@ def test_a_resumed_run_goes_on_with_its_own_history(trackio, train_data, tmp_pat
 
 
 @needs_trackio
+@pytest.mark.slow
 def test_the_older_of_two_runs_of_one_name_goes_on_by_its_id(trackio, train_data, tmp_path, crash_at):
     words = [*SETTINGS, "train.trackio.project=twice", "train.trackio.name=same"]
     crash_at(5)

@@ -10,7 +10,7 @@ from helpers.train_tool import ROOT, arguments, call, succeed
 from PIL import Image
 
 from loradet.adapters import read_adapter
-from loradet.evaluation.detections.numbering import annotations_of
+from loradet.evaluation.detections.numbering import recorded_annotations
 from loradet.inference.classes import find_classes
 
 CONFIG = TEST_CONFIGS / "tiny_yolo.py"
@@ -46,7 +46,7 @@ def test_detr_trains_and_is_evaluated(description, tmp_path):
     metrics = json.loads((output / "val_metrics.json").read_text(encoding="utf-8"))
     assert {"coco/bbox_mAP", "coco/bbox_mAP/person", "coco/bbox_mAP/head"} <= metrics.keys()
     found = output / "predictions" / "val" / "coco_instances_results.json"
-    assert str(annotations_of(found)) == metrics["annotations"]
+    assert str(recorded_annotations(found)) == metrics["annotations"]
     run = json.loads((output / "run.json").read_text(encoding="utf-8"))
     assert (run["status"], run["iterations_per_epoch"]) == ("finished", 3)
     assert {split: found["num_images"] for split, found in run["data"].items()} == {"train": 6, "val": 2}

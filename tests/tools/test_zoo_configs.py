@@ -23,7 +23,9 @@ def arguments(name: str, output: Path) -> list[str]:
     return ["--config-file", str(CONFIGS / f"{name}.py"), "train.device=cpu", f"train.output_dir={output}"]
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "fcos" else name for name in LOSSES]
+)
 def test_it_trains_evaluates_and_leaves_a_run(name, train_data, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(train_data))
     output = tmp_path / "run"

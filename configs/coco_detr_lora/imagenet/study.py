@@ -16,7 +16,6 @@ def from_imagenet(entry):
         entry,
         id=f"imagenet_{entry.id}",
         overrides=("init.resnet50=ckpts/resnet50.pth",),
-        weights="torchvision's ResNet-50",
         baselines=tuple(f"imagenet_{name}" for name in entry.baselines),
         checks={"trainable": trains},
     )
@@ -27,5 +26,6 @@ study = replace(
     random,
     name="coco_detr_lora/imagenet",
     title=f"{random.title}, from ImageNet weights",
+    labels={**random.labels, "ckpts/resnet50.pth": "torchvision's ResNet-50"},
     entries=tuple(map(from_imagenet, random.entries)),
 )

@@ -7,6 +7,11 @@ NAMES = ("fasterrcnn_r50_fpn_baseline", "detr_r50_full", "detr_r50_lora_only_r4_
 study = Study(
     name="coco_detr_lora/smoke",
     title="COCO-DETR-LoRA: the smoke matrix",
+    labels={
+        "ResNet-50 + DETR": "detr",
+        "ResNet-50 + FPN + Faster R-CNN": "fasterrcnn",
+        "self_attn+multihead_attn": "attn",
+    },
     scenes=Scenes(root="datasets/smoke_coco", style="shapes", size=256, counts={"train": 8, "val": 4}),
     smoke=Smoke(
         train_images=8,
@@ -21,9 +26,6 @@ study = Study(
             objective="Data, model, checkpoint, evaluation and report work.",
             config=f"configs/coco_detr_lora/{name}.py",
             overrides=("data.name=smoke_coco", "data.root=datasets/smoke_coco"),
-            model=name.split("_")[0],
-            weights="random",
-            method="LoRA" if "lora" in name else "full",
             smoke_only=True,
         )
         for name in NAMES

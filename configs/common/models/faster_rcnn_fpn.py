@@ -2,7 +2,7 @@
 
 ImageNet weights are a local file, in torchvision's names or in Detectron2's: `model.backbone.bottom_up.module.weights`.
 MSRA's (R-50.pkl) and whole detectors of Detectron2's model zoo, which go into `train.init_checkpoint`, are converted by
-tools/convert_weights.py, take BGR and have their strides elsewhere. They want, below `model`,
+loradet weights convert, take BGR and have their strides elsewhere. They want, below `model`,
 `backbone.bottom_up.module.net.stages.stride_in_1x1=True`, `input_format=BGR`, `pixel_mean=[103.53,116.28,123.675]` and
 `pixel_std=[1.0,1.0,1.0]`. From random weights, batch norm trains: `stem.norm=BN` there, and nothing frozen.
 """

@@ -12,6 +12,8 @@ study = Study(
     name="vim_ofat/mini",
     title="A full factorial in miniature, on synthetic scenes",
     scenes=Scenes(root="datasets/synthetic_mini", size=192, counts={"train": 800, "val": 100, "test": 100}),
+    factors={"lr": "optimizer.lr", "batch": "dataloader.train.total_batch_size", "optimizer": "optimizer._target_"},
+    labels={"RMSprop": "RMSProp", "ConvNeXt-Atto + FPN + RetinaNet": "ConvNeXt-Atto + narrow FPN + RetinaNet"},
     entries=tuple(
         expand_grid(
             axes={
@@ -25,16 +27,9 @@ study = Study(
                 title="LR={lr}, BS={batch}, {optimizer}",
                 objective="Main effects and interactions.",
                 overrides=["optimizer.lr={lr}", "dataloader.train.total_batch_size={batch}"],
-                factors={"lr": "{lr}", "batch": "{batch}", "optimizer": "{optimizer}"},
                 seeds=[0, 1],
                 splits=["val", "test"],
                 metrics=["coco/bbox_mAP", "coco/bbox_mAP_50"],
-                model="ConvNeXt-Atto + narrow FPN + RetinaNet",
-                weights="asset://convnext_atto_synthetic.safetensors",
-                method="LoRA",
-                targets="mlp.fc1+fc2",
-                rank=16,
-                alpha=32.0,
             ),
         )
     ),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from loradet.adapters.files.adapter_file import (
     trained_tensors,
 )
 from loradet.adapters.files.comparison import differences
-from loradet.adapters.layer import adapter_layers, join, unwrap
+from loradet.adapters.layer import AdapterLayer, adapter_layers, join, unwrap
 from loradet.adapters.lora_layer import check_hyperparameters
 from loradet.adapters.recipe import adapter_state, lora_sizes, recipes
 from loradet.errors import UserError
@@ -144,6 +144,9 @@ class AdapterBank:
         state = self._model.state_dict()
         return {name: state[name] for name in self._names}
 
+    def _layer(self, path: str) -> AdapterLayer:
+        return cast(AdapterLayer, self._model.get_submodule(path))
+
     def _misfits(self, info: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[str]:
         """What keeps a file from this model. Rank and alpha do not: the model is compared as if it had the file's."""
         own_recipes, own = copy.deepcopy(self._base.info["recipes"]), self._own_tensors()
@@ -154,7 +157,7 @@ class AdapterBank:
             recipe["lora"] = theirs["lora"]
             for layer, (rank, _) in lora_sizes(theirs).items():
                 layer_path = join(path, layer)
-                shapes = self._model.get_submodule(layer_path).adapter_shapes(rank)
+                shapes = self._layer(layer_path).adapter_shapes(rank)
                 own.update({join(layer_path, n): torch.empty(shape, device="meta") for n, shape in shapes.items()})
         own_info = {"recipes": own_recipes, **pixel_statistics(self._model)}
         return differences(info, tensors, own_info, own, frozen_fingerprints(self._model, tensors))
@@ -164,7 +167,7 @@ class AdapterBank:
         for layer in merged:
             layer.unmerge()
         for path, settings in _layer_settings(adapter.info).items():
-            layer = self._model.get_submodule(path)
+            layer = self._layer(path)
             layer.replace_adapter({n: adapter.tensors[join(path, n)] for n in layer.adapter_tensors()}, **settings)
         with torch.no_grad():
             for name, tensor in self._own_tensors().items():

@@ -1,6 +1,6 @@
-"""Which tensors of a model hold weights that came from somewhere, and which frozen ones would stay random.
+"""Which tensors of a model hold loaded weights, and which frozen ones would stay random.
 
-Whoever loads weights into a module says so by `mark_filled`. What is frozen and was filled by nobody never learns: a
+Whoever loads weights into a module says so by `mark_loaded`. What is frozen and was filled by nobody never learns: a
 detector on it trains to nothing.
 """
 
@@ -12,13 +12,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from loradet.adapters.layer import AdapterLayer, adapter_tensor_names, join, unwrap
 from loradet.adapters.parameters import PARTS, part_of
 
-_FILLED = "filled_tensors"
+_FILLED = "loaded_tensors"
 # Packages whose modules load no weights unless somebody calls for it, and of those whose networks lie inside of them.
 _OWN = ("loradet", "detectron2")
 _LIBRARIES = ("torch", "torchvision", "timm", "fvcore")
 
 
-def mark_filled(module: nn.Module, names: Iterable[str] | None = None) -> None:
+def mark_loaded(module: nn.Module, names: Iterable[str] | None = None) -> None:
     """Note that tensors of a module hold weights that were loaded (or that nothing depends on).
 
     Args:
@@ -29,7 +29,10 @@ def mark_filled(module: nn.Module, names: Iterable[str] | None = None) -> None:
     setattr(module, _FILLED, {*getattr(module, _FILLED, ()), *held})
 
 
-def filled_tensors(model: nn.Module) -> set[str]:
+mark_filled = mark_loaded  # the name that it had first
+
+
+def loaded_tensors(model: nn.Module) -> set[str]:
     """Names in the model's state dict that a part of it, or the model itself, was marked with."""
     return {join(path, name) for path, module in unwrap(model).named_modules() for name in getattr(module, _FILLED, ())}
 
@@ -43,7 +46,7 @@ def random_frozen(model: nn.Module) -> dict[str, list[str]]:
     they want in their constructors, so nothing is said of them.
     """
     model = unwrap(model)
-    unfilled = set(_frozen(model)) - filled_tensors(model) - adapter_tensor_names(model)
+    unfilled = set(_frozen(model)) - loaded_tensors(model) - adapter_tensor_names(model)
     if not unfilled:
         return {}
     modules = dict(model.named_modules(remove_duplicate=False))

@@ -3,7 +3,7 @@
 import functools
 import types
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,7 +12,15 @@ from loradet.adapters.layer import adapter_layers, is_under, join
 from loradet.adapters.matching import match_names
 from loradet.adapters.recipe import RECIPE, ensure_recipe, logger
 from loradet.errors import UserError
-from loradet.wording import shorten
+from loradet.wording import group_paths, shorten
+
+if TYPE_CHECKING:
+
+    class _Base(nn.Module):
+        """Stands for the module's own class, which comes behind the mixin in every frozen class."""
+
+else:
+    _Base = object
 
 
 def freeze(module: nn.Module, unfreeze: Sequence[str] = (), *, statistics: bool = False) -> nn.Module:
@@ -54,21 +62,24 @@ def freeze(module: nn.Module, unfreeze: Sequence[str] = (), *, statistics: bool 
     _check_nesting(module, entry)
     ensure_recipe(module)["freeze"] = entry
     _set_gradients(module, [*entry["modules"], *entry["parameters"]])
-    module.__class__ = _frozen_class(type(module))
+    module.__class__ = _frozen_class(cast(Any, type(module)))
     module.train(module.training)
     logger.info(
         "freeze: %s is frozen; unfrozen (%s): %s",
         getattr(module, RECIPE)["class"],
         ", ".join(found) or "nothing named",
-        shorten([*entry["modules"], *entry["parameters"]], 20) or "nothing",
+        shorten(group_paths([*entry["modules"], *entry["parameters"]]), 8) or "nothing",
     )
     return module
 
 
-class FrozenMixin:
+class FrozenMixin(_Base):
     """Gives a module class eval mode in its frozen parts; `freeze` puts it in front of the module's own class."""
 
-    def train(self, mode: bool = True):
+    asked_mode: bool
+    frozen_class: type[nn.Module]
+
+    def train(self, mode: bool = True) -> "FrozenMixin":
         """Set the mode of what is not frozen."""
         super().train(False)
         self.asked_mode = mode
@@ -94,9 +105,9 @@ class FrozenMixin:
             while (path := path.rpartition(".")[0]) and not is_under(path, "backbone"):
                 yield self.get_submodule(path)
 
-    def __reduce_ex__(self, protocol: int) -> tuple:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple:
         # The class is made at run time: what is stored is the class that was frozen.
-        rebuild, arguments, *rest = super().__reduce_ex__(protocol)
+        rebuild, arguments, *rest = cast(tuple, super().__reduce_ex__(protocol))
         own = type(self)
         arguments = tuple(own.frozen_class if argument is own else argument for argument in arguments)
         return (_rebuild_frozen, (rebuild, arguments), *rest)
@@ -104,7 +115,7 @@ class FrozenMixin:
 
 def _rebuild_frozen(rebuild: Any, arguments: tuple) -> nn.Module:
     module = rebuild(*arguments)
-    module.__class__ = _frozen_class(type(module))
+    module.__class__ = _frozen_class(cast(Any, type(module)))
     return module
 
 

@@ -13,7 +13,7 @@ from loradet.adapters.lora_layers import LoRAConv2d, LoRALinear
 from loradet.adapters.matching import match_names, nearest
 from loradet.adapters.recipe import ensure_recipe, logger
 from loradet.errors import UserError
-from loradet.wording import shorten
+from loradet.wording import group_paths, shorten
 
 # Which adapter layer wraps which kind of module; a further kind is one more entry.
 ADAPTER_KINDS: dict[type[nn.Module], type[AdapterLayer]] = {
@@ -72,7 +72,8 @@ def lora(
     recognised = set_memory(module, {modules[path] for path in paths}, memory)
     entry = {"targets": list(found), "matched": paths, "rank": rank, "alpha": float(alpha)}
     recipe["lora"].append({**entry, "dropout": float(dropout), "freeze_base": bool(freeze_base)})
-    logger.info("lora: rank %d, alpha %g on %d layers (%s): %s", rank, alpha, len(paths), ", ".join(found), paths)
+    named, groups = ", ".join(found), shorten(group_paths(paths), 8)  # the recipe has all of them
+    logger.info("lora: rank %d, alpha %g on %d layers (%s): %s", rank, alpha, len(paths), named, groups)
     if memory != "plain":
         logger.info("lora: memory %s: %s", memory, recognised or "nothing recognised, all is kept")
     return module
@@ -108,7 +109,7 @@ def _kind_for(path: str, modules: dict[str, nn.Module], root: nn.Module) -> type
     _refuse_fused_parent(path, module, _parent(path, modules, root))
     if isinstance(module, FrozenMixin):
         raise UserError(f"lora: {path!r} is frozen by a call of its own; call `freeze` on a module that holds it.")
-    if reason := kind.objection(module):
+    if reason := kind.unsupported_reason(module):
         raise UserError(f"lora: {path!r} ({type(module).__name__}) cannot be wrapped: {reason}.")
     weights = {id(p) for p in module.parameters() if p.dim() > 1}
     inside = set(module.modules())

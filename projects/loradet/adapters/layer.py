@@ -1,4 +1,4 @@
-"""What an adapter layer is: the protocol between wrapped modules and everything that handles adapters."""
+"""The adapter layer protocol: between wrapped modules and everything that handles adapters."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,7 +20,7 @@ class AdapterLayer(nn.Module):
     freeze_base: bool
 
     @classmethod
-    def objection(cls, module: nn.Module) -> str | None:
+    def unsupported_reason(cls, module: nn.Module) -> str | None:
         """Why a module of the wrapped class cannot become such a layer, or None."""
         raise NotImplementedError
 
@@ -81,8 +81,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, DistributedDataParallel | DataParallel):
             model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod
+        elif isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):
+            model = compiled
         else:
             return model
 

@@ -1,6 +1,7 @@
 """LoRA of `nn.MultiheadAttention`: deltas of its query, key, value and output projections."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,9 @@ class _OutputProjection(SummedWeights, NonDynamicallyQuantizableLinear):
     """`out_proj` of a LoRA attention, whose `weight` reads as the sum; `scaling` is set by the attention."""
 
     weight = summed_weight("weight")
+    lora_a: nn.Parameter
+    lora_b: nn.Parameter
+    scaling: float
 
     def _delta(self, name: str) -> Tensor:  # noqa: ARG002
         return low_rank_product(self.lora_a, self.lora_b, self.scaling)
@@ -64,6 +68,7 @@ class LoRAMultiheadAttention(SummedWeights, LoRALayer, nn.MultiheadAttention):
     q_proj_weight = summed_weight("q_proj_weight")
     k_proj_weight = summed_weight("k_proj_weight")
     v_proj_weight = summed_weight("v_proj_weight")
+    out_proj: _OutputProjection
 
     def __init__(
         self,
@@ -90,7 +95,7 @@ class LoRAMultiheadAttention(SummedWeights, LoRALayer, nn.MultiheadAttention):
         self._add_factors(rank, alpha, lora_dropout, freeze_base)
 
     @classmethod
-    def objection(cls, module: nn.Module) -> str | None:
+    def unsupported_reason(cls, module: nn.Module) -> str | None:
         if type(module).forward is not nn.MultiheadAttention.forward:
             return "it is a subclass of MultiheadAttention with a forward pass of its own, which wrapping would skip"
         if type(module.out_proj) not in (NonDynamicallyQuantizableLinear, nn.Linear):
@@ -105,7 +110,7 @@ class LoRAMultiheadAttention(SummedWeights, LoRALayer, nn.MultiheadAttention):
         self._set_hyperparameters(rank, alpha, dropout, freeze_base)
         if freeze_base:
             self.requires_grad_(False)
-        shapes, weight = self.adapter_shapes(rank), self.out_proj._parameters["weight"]
+        shapes, weight = self.adapter_shapes(rank), cast(Tensor, self.out_proj._parameters["weight"])
         for part in _PARTS:
             a, b = new_factors(weight, shapes[f"{part}_lora_a"], shapes[f"{part}_lora_b"])
             self.register_parameter(f"{part}_lora_a", a)
@@ -221,17 +226,17 @@ class LoRAMultiheadAttention(SummedWeights, LoRALayer, nn.MultiheadAttention):
         base_inputs = _once_each(self._sequence_first, *inputs)
         if inputs[0].dim() == 2:  # torch makes three tensors of what was one
             base_inputs = [self._sequence_first(x) for x in inputs]
-        settings = {"scaling": self.scaling, "dropout": self._dropout}
+        scaling, dropout = self.scaling, self._dropout
         for part, x, y in zip(_PARTS, inputs, self._base_projections(*base_inputs)):
             # In the caller's layout, where `x` is contiguous: no copy of it is made and kept for each part.
-            yield y + self._sequence_first(low_rank(x, *self._factors(part), **settings))
+            yield y + self._sequence_first(low_rank(x, *self._factors(part), scaling=scaling, dropout=dropout))
 
     def _base_projections(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
         # Products are cut as torch cuts them, so that step 0 is the base bit for bit.
         weight, bias, width = self._parameters["in_proj_weight"], self.in_proj_bias, self.embed_dim
         if weight is None:
-            weights = [self._parameters[name] for name in _SEPARATE]
-            biases = (None, None, None) if bias is None else bias.chunk(3)
+            weights = [cast(Tensor, self._parameters[name]) for name in _SEPARATE]
+            biases: Sequence[Tensor | None] = (None, None, None) if bias is None else bias.chunk(3)
             return tuple(map(F.linear, (query, key, value), weights, biases))
         if query is key and key is value:
             return F.linear(query, weight, bias).chunk(3, dim=-1)
@@ -243,7 +248,7 @@ class LoRAMultiheadAttention(SummedWeights, LoRALayer, nn.MultiheadAttention):
     def _with_extra_keys(self, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Keys and values with those of add_bias_kv and add_zero_attn, which no mask hides."""
         given, shape = k.shape[0], (1, *k.shape[1:])
-        if self.bias_k is not None:
+        if self.bias_k is not None and self.bias_v is not None:
             k, v = torch.cat([k, self.bias_k.expand(shape)]), torch.cat([v, self.bias_v.expand(shape)])
         if self.add_zero_attn:
             k, v = torch.cat([k, k.new_zeros(shape)]), torch.cat([v, v.new_zeros(shape)])
@@ -252,7 +257,7 @@ class LoRAMultiheadAttention(SummedWeights, LoRALayer, nn.MultiheadAttention):
 
     def _project_out(self, x: Tensor) -> Tensor:
         out, flat = self.out_proj, x.flatten(0, 1)
-        y = F.linear(flat, out._parameters["weight"], out.bias)
+        y = F.linear(flat, cast(Tensor, out._parameters["weight"]), out.bias)
         y = y + low_rank(flat, out.lora_a, out.lora_b, scaling=self.scaling, dropout=self._dropout)
         return y.unflatten(0, x.shape[:2])
 

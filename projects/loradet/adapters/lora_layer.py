@@ -23,7 +23,7 @@ class LoRALayer(AdapterLayer):
         """Turn `module` into a LoRA layer in place: same object, same parameters, hooks and mode.
 
         Args:
-            module: of exactly the wrapped kind; see `objection`.
+            module: of exactly the wrapped kind; see `unsupported_reason`.
             rank: inner size of the delta.
             alpha: the delta is scaled by alpha / rank.
             dropout: probability of dropping an element of the low-rank path's input, in train mode.
@@ -33,7 +33,7 @@ class LoRALayer(AdapterLayer):
             ValueError: rank, alpha or dropout is out of range, or the module cannot be wrapped.
         """
         check_hyperparameters(rank, alpha, dropout)
-        if reason := cls.objection(module):
+        if reason := cls.unsupported_reason(module):
             raise UserError(f"LoRA cannot wrap this {type(module).__name__}: {reason}.")
         module.__class__ = cls
         module._add_factors(rank, alpha, dropout, freeze_base)

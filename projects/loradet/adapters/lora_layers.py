@@ -1,6 +1,6 @@
 """LoRA layers: y = W x + b + (alpha / rank) B A x (Hu et al., "LoRA", arXiv:2106.09685, section 4.1)."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,8 @@ class OneWeightLoRA(LoRALayer):
     dropout: float
     lora_a: nn.Parameter
     lora_b: nn.Parameter
-    weight: nn.Parameter
+    weight: Tensor
+    _base_weight: Tensor | None
     # What it keeps for backward, see `lora`; a layer that is built by itself does not ask where its input comes from.
     memory: str = "plain"
 
@@ -95,7 +96,7 @@ class OneWeightLoRA(LoRALayer):
             self.weight.data = merged
 
     def unmerge(self) -> None:
-        if self.merged:
+        if self._base_weight is not None:
             self.weight.data = self._base_weight
             self._base_weight = None
 
@@ -151,7 +152,7 @@ class LoRALinear(OneWeightLoRA, nn.Linear):
         self._add_factors(rank, alpha, dropout, freeze_base)
 
     @classmethod
-    def objection(cls, module: nn.Module) -> str | None:
+    def unsupported_reason(cls, module: nn.Module) -> str | None:
         return _foreign_code(module, nn.Linear, ("forward",))
 
     def _factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -225,25 +226,24 @@ class LoRAConv2d(OneWeightLoRA, nn.Conv2d):
         check_hyperparameters(rank, alpha, dropout)
         if reason := _grouping_objection(in_channels, groups):
             raise UserError(f"LoRAConv2d: {reason}.")
-        shape = (
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-        )
-        super().__init__(*shape, device=device, dtype=dtype)
+        shape: dict[str, Any] = {
+            "kernel_size": kernel_size,
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "groups": groups,
+            "bias": bias,
+            "padding_mode": padding_mode,
+        }
+        super().__init__(in_channels, out_channels, **shape, device=device, dtype=dtype)
         self._add_factors(rank, alpha, dropout, freeze_base)
 
     @classmethod
-    def objection(cls, module: nn.Module) -> str | None:
-        return _foreign_code(module, nn.Conv2d, ("forward", "_conv_forward")) or _grouping_objection(
-            module.in_channels, module.groups
-        )
+    def unsupported_reason(cls, module: nn.Module) -> str | None:
+        if reason := _foreign_code(module, nn.Conv2d, ("forward", "_conv_forward")):
+            return reason
+        conv = cast(nn.Conv2d, module)
+        return _grouping_objection(conv.in_channels, conv.groups)
 
     @property
     def depthwise(self) -> bool:

@@ -1,4 +1,4 @@
-"""What trains, by part of a detector."""
+"""Trainable and total parameters by part of a detector."""
 
 from dataclasses import dataclass
 

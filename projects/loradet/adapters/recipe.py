@@ -22,7 +22,7 @@ def ensure_recipe(module: nn.Module) -> dict[str, Any]:
     """The module's recipe; begun, with the fingerprint of its tensors as they are now, where it has none."""
     if not hasattr(module, RECIPE):
         name = getattr(module, "model_name", None)
-        recipe = {
+        recipe: dict[str, Any] = {
             "class": type(module).__name__,
             "model_name": name if isinstance(name, str) else None,
             "fingerprint": fingerprint(base_tensors(module)),
@@ -56,7 +56,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str | None:
     for name in sorted(tensors):
         digest.update(json.dumps([name, list(tensors[name].shape)]).encode() + b"\n")
         flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy())
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What batch norms of a ResNet do, by whether it has pretrained weights."""
+"""Which batch norm a ResNet takes, with and without pretrained weights."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Which type mixed precision computes in."""
+"""The dtype of mixed precision."""
 
 import torch
 

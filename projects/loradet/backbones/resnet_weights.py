@@ -9,7 +9,7 @@ import torch
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import ResNet
 
-from loradet.adapters.filled import mark_filled
+from loradet.adapters.filled import mark_loaded
 from loradet.backbones.weights import read_state_dict, resolve
 from loradet.errors import UserError
 from loradet.tensors import check_tensors
@@ -71,7 +71,7 @@ def resnet_with_weights(*, net: ResNet, weights: str | os.PathLike | None = None
         raise UserError(f"{path} does not hold the weights of this ResNet; {'; '.join(problems)}.")
     check_tensors(state, path, own)
     net.load_state_dict({name: tensor for name, tensor in state.items() if name in own}, strict=False)
-    mark_filled(net)
+    mark_loaded(net)
     return net
 
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from timm.models import FeatureDictNet
 from torch import nn
 
-from loradet.adapters.filled import mark_filled
+from loradet.adapters.filled import mark_loaded
 from loradet.backbones import timm_factory
 from loradet.backbones.checkpointing import checkpoint_blocks, refuse_counting_twice
 from loradet.backbones.weights import load_weights
@@ -161,6 +161,6 @@ def _stop_training_unused(net: nn.Module, size: tuple[int, int, int], model_name
     unused = [name for name, gradient in zip(parameters, gradients) if gradient is None]
     for name in unused:
         parameters[name].requires_grad_(False)
-    mark_filled(net, unused)  # as good as any: nothing depends on them
+    mark_loaded(net, unused)  # as good as any: nothing depends on them
     if unused:
         logger.info("%s: %d parameters that the outputs do not use are frozen", model_name, len(unused))

@@ -17,7 +17,7 @@ import torch
 from timm.models import get_pretrained_cfg, model_entrypoint
 from torch import nn
 
-from loradet.adapters.filled import mark_filled
+from loradet.adapters.filled import mark_loaded
 from loradet.errors import UserError
 
 # Files of timm.models whose networks are faster in channels_last and give the same numbers there.
@@ -87,7 +87,7 @@ def build(model_name: str, pretrained: bool, indices: Sequence[int], kwargs: dic
     if missing:
         cause = ValueError(f"the file lacks {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}")
         raise PretrainedWeightsError(_how_to_get_weights(model_name, cause, kwargs))
-    mark_filled(net)
+    mark_loaded(net)
     return net
 
 

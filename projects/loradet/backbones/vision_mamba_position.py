@@ -1,4 +1,4 @@
-"""Where a token lies in the image: position embeddings and rotary angles for grids of any size."""
+"""Position embeddings and rotary angles of tokens, for grids of any size."""
 
 import torch
 from torch import Tensor, nn

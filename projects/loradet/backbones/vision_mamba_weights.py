@@ -9,7 +9,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-from loradet.adapters.filled import mark_filled
+from loradet.adapters.filled import mark_loaded
 from loradet.backbones.vision_mamba_position import resize_position_embedding
 from loradet.backbones.weights import read_state_dict, resolve
 from loradet.errors import UserError
@@ -66,7 +66,7 @@ def load_vision_mamba_weights(
     kept["pos_embed"] = _fitted(rows, own["pos_embed"], grid, path)
     check_tensors(kept, path, own)
     net.load_state_dict(net.state_dict() | kept)
-    mark_filled(net, kept)
+    mark_loaded(net, kept)
     logger.info("%s: loaded; not used for detection: %s", path, ", ".join(dropped) or "nothing")
     return dropped
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from loradet.adapters.filled import mark_filled
+from loradet.adapters.filled import mark_loaded
 from loradet.errors import MissingFileError, UserError
 from loradet.files import sha256
 from loradet.tensors import check_tensors
@@ -70,7 +70,7 @@ def load_weights(
         raise UserError(f"{path} does not hold the weights of {model_name!r}; {'; '.join(problems)}.")
     check_tensors(renamed, path, own)
     net.load_state_dict(renamed)
-    mark_filled(net)
+    mark_loaded(net)
 
 
 def resolve(weights: str | os.PathLike) -> Path:
@@ -105,7 +105,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: the file is damaged or holds something else.
     """
-    refuse_pickle(path)
+    check_not_pickle(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -152,13 +152,13 @@ def why_unreadable(error: BaseException) -> str:
     return f"is no file of weights: it is cut off, damaged, or something else (a web page, a pointer of git-lfs){more}."
 
 
-def refuse_pickle(path: str | os.PathLike) -> None:
+def check_not_pickle(path: str | os.PathLike) -> None:
     """Raise ValueError for a `.pkl`: what is read by unpickling can run code. The message has the safe way."""
     path = Path(path)
     if path.suffix == ".pkl":
         raise UserError(
             f"{path} is a pickle, and to unpickle a file is to run whatever it says: it is not read. Its arrays alone "
-            f"are taken out by: python tools/convert_weights.py {path} {path.stem}.safetensors"
+            f"are taken out by: loradet weights convert {path} {path.stem}.safetensors"
         )
 
 

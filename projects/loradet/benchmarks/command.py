@@ -1,4 +1,4 @@
-"""What `tools/benchmark.py` does once its arguments are parsed."""
+"""What `loradet benchmark` does once its arguments are parsed."""
 
 import argparse
 from typing import Any

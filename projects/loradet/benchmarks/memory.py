@@ -1,4 +1,4 @@
-"""What training holds in memory at most, each measurement in a process of its own."""
+"""Peak memory of training, each measurement in a process of its own."""
 
 import contextlib
 import multiprocessing

@@ -3,6 +3,10 @@
 import importlib
 import sys
 
+from loradet.errors import show_traceback
+
+__all__ = ["COMMANDS", "main"]
+
 # Subcommand: module, function, what it does.
 COMMANDS = {
     "train": ("train", "main", "train, or go on with, what a config describes"),
@@ -40,7 +44,12 @@ def main(argv: list[str] | None = None) -> int | None:
         return 2
     module, function, _ = COMMANDS[words[0]]
     command = getattr(importlib.import_module(f"loradet.cli.{module}"), function)
-    return command(list(words[1:]), f"loradet {words[0]}")
+    try:
+        return command(list(words[1:]), f"loradet {words[0]}")
+    except KeyboardInterrupt as stop:  # of a command that has nothing to save
+        show_traceback(stop)
+        print("Interrupted.", file=sys.stderr)
+        return 130
 
 
 def _help() -> str:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from loradet.cli.overrides import CONFIG_HELP, add_overrides, parse_mixed
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
@@ -27,7 +28,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     )
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser("inspect", help="print what an adapter file holds")
-    inspect.add_argument("file", help="adapter file (.safetensors)")
+    inspect.add_argument("file", metavar="FILE", help="adapter file (.safetensors)")
     inspect.add_argument("--json", action="store_true", help="print its metadata as JSON")
 
     export = commands.add_parser("export", help="the adapter of a run's best weights, or of a checkpoint of training")
@@ -60,12 +61,9 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
             help="checkpoint to write (.pth); of several adapters a folder, for NAME.pth each",
         )
     for command in (export, merge, apply):
-        command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
-    arguments, rest = parser.parse_known_args(argv)
-    if unknown := [word for word in rest if word.startswith("-") or "=" not in word or arguments.command == "inspect"]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        add_overrides(command)
+    arguments = parse_mixed(parser, argv)
     if arguments.command != "inspect":
-        arguments.overrides += rest
         check = _check_export if arguments.command == "export" else _check_adapters
         if problem := check(arguments):
             commands.choices[arguments.command].error(problem)
@@ -73,9 +71,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
 
 
 def _add_config(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    parser.add_argument(
-        "--config-file", required=required, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)"
-    )
+    parser.add_argument("--config-file", required=required, metavar="FILE", help=CONFIG_HELP)
     add_trust(parser)
 
 
@@ -174,17 +170,17 @@ def apply(arguments: argparse.Namespace) -> None:
 def _write_each(arguments: argparse.Namespace, content: Callable) -> None:
     """A checkpoint for each adapter, of one model that is built once; nothing is written unless all fit."""
     from loradet.adapters import AdapterBank, load_adapter
-    from loradet.model import names_missing_start
+    from loradet.model import explain_missing_base
 
     cfg, model = _build(arguments)
     if len(arguments.adapter) == 1:
         ((name, file),) = arguments.adapter.items()
-        with names_missing_start(cfg):
+        with explain_missing_base(cfg):
             load_adapter(model, file)
         _write(arguments.output[name], content(model) | _held(file))
         return
     bank = AdapterBank(model)
-    with names_missing_start(cfg):
+    with explain_missing_base(cfg):
         for name, file in arguments.adapter.items():
             bank.add(name, file)
     for name in bank.names:
@@ -213,11 +209,11 @@ def _operating_point(file: str) -> dict:
 def _build(arguments: argparse.Namespace):
     """Config and model with its base weights, on the CPU; the files know their number of classes themselves."""
     from loradet.config import load_config
-    from loradet.model import weights_base
+    from loradet.model import build_adapter_base
 
     cfg = load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust)
     file = arguments.checkpoint if arguments.command == "export" else next(iter(arguments.adapter.values()))
-    return cfg, weights_base(cfg, file)
+    return cfg, build_adapter_base(cfg, file)
 
 
 def _classes(arguments: argparse.Namespace, cfg) -> tuple[list[str] | None, list[int] | None]:

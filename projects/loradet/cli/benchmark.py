@@ -13,9 +13,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from loradet.cli.overrides import CONFIG_HELP, add_overrides
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
+MEASURED = ("train", "memory", "infer", "throughput", "loader", "eval")
 STEPS = {"eval": 1, "memory": 3}
 # Which parts take an option; those not listed are taken by all.
 PARTS = {
@@ -34,23 +36,33 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("train", "memory", "infer", "throughput", "loader", "eval"))
-    parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument("--steps", type=int, help="measured steps (50; memory: 3; eval: 1)")
-    parser.add_argument("--warmup", type=int, help="steps before those (5; eval: 0)")
+    parser.add_argument("part", choices=(*MEASURED, "scan"), help="what to measure")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help=CONFIG_HELP)
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="measured steps, or pairs of steps (50; memory: 3; eval: 1)"
+    )
+    parser.add_argument(
+        "--warmup", type=int, metavar="N", help="steps before those, not measured (5; eval: 0; memory has none)"
+    )
     parser.add_argument("--bare", action="store_true", default=None, help="train: against a bare loop, interleaved")
     parser.add_argument("--against", metavar="FILE", help="train, memory: another config; train: interleaved")
     parser.add_argument(
         "--against-overrides", nargs="+", metavar="KEY=VALUE", help="keys to change in the other config alone"
     )
     parser.add_argument(
-        "--random-images", nargs=2, type=int, metavar=("H", "W"), help="train, memory: instead of the data set"
+        "--random-images",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="train, memory: noise of that size instead of the data set",
     )
-    parser.add_argument("--objects", type=int, metavar="N", help="in each of those (10)")
+    parser.add_argument("--objects", type=int, metavar="N", help="boxes in each of those (10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     add_trust(parser)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change, in both configs")
+    add_overrides(parser, "config keys to change, in both configs")
     arguments = parser.parse_intermixed_args(argv)
+    if arguments.part == "scan":
+        parser.error("scan comes first and has options of its own: scan --help")
     for name, parts in PARTS.items():
         if getattr(arguments, name) is not None and arguments.part not in parts:
             parser.error(f"--{name.replace('_', '-')} goes with {', '.join(parts)}")

@@ -7,7 +7,7 @@
 
 import argparse
 
-from loradet.cli.share import share
+from loradet.cli.share import fraction
 from loradet.errors import errors_in_one_line
 
 
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument("--fit-annotations", metavar="FILE", help="of that split (those of its run)")
     parser.add_argument("--match-iou", type=float, default=0.5, metavar="T", help="IoU of a correct detection (0.5)")
     parser.add_argument("--bins", type=int, default=15, metavar="N", help="score bins of the ECE (15)")
-    parser.add_argument("--score-threshold", type=share, default=0.0, metavar="S", help="leave lower ones out (0)")
+    parser.add_argument("--score-threshold", type=fraction, default=0.0, metavar="S", help="leave lower ones out (0)")
     parser.add_argument("--bootstrap", type=int, metavar="N", help="intervals of AP by N resamples of the images")
     parser.add_argument("--seed", type=int, metavar="SEED", help="of the bootstrap (0)")
     parser.add_argument("--against", metavar="FILE", help="--bootstrap: the difference from these detections too")
@@ -37,12 +37,12 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         from loradet.evaluation.calibration.detections_files import bootstrap_files, calibrate_files
         from loradet.evaluation.calibration.report import CalibrationSettings
         from loradet.evaluation.calibration.tables import calibration_tables, interval_table
-        from loradet.evaluation.detections.numbering import annotations_of
+        from loradet.evaluation.detections.numbering import recorded_annotations
 
-        annotations = arguments.annotations or annotations_of(arguments.predictions)
+        annotations = arguments.annotations or recorded_annotations(arguments.predictions)
         fit_annotations = arguments.fit_annotations
         if arguments.fit_predictions and not fit_annotations:
-            fit_annotations = annotations_of(arguments.fit_predictions)
+            fit_annotations = recorded_annotations(arguments.fit_predictions)
         files = (arguments.predictions, annotations, arguments.output)
         report = calibrate_files(
             *files,

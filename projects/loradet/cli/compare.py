@@ -10,7 +10,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """`loradet compare`."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run")
-    parser.add_argument("--split", default="val", help="whose metrics to show (%(default)s)")
+    parser.add_argument("--split", metavar="NAME", default="val", help="whose metrics to show (%(default)s)")
     arguments = parser.parse_args(argv)
 
     with errors_in_one_line():

@@ -5,16 +5,18 @@ import shlex
 import sys
 from pathlib import Path
 
+from loradet.cli.overrides import add_output, output_of, parse_mixed, split_overrides
+from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
 
-def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
     """The subcommand and its options; what does not go together is refused with exit status 2."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     synthetic = commands.add_parser("synthetic", help="write a synthetic set")
-    synthetic.add_argument("root", help="folder to fill")
+    synthetic.add_argument("root", metavar="DIR", help="folder to fill")
     synthetic.add_argument("--style", choices=["sar", "optical", "shapes"], default="sar")
     synthetic.add_argument(
         "--layout",
@@ -25,8 +27,8 @@ def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Na
     synthetic.add_argument("--size", type=int, nargs="+", default=[256], metavar="N", help="side, or H W (default 256)")
     for split, count in (("train", "600"), ("val", "100"), ("test", "100, none in coco2017")):
         synthetic.add_argument(f"--{split}", type=int, metavar="N", help=f"images (default {count})")
-    synthetic.add_argument("--seed", type=int, default=0)
-    synthetic.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    synthetic.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
+    synthetic.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
     synthetic.set_defaults(run=run_synthetic)
 
     check = commands.add_parser(
@@ -35,75 +37,90 @@ def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Na
     check.add_argument(
         "source",
         nargs="+",
+        metavar="SOURCE",
         help="a folder laid out as COCO, Roboflow, YOLO, Pascal VOC or SARDet-100K, of which every split is checked; "
         "or COCO instances files, that of the training split first",
     )
     check.add_argument(
         "--images",
         nargs="+",
-        metavar="FOLDER",
+        metavar="DIR",
         help="image folder of the files: one for all, or one for each (default: pictures are not opened)",
     )
-    check.add_argument("--fix", metavar="OUT.json", help="also write a repaired copy (one input only)")
+    check.add_argument(
+        "--fix", metavar="OUT.json", help="also write a repaired copy, in which nothing is found (one file at a time)"
+    )
     check.add_argument("--polygons", action="store_true", help="of a YOLO folder: labels may be polygons")
     check.add_argument(
         "--clip", action="store_true", help="of a YOLO folder: clip boxes that leave the image by over 1 %%"
     )
-    check.add_argument("--limit", type=int, default=20, help="lines shown of each kind of fault (default 20)")
+    check.add_argument(
+        "--limit",
+        type=int,
+        default=20,
+        metavar="N",
+        help="lines shown of each kind (default 20; 3 where all of a kind say the same)",
+    )
     check.add_argument(
         "--config-file",
         nargs="+",
-        metavar=("CONFIG", "KEY=VALUE"),
-        help="also say which boxes no anchor of this config reaches",
+        metavar=("FILE", "KEY=VALUE"),
+        help="also say which boxes no anchor of this config reaches; KEY=VALUE words change it",
     )
+    add_trust(check)
     check.add_argument("--report", metavar="OUT.html", help="also write a page with histograms and the worst pictures")
+    check.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of that config to change")
     check.set_defaults(run=run_check)
 
     split = commands.add_parser("split", help="split a COCO file into train, val and test")
-    split.add_argument("json")
+    split.add_argument("json", metavar="FILE", help="COCO instances")
     split.add_argument("--val", type=float, default=0.2, metavar="SHARE", help="of the images (default 0.2)")
     split.add_argument(
         "--test", type=float, default=0.0, metavar="SHARE", help="of the images (default 0: no such file)"
     )
-    split.add_argument("--seed", type=int, default=0)
+    split.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
     split.add_argument(
         "--group-by",
         metavar="KEY",
         help="keep images together that have one value of this key of their entries; re:PATTERN is looked for in their "
         "file names instead (its first group, else the match)",
     )
-    split.add_argument("--output", metavar="FOLDER", help="for train.json … (default: NAME_split beside NAME.json)")
+    split.add_argument("--output", metavar="DIR", help="for train.json … (default: NAME_split beside NAME.json)")
     split.set_defaults(run=run_split)
 
     subset = commands.add_parser("subset", help="write a COCO file of N images")
-    subset.add_argument("json")
-    subset.add_argument("output")
-    subset.add_argument("--count", "-n", type=int, required=True)
-    subset.add_argument("--seed", type=int, default=0)
+    subset.add_argument("json", metavar="FILE", help="COCO instances")
+    add_output(subset, "COCO file to write")
+    subset.add_argument("--count", "-n", type=int, required=True, metavar="N", help="images")
+    subset.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
     subset.add_argument("--include-empty", action="store_true", help="draw images without boxes too")
     subset.set_defaults(run=run_subset)
 
     summary = commands.add_parser("summary", help="print a table of classes and box sizes, draw histograms")
-    summary.add_argument("json")
-    summary.add_argument("--png", help="picture to write")
+    summary.add_argument("json", metavar="FILE", help="COCO instances")
+    summary.add_argument("--png", metavar="FILE", help="picture to write")
     summary.set_defaults(run=run_summary)
 
     yolo = commands.add_parser("yolo2coco", help="convert a YOLO data set to COCO files")
-    yolo.add_argument("data", help="data.yaml or its folder")
-    yolo.add_argument("output", help="folder for SPLIT.json")
+    yolo.add_argument("data", metavar="DATA", help="data.yaml or its folder")
+    add_output(yolo, "folder for SPLIT.json", metavar="DIR")
     yolo.add_argument("--splits", nargs="+", default=["train", "val"], help="default: train val")
     yolo.add_argument("--polygons", action="store_true", help="labels may be polygons, of which the boxes are taken")
     yolo.add_argument("--clip", action="store_true", help="clip boxes that leave the image by over 1 %% of its side")
     yolo.set_defaults(run=run_yolo2coco)
 
     voc = commands.add_parser("voc2coco", help="convert a Pascal VOC data set to a COCO file")
-    voc.add_argument("root", help="folder with Annotations and JPEGImages, or with train, valid and test")
-    voc.add_argument("output", help="JSON to write")
+    voc.add_argument(
+        "root", metavar="DIR", help="folder with Annotations and JPEGImages, or with train, valid and test"
+    )
+    add_output(voc, "COCO file to write")
     voc.add_argument("--split", default="all", help="train, val or test (default all: every file of Annotations)")
     voc.set_defaults(run=run_voc2coco)
 
     coco = commands.add_parser("coco2017", help="download COCO 2017, or go on with an interrupted download")
-    coco.add_argument("root", nargs="?", help="folder to fill (default $DETECTRON2_DATASETS/coco, else datasets/coco)")
+    coco.add_argument(
+        "root", nargs="?", metavar="DIR", help="folder to fill (default $DETECTRON2_DATASETS/coco, else datasets/coco)"
+    )
     coco.add_argument("--splits", nargs="+", choices=["train", "val"], default=["train", "val"], help="default: both")
     coco.add_argument("--url", metavar="BASE", help="mirror that has zips/ and annotations/ (default COCO's own)")
     coco.add_argument(
@@ -114,14 +131,28 @@ def parse(argv: list[str] | None = None, prog: str | None = None) -> argparse.Na
         metavar="ARCHIVE=SUM",
         help="sums to compare with, as val2017.zip=4f79…; all are recorded in checksums.sha256",
     )
-    coco.add_argument("--remove-archives", action="store_true", help="delete each archive once it is unpacked")
-    coco.add_argument("--retries", type=int, default=5, metavar="N", help="attempts without progress (default 5)")
+    coco.add_argument(
+        "--remove-archives",
+        action="store_true",
+        help="delete each archive once it is unpacked, else twice the room is needed",
+    )
+    coco.add_argument(
+        "--retries", type=int, default=5, metavar="N", help="attempts in a row that bring nothing new (default 5)"
+    )
     coco.set_defaults(run=run_coco2017)
 
-    options = parser.parse_args(argv)
+    options = parse_mixed(parser, argv)
+    if hasattr(options, "output_word"):
+        options.output = output_of(commands.choices[options.command], options)
     if options.command == "synthetic" and len(options.size) > 2:
         parser.error("--size takes one number or two (H W)")
     if options.command == "check":
+        options.source, words = split_overrides(options.source)
+        options.overrides = [*(options.config_file or ())[1:], *words, *options.overrides]
+        if not options.source:
+            parser.error("check: name a folder or COCO files")
+        if options.overrides and not options.config_file:
+            parser.error(f"check: {options.overrides[0]}: KEY=VALUE goes with --config-file")
         folders = [source for source in options.source if Path(source).expanduser().is_dir()]
         if options.fix and (len(options.source) > 1 or folders):
             parser.error("--fix repairs one file at a time")
@@ -166,7 +197,7 @@ def run_check(options: argparse.Namespace) -> int:
     from loradet.datasets.layouts import layout_of
     from loradet.errors import UserError
 
-    rule = _anchor_rule(*options.config_file) if options.config_file else None
+    rule = _anchor_rule(options.config_file[0], options) if options.config_file else None
     layout, broken = None, False
     if Path(options.source[0]).expanduser().is_dir():
         layout = layout_of(options.source[0])
@@ -222,13 +253,13 @@ def _readable_splits(layout, options: argparse.Namespace):
             print(error)
 
 
-def _anchor_rule(config: str, *overrides: str):
+def _anchor_rule(config: str, options: argparse.Namespace):
     """The anchors of a config; None, and a line that says so, where its detector has none."""
     import loradet  # noqa: F401
     from loradet.config import load_config
     from loradet.config.anchors import anchor_rule
 
-    rule = anchor_rule(load_config(config, list(overrides)))
+    rule = anchor_rule(load_config(config, options.overrides, trusted=options.trust))
     if rule is None:
         print(f"{config}: its detector has no anchors, so that there is nothing to check about them.")
     return rule
@@ -322,7 +353,7 @@ def run_coco2017(options: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     """`loradet data`; returns the exit status: 0, 1 where `check` found faults, 130 where it was interrupted."""
-    options = parse(argv, prog)
+    options = parse_arguments(argv, prog)
 
     with errors_in_one_line(status=2):  # 1 says that faults were found
         return options.run(options)

@@ -6,6 +6,7 @@
 
 import argparse
 
+from loradet.cli.overrides import CONFIG_HELP, add_overrides
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
@@ -15,7 +16,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help=CONFIG_HELP)
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help=".pth, or an adapter's .safetensors")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write (.pt2)")
     parser.add_argument(
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         help="leave batch, height and width open where torch.export can (default)",
     )
     add_trust(parser)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
+    add_overrides(parser)
     arguments = parser.parse_intermixed_args(argv)
     if not arguments.output.endswith(".pt2"):
         parser.error(f"--output {arguments.output}: expected a file name that ends in .pt2")

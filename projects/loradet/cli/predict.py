@@ -10,7 +10,8 @@ The exit status is 1 where an image could not be read; all others are done.
 import argparse
 import sys
 
-from loradet.cli.share import share
+from loradet.cli.overrides import HELP, split_overrides
+from loradet.cli.share import fraction
 from loradet.errors import errors_in_one_line
 
 
@@ -20,29 +21,42 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders (with those below), or patterns")
-    parser.add_argument("--config-file", metavar="FILE", help="of the checkpoint")
-    parser.add_argument("--checkpoint", metavar="FILE", help=".pth, merged .pth, or an adapter's .safetensors")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"{HELP}; a file of such a name is an image")
+    parser.add_argument("--config-file", metavar="FILE", help="of the checkpoint (.py, or a saved .yaml)")
+    parser.add_argument("--checkpoint", metavar="FILE", help=".pth, also a merged one, or an adapter's .safetensors")
     parser.add_argument("--exported", metavar="FILE", help="a .pt2 of loradet export instead")
     parser.add_argument("--trust", action="store_true", help="run --exported, or a .yaml that calls what it likes")
     parser.add_argument("--output", required=True, metavar="DIR", help="gets predictions.json and pictures/")
     parser.add_argument(
         "--score-threshold",
         "--threshold",
-        type=share,
+        type=fraction,
         metavar="S",
         help="leave lower scores out; default: the operating point of the weights, by class, or 0.3 without one",
     )
-    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="(%(default)s)")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="images of one size at a time; no result depends on it (%(default)s)",
+    )
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1; default: the config's, or auto")
-    parser.add_argument("--pictures", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="config keys to change")
-    arguments = parser.parse_args(argv)
+    parser.add_argument(
+        "--pictures", action=argparse.BooleanOptionalAction, default=True, help="paint them (yes), or JSON alone"
+    )
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="config keys to change, as above")
+    arguments = parser.parse_intermixed_args(argv)
+    images, overrides = split_overrides([*arguments.images, *arguments.overrides])
+    overrides = [*arguments.set, *overrides]
+    if not images:
+        parser.error("name images: files, folders or patterns")
     if bool(arguments.exported) == bool(arguments.checkpoint):
         parser.error("give one of --checkpoint (with --config-file) and --exported")
     if arguments.checkpoint and not arguments.config_file:
         parser.error("--checkpoint needs the --config-file that it was trained with")
-    if arguments.exported and (arguments.config_file or arguments.set):
-        parser.error("--exported needs neither --config-file nor --set: the file says everything")
+    if arguments.exported and (arguments.config_file or overrides):
+        parser.error("--exported needs neither --config-file nor KEY=VALUE: the file says everything")
     if arguments.batch_size < 1:
         parser.error("--batch-size: expected 1 or more")
 
@@ -58,7 +72,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         if arguments.exported:
             outcome = predict_exported(
                 arguments.exported,
-                arguments.images,
+                images,
                 arguments.output,
                 trusted=arguments.trust,
                 device=arguments.device or "auto",
@@ -66,10 +80,8 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
             )
         else:
             device = [f"train.device={arguments.device}"] if arguments.device else []
-            cfg = load_config(
-                arguments.config_file, [*arguments.set, *device], trusted=arguments.trust, needs_data=False
-            )
-            outcome = predict_checkpoint(cfg, arguments.checkpoint, arguments.images, arguments.output, **options)
+            cfg = load_config(arguments.config_file, [*overrides, *device], trusted=arguments.trust, needs_data=False)
+            outcome = predict_checkpoint(cfg, arguments.checkpoint, images, arguments.output, **options)
     print(f"{outcome.output}: {outcome.boxes} detections on {outcome.images} images")
     print(f"score threshold: {outcome.thresholds}")
     if outcome.failures:

@@ -3,7 +3,7 @@
 import argparse
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """For argparse's `type`. Raises ArgumentTypeError for what is none, NaN too."""
     value = float(text)
     if not 0.0 <= value <= 1.0:

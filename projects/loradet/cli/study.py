@@ -62,7 +62,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
         ("collect", "all numbers of finished runs, as JSON"),
         ("ledger", "the whole study as Markdown, filled from its runs"),
         ("report", "tables, plots and one HTML file"),
-        ("zoo", "the model zoo page"),
+        ("zoo", "a record of finished runs as Markdown: weights, figures, files and sums"),
     ):
         command = commands.add_parser(name, parents=[common], help=what)
         command.add_argument("ids", nargs="*", metavar="ID", help="entries; none: all of the study")

@@ -16,6 +16,7 @@ An error in what was given is one line; with LORADET_TRACEBACK=1 in the environm
 import argparse
 import sys
 
+from loradet.cli.overrides import CONFIG_HELP, add_overrides
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
@@ -25,7 +26,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="LazyConfig file (.py, or a saved .yaml)")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help=CONFIG_HELP)
     parser.add_argument("--output", metavar="DIR", help="folder of the run: train.output_dir")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in train.output_dir")
     parser.add_argument("--eval-only", action="store_true", help="evaluate a checkpoint, train nothing")
@@ -40,6 +41,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
         parser.error("--eval-only and --resume exclude each other")
     if arguments.output is not None:
         arguments.overrides.append(f"train.output_dir={arguments.output}")
+    arguments.command = "train"
     return arguments
 
 
@@ -67,7 +69,7 @@ def add_launch(parser: argparse.ArgumentParser) -> None:
         help='rendezvous; "auto" on one machine, else tcp://HOST:PORT (default: auto)',
     )
     add_trust(parser)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change; +KEY=VALUE adds one")
+    add_overrides(parser)
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:

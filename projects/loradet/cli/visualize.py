@@ -20,7 +20,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from loradet.cli.share import share
+from loradet.cli.overrides import CONFIG_HELP, add_overrides
+from loradet.cli.share import fraction
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
@@ -72,19 +73,19 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     parser.add_argument(
         "--score-threshold",
         "--threshold",
-        type=share,
+        type=fraction,
         metavar="S",
         help="painting and --export: the operating point of the weights, by class, or 0.3 without one; else 0.3 "
         "(--grad-cam --class: 0)",
     )
     model = parser.add_argument_group("the model and its data (painting, --export, --grad-cam)")
-    model.add_argument("--config-file", metavar="FILE")
+    model.add_argument("--config-file", metavar="FILE", help=CONFIG_HELP)
     model.add_argument("--checkpoint", metavar="FILE", help=".pth, or an adapter's .safetensors")
-    model.add_argument("--split", help="dataloader.<split> (val)")
+    model.add_argument("--split", metavar="NAME", help="dataloader.<split> (val)")
     model.add_argument("--subset", type=int, metavar="N", help="N images of the split, the same for every model")
     model.add_argument("--subset-seed", type=int, metavar="SEED", help="another choice (0)")
     add_trust(model)
-    model.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="config keys to change")
+    add_overrides(model)
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument(
         "--num-images",

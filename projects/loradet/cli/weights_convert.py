@@ -9,6 +9,7 @@ a file that names anything else is refused with the name, and nothing of it is r
 import argparse
 from pathlib import Path
 
+from loradet.cli.overrides import add_output, output_of
 from loradet.errors import errors_in_one_line
 
 
@@ -17,9 +18,11 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path, metavar="FILE.pkl")
-    parser.add_argument("output", type=Path, help="file to write: .safetensors or .pth")
-    return parser.parse_args(argv)
+    parser.add_argument("source", type=Path, metavar="FILE.pkl", help="a pickle of weights")
+    add_output(parser, "file to write: .safetensors or .pth")
+    arguments = parser.parse_intermixed_args(argv)
+    arguments.output = output_of(parser, arguments)
+    return arguments
 
 
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The calls of a config: what each is given, and whether it can take that."""
+"""Checks the arguments of every call in a config against its signature."""
 
 import difflib
 import math
@@ -11,7 +11,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from loradet.config.hints import UNKNOWN, fits, in_words, item_hint
+from loradet.config.hints import UNKNOWN, describe_hint, fits, item_hint
 from loradet.config.signatures import Signature, signature_of
 from loradet.errors import UserError
 
@@ -64,11 +64,11 @@ def check_calls(cfg: DictConfig, typed: Collection[str] = ()) -> None:
         _refuse_unknown(path, node, signature)
         for argument in _arguments(path, node, signature):
             if argument.value is not None or argument.key in typed:
-                refuse_misfit(argument)
+                check_value_type(argument)
                 _refuse_out_of_range(argument)
 
 
-def refuse_misfit(argument: Argument) -> None:
+def check_value_type(argument: Argument) -> None:
     """Raise where a value is of another type than is taken."""
     if fits(argument.value, argument.hint):
         return
@@ -76,7 +76,7 @@ def refuse_misfit(argument: Argument) -> None:
     shown = "null" if value is None else repr(value)
     meant = _unquoted(value) if isinstance(value, str) else UNKNOWN
     hint = f"; write {argument.key}={value}" if meant is not UNKNOWN and fits(meant, argument.hint) else ""
-    raise UserError(f"{argument.key}={shown}: expected {in_words(argument.hint)} ({argument.owner}){hint}.")
+    raise UserError(f"{argument.key}={shown}: expected {describe_hint(argument.hint)} ({argument.owner}){hint}.")
 
 
 def _refuse_out_of_range(argument: Argument) -> None:

@@ -104,14 +104,14 @@ def _fits_class(value: Any, kind: type) -> bool:
     return isinstance(value, dict) or not (ours or issubclass(kind, torch.nn.Module | torch.Tensor))
 
 
-def in_words(hint: Any, *, plural: bool = False) -> str:
+def describe_hint(hint: Any, *, plural: bool = False) -> str:
     """What a hint takes: "a whole number", "a list of texts or null"."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         # A tensor is nothing to write into a config.
-        return " or ".join(dict.fromkeys(in_words(one, plural=plural) for one in inner if one is not torch.Tensor))
+        return " or ".join(dict.fromkeys(describe_hint(one, plural=plural) for one in inner if one is not torch.Tensor))
     if origin is typing.Annotated:
-        return in_words(inner[0], plural=plural)
+        return describe_hint(inner[0], plural=plural)
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, inner))
     kind = types.NoneType if hint is None else origin or hint
@@ -134,4 +134,4 @@ def _of_items(kind: type, inner: tuple) -> str:
     if not inner or inner[0] in (Any, object) or isinstance(inner[0], typing.TypeVar):
         return ""
     count = f"{len(inner)} " if kind is tuple and len(inner) > 1 and inner[-1] is not Ellipsis else ""
-    return f" of {count}{in_words(inner[0], plural=True)}"
+    return f" of {count}{describe_hint(inner[0], plural=True)}"

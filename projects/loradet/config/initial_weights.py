@@ -1,4 +1,4 @@
-"""What a config's training starts from: pretrained weights or random ones."""
+"""Initial weights of a config's training: pretrained or random."""
 
 import logging
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def initial_weights(cfg: DictConfig) -> dict[str, str]:
     return {"initial_weights": "random"} if given and not any(given) else {}
 
 
-def check_start(cfg: DictConfig, *, fresh: bool = True) -> None:
+def check_initial_weights(cfg: DictConfig, *, fresh: bool = True) -> None:
     """Raise, before anything is read or built, where training could not start from what the config names.
 
     Args:

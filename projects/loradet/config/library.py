@@ -3,6 +3,7 @@
 import ast
 import difflib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,13 @@ def get_config(name: PathLike, *keys: str) -> Any:
 
 def list_configs() -> dict[str, str]:
     """The configs of the library that can be trained, by name, with the first line of what they say of themselves."""
-    return {name: line for name, (line, trains) in _described().items() if trains}
+    return {name: one.line for name, one in _described().items() if one.trains}
+
+
+def list_parts() -> dict[str, tuple[str, list[str]]]:
+    """What configs are put together from: files of `common/`, each with its first line and the names it defines."""
+    parts = {name: one for name, one in _described().items() if name.startswith("common/")}
+    return {name: (one.line, one.names) for name, one in parts.items()}
 
 
 def copy_config(name: PathLike, folder: PathLike) -> Path:
@@ -120,19 +127,32 @@ def _nearest(name: str) -> str:
     return f"; nearest: {', '.join(found[:4])}" if found else ""
 
 
-def _described() -> dict[str, tuple[str, bool]]:
-    """Of each file its first line, and whether it defines or imports all that a training needs."""
+@dataclass(frozen=True)
+class _Described:
+    """The first line of a config, what it defines, and whether it has all that a training needs."""
+
+    line: str
+    names: list[str]
+    trains: bool
+
+
+def _described() -> dict[str, _Described]:
     described = {}
     for name in _names():
         tree = ast.parse((LIBRARY / name).read_text(encoding="utf-8"))
-        defined = set()
+        imported, defined = set(), []
         for node in tree.body:
             if isinstance(node, ast.ImportFrom):
-                defined |= {alias.asname or alias.name for alias in node.names}
+                names = [alias.asname or alias.name for alias in node.names]
+                imported |= set(names)
+                defined += names if node.level else []  # of another config, which it passes on
             elif isinstance(node, ast.Assign):
-                defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+                defined += [target.id for target in node.targets if isinstance(target, ast.Name)]
+            elif isinstance(node, ast.FunctionDef):
+                defined.append(node.name)
         line = (ast.get_docstring(tree) or "").partition("\n")[0]
-        described[name] = line, {"model", "dataloader", "optimizer", "lr_multiplier", "train"} <= defined
+        trains = {"model", "dataloader", "optimizer", "lr_multiplier", "train"} <= {*imported, *defined}
+        described[name] = _Described(line, [one for one in defined if not one.startswith("_")], trains)
     return described
 
 

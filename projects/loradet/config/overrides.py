@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from loradet.config.calls import Argument, arguments_by_key
 from loradet.config.override_values import holds_path, parse_value
-from loradet.config.unread import refuse_unread
+from loradet.config.unread import check_has_effect
 from loradet.errors import UserError, one_line
 
 _ADDED_KEY = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
@@ -20,7 +20,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str], *, needs_data: bo
     """Change a config in place by `key=value` words, each by itself; returns it.
 
     Args:
-        needs_data: whether the caller reads data (see `refuse_unread`).
+        needs_data: whether the caller reads data (see `check_has_effect`).
 
     Raises:
         UserError: as `check_overrides`; a value that cannot be read, or of another kind than the config's own; an
@@ -32,9 +32,21 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str], *, needs_data: bo
         check_overrides(cfg, [override])
         key, value = _value(cfg, override, arguments)
         if not override.startswith("+"):
-            refuse_unread(cfg, key, value, needs_data=needs_data, typed=typed)
+            check_has_effect(cfg, key, value, needs_data=needs_data, typed=typed)
         _apply(cfg, override, key, value)
     return cfg
+
+
+def override_words(overrides: Sequence[str]) -> list[str]:
+    """The overrides as a list; one text alone, which would be taken letter by letter, is an error.
+
+    Raises:
+        UserError: it is a text, or an item is none.
+    """
+    if isinstance(overrides, str) or not all(isinstance(word, str) for word in overrides):
+        example = [overrides] if isinstance(overrides, str) else ["train.max_iter=1000"]
+        raise UserError(f"overrides={overrides!r}: expected a list of key=value texts, for example {example}.")
+    return list(overrides)
 
 
 def typed_keys(overrides: Sequence[str]) -> set[str]:

@@ -15,131 +15,145 @@ from loradet.backbones.precision import DTYPES
 from loradet.errors import UserError
 
 
-def _ranged(default: Any, words: str, holds: Callable[[Any], bool]) -> Any:
-    """A key whose values (but null) have a range."""
-    return field(default=default, metadata={"range": (words, holds)})
+def _setting(default: Any, doc: str = "", words: str = "", holds: Callable[[Any], bool] = bool) -> Any:
+    """A key with its meaning, for the reference, and the range of its values (but null), in words and as a test."""
+    return field(default=default, metadata={"doc": doc, "range": (words, holds)})
 
 
-def _positive(default: Any) -> Any:
-    return _ranged(default, "more than 0", lambda value: value > 0)
+def _positive(default: Any, doc: str) -> Any:
+    return _setting(default, doc, "more than 0", lambda value: value > 0)
 
 
-def _one_of(default: Any, *values: str) -> Any:
+def _fraction(default: Any, doc: str) -> Any:
+    return _setting(default, doc, "a fraction in (0, 1]", lambda value: 0.0 < value <= 1.0)
+
+
+def _one_of(default: Any, doc: str, *values: str) -> Any:
     *first, last = (f'"{value}"' for value in values)
     # A key that has no value by itself goes on with "or null".
     words = ", ".join([*first, last]) if default is None else f"{', '.join(first)} or {last}"
-    return _ranged(default, words, lambda value: value in values)
+    return _setting(default, doc, words, lambda value: value in values)
 
 
 @dataclass
 class AmpSettings:
-    """Mixed precision. "fp16" takes a scaler; "auto" is bf16 where the device has it, else fp16."""
+    """Mixed precision: the forward pass runs under autocast, weights stay float32."""
 
-    enabled: bool = False
-    dtype: str = _one_of("bf16", *DTYPES)
+    enabled: bool = _setting(False)
+    dtype: str = _one_of(
+        "bf16",
+        "fp16 comes with a gradient scaler, which skips steps whose gradient overflows (`grad_scale` in "
+        "`metrics.json`); auto is bf16 where the device has it, else fp16",
+        *DTYPES,
+    )
 
 
 @dataclass
 class DdpSettings:
     """Arguments of DistributedDataParallel, of which others may be given too."""
 
-    broadcast_buffers: bool = False
-    find_unused_parameters: bool = False
-    fp16_compression: bool = False  # exchange gradients as float16
+    broadcast_buffers: bool = _setting(False)
+    find_unused_parameters: bool = _setting(False, "stays off: frozen parameters take no part in the exchange")
+    fp16_compression: bool = _setting(False, "exchange gradients as float16")
 
 
 @dataclass
 class ClipSettings:
-    """Clipping of the gradients' norm."""
+    """Clipping of the gradients' norm; `grad_norm` is in `metrics.json` in any case."""
 
-    max_norm: float | None = _positive(None)
-    norm_type: float = 2.0
+    max_norm: float | None = _positive(None, "the largest norm; null: no clipping")
+    norm_type: float = _setting(2.0)
 
 
 @dataclass
 class EmaSettings:
-    """A moving average of the weights, which is evaluated and kept as the best."""
+    """A moving average of what trains. Evaluation, `model_best.pth` and the adapter take it; training does not."""
 
-    enabled: bool = False
-    decay: float = _ranged(0.999, "a fraction in [0, 1)", lambda value: 0.0 <= value < 1.0)
+    enabled: bool = _setting(False)
+    decay: float = _setting(
+        0.999,
+        "at the start less: min(decay, (1 + step) / (10 + step))",
+        "a fraction in [0, 1)",
+        lambda value: 0.0 <= value < 1.0,
+    )
 
 
 @dataclass
 class CheckpointerSettings:
-    """When checkpoints are saved. period 0: at the end only; max_to_keep null: keep all."""
+    """When checkpoints are saved."""
 
-    period: int | str = "1 epochs"
-    max_to_keep: int | None = _positive(2)
+    period: int | str = _setting("1 epochs", "a duration; 0: at the end only")
+    max_to_keep: int | None = _positive(2, "null: keep all")
 
 
 @dataclass
 class BestSettings:
-    """What is better: a metric of the evaluation."""
+    """What makes `model_best.pth`."""
 
-    metric: str = "bbox/AP"
-    mode: str = _one_of("max", "max", "min")
+    metric: str = _setting("bbox/AP", "a number of the evaluation, as `bbox/AP50`, `bbox/AP-ship` or `val/total_loss`")
+    mode: str = _one_of("max", "which of two numbers is better", "max", "min")
 
 
 @dataclass
 class EfficiencySettings:
-    """Speed and memory of inference with the best weights, measured at the end: batches, and those before them."""
+    """Speed and memory of inference with the best weights, measured at the end."""
 
-    enabled: bool = False
-    steps: int = _positive(50)
-    warmup: int = _positive(5)
+    enabled: bool = _setting(False)
+    steps: int = _positive(50, "batches")
+    warmup: int = _positive(5, "batches before them, not measured")
 
 
 @dataclass
 class OperatingPointSettings:
-    """How score thresholds are chosen on the first split: for a wished precision, by the best F1 where that is null."""
+    """How score thresholds are chosen on the first split."""
 
-    precision: float | None = _ranged(None, "a fraction in (0, 1]", lambda value: 0.0 < value <= 1.0)
-    match_iou: float = _ranged(0.5, "a fraction in (0, 1]", lambda value: 0.0 < value <= 1.0)
+    precision: float | None = _fraction(None, "the wished precision; null: the best F1")
+    match_iou: float = _fraction(0.5, "IoU from which a detection finds a box")
 
 
 @dataclass
 class ValidationLossSettings:
-    """Losses on the first split at each evaluation; off where it has more images. max_images null: any number."""
+    """Losses on the first split at each evaluation."""
 
-    enabled: bool = True
-    max_images: int | None = _positive(2000)
+    enabled: bool = _setting(True)
+    max_images: int | None = _positive(2000, "off where the split has more; null: any number")
 
 
 @dataclass
 class EarlyStoppingSettings:
-    """Ends a run after so many evaluations without a better one."""
+    """Ends a run after so many evaluations in a row without a better one."""
 
-    enabled: bool = False
-    patience: int = _positive(5)
-    min_delta: float = 0.0
+    enabled: bool = _setting(False)
+    patience: int = _positive(5, "evaluations")
+    min_delta: float = _setting(0.0, "what counts as better")
 
 
 @dataclass
 class TrackioSettings:
-    """Reports beside TensorBoard where there is a project; name null: that of the output folder."""
+    """Reports to Trackio, where there is a project."""
 
-    project: str | None = None
-    name: str | None = None
-    space_id: str | None = None
-    private: bool = True
+    project: str | None = _setting(None)
+    name: str | None = _setting(None, "of the run; null: that of its folder")
+    space_id: str | None = _setting(None, "a Hugging Face Space, as USER/SPACE; null: nothing leaves the machine")
+    private: bool = _setting(True, "where the run makes the Space")
 
 
 @dataclass
 class WandbSettings:
-    """The same."""
+    """Reports to Weights & Biases, where there is a project."""
 
-    project: str | None = None
-    name: str | None = None
-    entity: str | None = None
-    mode: str | None = _one_of(None, "online", "offline", "disabled")
+    project: str | None = _setting(None)
+    name: str | None = _setting(None, "of the run; null: that of its folder")
+    entity: str | None = _setting(None)
+    mode: str | None = _one_of(None, "null: as WANDB_MODE says", "online", "offline", "disabled")
 
 
 @dataclass
 class HubSettings:
     """A repository of the Hugging Face Hub, to which every checkpoint is uploaded."""
 
-    repo_id: str | None = None
-    private: bool = True
+    repo_id: str | None = _setting(None, "as USER/NAME")
+    private: bool = _setting(True, "where the run makes the repository")
 
 
 @dataclass
@@ -150,32 +164,59 @@ class TrainSettings:
     processes and micro-batches.
     """
 
-    output_dir: str = "work_dirs/run"
-    overwrite: bool = False  # start afresh where another run's files lie
-    init_checkpoint: str | None = ""  # weights to start from (a full or partial checkpoint)
-    allow_random_frozen: bool = False  # let frozen parts stay random, which nothing filled with weights
-    accept_changed_data: bool = False  # let a run go on although its annotation files have changed since
-    max_iter: int | str = "12 epochs"
-    # -1: draw one (it is logged and saved). numpy takes no larger ones, and every process adds its number.
-    seed: int = _ranged(0, "a whole number up to 4000000000", lambda value: value <= 4_000_000_000)
-    device: str = "auto"  # "auto": CUDA where there is a device, else CPU
-    cudnn_benchmark: bool = False
+    output_dir: str = _setting("work_dirs/run", "the run's folder")
+    overwrite: bool = _setting(False, "start afresh where another run's files lie; without it, that is an error")
+    init_checkpoint: str | None = _setting(
+        "",
+        "weights to start from; what the file lacks keeps its start, nothing at all in common is an error",
+    )
+    allow_random_frozen: bool = _setting(
+        False, "let frozen parts stay random that nothing filled with weights; without it, that is an error"
+    )
+    accept_changed_data: bool = _setting(
+        False,
+        "let `--resume` go on although annotation files have changed since the run began; without it, that is an error",
+    )
+    max_iter: int | str = _setting("12 epochs", "length, a duration")
+    # numpy takes no larger ones, and every process adds its number.
+    seed: int = _setting(
+        0,
+        "of weights, order, augmentation, dropout; -1 draws one, which the log and `run.json` tell",
+        "a whole number up to 4000000000",
+        lambda value: value <= 4_000_000_000,
+    )
+    device: str = _setting("auto", "CUDA where there is a device, else CPU; or cpu, cuda, cuda:1")
+    cudnn_benchmark: bool = _setting(False, "let cuDNN try kernels: faster where all images have one size")
     amp: AmpSettings = field(default_factory=AmpSettings)
     ddp: DdpSettings = field(default_factory=DdpSettings)
-    accumulate: int = _ranged(1, "a whole number of at least 1", lambda value: value >= 1)  # micro-batches a step
-    max_batch_per_gpu: int | None = None  # works `accumulate` out instead, so that no forward sees more images
+    accumulate: int = _setting(
+        1, "micro-batches of a step, each so much smaller", "a whole number of at least 1", lambda value: value >= 1
+    )
+    max_batch_per_gpu: int | None = _setting(
+        None, "works `accumulate` out instead, so that no forward pass sees more images"
+    )
     clip_grad: ClipSettings = field(default_factory=ClipSettings)
     ema: EmaSettings = field(default_factory=EmaSettings)
-    log_period: int = _ranged(20, "at least 1", lambda value: value >= 1)
-    eval_period: int | str = "1 epochs"  # 0: at the end only
-    smoke: bool = False  # a short trial: the metrics of its one split go to smoke_metrics.json
-    eval_splits: list[str] = field(default_factory=lambda: ["val"])  # the first one is evaluated during training
+    log_period: int = _setting(
+        20,
+        "iterations between lines in log, `metrics.json`, TensorBoard; an evaluation is written at once",
+        "at least 1",
+        lambda value: value >= 1,
+    )
+    eval_period: int | str = _setting("1 epochs", "a duration; 0: at the end only")
+    smoke: bool = _setting(False, "a short trial: the metrics of its one split go to `smoke_metrics.json`")
+    eval_splits: list[str] = field(
+        default_factory=lambda: ["val"],
+        metadata={"doc": "the first is evaluated during training and chooses the best weights, all of them at the end"},
+    )
     checkpointer: CheckpointerSettings = field(default_factory=CheckpointerSettings)
     best: BestSettings = field(default_factory=BestSettings)
     efficiency: EfficiencySettings = field(default_factory=EfficiencySettings)
     operating_point: OperatingPointSettings = field(default_factory=OperatingPointSettings)
     validation_loss: ValidationLossSettings = field(default_factory=ValidationLossSettings)
-    validation_pictures: int = _ranged(4, "from 0 to 32", lambda value: 0 <= value <= 32)  # painted at each evaluation
+    validation_pictures: int = _setting(
+        4, "images of the first split that are painted at each evaluation", "from 0 to 32", lambda v: 0 <= v <= 32
+    )
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
     trackio: TrackioSettings = field(default_factory=TrackioSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
@@ -191,6 +232,39 @@ _TYPES = {
     int | str: 'a number of iterations or a text such as "12 epochs"',
     list[str]: "a list of names, as [val,test]",
 }
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key of `train`, for people.
+
+    Attributes:
+        key: as `train.ema.decay`; of a group of keys, the group's.
+        default: None of a group.
+        takes: what values it takes, in words; empty of a group.
+        doc: what it means.
+        is_group: whether it has keys of its own, which follow.
+    """
+
+    key: str
+    default: Any
+    takes: str
+    doc: str
+    is_group: bool = False
+
+
+def describe_settings(settings: type = TrainSettings, where: str = "train") -> Iterator[Setting]:
+    """All keys of `train` in their order."""
+    for one in dataclasses.fields(settings):
+        key, doc = f"{where}.{one.name}", one.metadata.get("doc", "")
+        if dataclasses.is_dataclass(one.type):
+            yield Setting(key, None, "", inspect.getdoc(one.type), is_group=True)
+            yield from describe_settings(one.type, key)
+            continue
+        default = one.default_factory() if one.default is dataclasses.MISSING else one.default
+        words, optional = _expected(one.type)
+        words = one.metadata.get("range", ("", bool))[0] or words
+        yield Setting(key, default, f"{words}{', or null' if optional else ''}", doc)
 
 
 def complete_train_settings(cfg: DictConfig) -> None:

@@ -1,4 +1,4 @@
-"""What the callables of a config take: names of arguments, and a type hint for each."""
+"""Signatures of the callables in a config: argument names, with type hints."""
 
 import functools
 import inspect

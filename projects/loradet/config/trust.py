@@ -70,14 +70,14 @@ def check_trusted(file: str | Path) -> None:
     Raises:
         UserError: names what it would call, and the keys.
     """
-    if is_yaml(file) and (foreign := foreign_calls_of_file(file)):
+    if is_yaml(file) and (foreign := untrusted_calls_in_file(file)):
         raise UserError(
             f"{file} would call {shorten(foreign, 8)}. A config is a program, and this one asks for more than the "
             f"parts of detectors that {', '.join(PACKAGES)} have. Read it; --trust runs it."
         )
 
 
-def foreign_calls_of_file(file: str | Path) -> list[str]:
+def untrusted_calls_in_file(file: str | Path) -> list[str]:
     """What a .yaml config names beyond what `is_known` knows, each with its key; [] for YAML that cannot be read."""
     scan = _scanner()
     try:
@@ -92,10 +92,10 @@ def foreign_calls_of_file(file: str | Path) -> list[str]:
         return [f"what cannot be judged: {one_line(error)}"]
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
         return []  # no loader gets through it; the one that follows says what is wrong
-    return [*loader.foreign, *foreign_calls(content)]
+    return [*loader.foreign, *untrusted_calls(content)]
 
 
-def foreign_calls(content: Any) -> list[str]:
+def untrusted_calls(content: Any) -> list[str]:
     """The same of a config's content: plain dicts and lists, in which targets are texts or what they lead to."""
     return [f"{what} ({key or 'at its top'})" for key, what in _foreign(content, "", set())]
 

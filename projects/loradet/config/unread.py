@@ -1,4 +1,4 @@
-"""Overrides that would change nothing: in a saved config all is a value, and nothing refers to `data` any more."""
+"""Overrides without effect: in a saved config all is a value, and nothing refers to `data` any more."""
 
 import logging
 import re
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _REFERRED = re.compile(r"\$\{(?:[\w.]+:)?(\.*)([A-Za-z_][\w.]*)")
 
 
-def refuse_unread(
+def check_has_effect(
     cfg: DictConfig, key: str, value: Any, *, needs_data: bool = True, typed: Collection[str] = ()
 ) -> None:
     """Refuse an override of `data.…` that nothing refers to; warn of one of `train.…` that others have as a value.

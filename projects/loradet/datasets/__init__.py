@@ -1,32 +1,38 @@
-"""Readers, checks and generators of detection data. Public names load on first use, none at import."""
+"""Readers, checks and generators of detection data."""
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "coco_dataset": "readers.coco",
-    "register_coco": "readers.coco",
-    "yolo_dataset": "readers.yolo",
-    "yolo_to_coco": "readers.yolo",
-    "count_yolo_classes": "readers.yolo_description",
-    "yolo_class_names": "readers.yolo_description",
-    "voc_dataset": "readers.voc",
-    "voc_to_coco": "readers.voc",
-    "count_voc_classes": "readers.voc",
-    "voc_class_names": "readers.voc",
-    "check": "checks",
-    "check_splits": "checks",
-    "fix": "checks",
-    "make_subset": "subset",
-    "split_coco": "splitting",
-    "synthetic": "synthetic",
-    "summarize": "summary",
-}
-__all__ = sorted(_HOMES)
+from loradet.lazy import lazy_names
 
+if TYPE_CHECKING:
+    from loradet.datasets import synthetic
+    from loradet.datasets.checks import check, check_splits, fix
+    from loradet.datasets.readers.coco import coco_dataset, register_coco
+    from loradet.datasets.readers.voc import count_voc_classes, voc_class_names, voc_dataset, voc_to_coco
+    from loradet.datasets.readers.yolo import yolo_dataset, yolo_to_coco
+    from loradet.datasets.readers.yolo_description import count_yolo_classes, yolo_class_names
+    from loradet.datasets.splitting import split_coco
+    from loradet.datasets.subset import make_subset
+    from loradet.datasets.summary import summarize
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_HOMES[name]}")
-    return module if name == _HOMES[name] else getattr(module, name)
+__all__ = [
+    "check",
+    "check_splits",
+    "coco_dataset",
+    "count_voc_classes",
+    "count_yolo_classes",
+    "fix",
+    "make_subset",
+    "register_coco",
+    "split_coco",
+    "summarize",
+    "synthetic",
+    "voc_class_names",
+    "voc_dataset",
+    "voc_to_coco",
+    "yolo_class_names",
+    "yolo_dataset",
+    "yolo_to_coco",
+]

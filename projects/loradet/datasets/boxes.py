@@ -1,4 +1,4 @@
-"""What counts as a box."""
+"""The definition of a valid box."""
 
 import math
 from collections.abc import Sequence

@@ -81,7 +81,7 @@ def write_coco(path: PathLike, content: dict[str, Any]) -> Path:
     return path
 
 
-def refuse_overwrite(source: PathLike, target: PathLike) -> Path:
+def output_path_of(source: PathLike, target: PathLike) -> Path:
     """The expanded target; UserError where it is the source file itself."""
     target = expand(target)
     if target.resolve() == expand(source).resolve():

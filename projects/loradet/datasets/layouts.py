@@ -1,4 +1,4 @@
-"""Which of the usual layouts the folder of a data set has: where its splits lie, and which config reads it."""
+"""Detects which of the usual layouts a data set's folder has: where its splits lie, and which config reads it."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""Processes that do not outlive the one that has started them."""
+"""Child processes that end with their parent."""
 
 import ctypes
 import multiprocessing

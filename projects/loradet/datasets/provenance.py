@@ -1,4 +1,4 @@
-"""Where images come from: results on synthetic scenes say so wherever they are written."""
+"""Provenance of images: results on synthetic scenes are marked wherever they are written."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from loradet.datasets.annotations import read_annotations
 from loradet.datasets.files import PathLike
 
 
-def says_synthetic(content: Mapping[str, Any]) -> bool:
+def has_synthetic_flag(content: Mapping[str, Any]) -> bool:
     """Whether a COCO file's content marks its images as synthetic (`info.synthetic`)."""
     info = content.get("info")
     return isinstance(info, Mapping) and info.get("synthetic") is True

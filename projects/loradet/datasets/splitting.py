@@ -125,7 +125,7 @@ def _keys(file: AnnotationFile, entries: list[dict[str, Any]], group_by: str) ->
             f"{file.path}: --group-by {group_by!r} {what} {len(absent)} of {len(keys)} images ({absent[0]}, for "
             f"example){found}."
         )
-    return keys
+    return [key for key in keys if key is not None]
 
 
 def _stratify(groups: list[_Group], shares: list[float], seed: int) -> list[int]:

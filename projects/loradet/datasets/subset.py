@@ -8,7 +8,7 @@ import numpy as np
 
 from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.datasets.annotations.content import without_nan
-from loradet.datasets.files import PathLike, expand, read_coco, refuse_overwrite, write_coco
+from loradet.datasets.files import PathLike, expand, output_path_of, read_coco, write_coco
 from loradet.errors import UserError
 
 
@@ -33,7 +33,7 @@ def make_subset(
     Raises:
         MissingFileError, UserError: broken input (see `read_annotations`), fewer than `count` images to choose.
     """
-    output = refuse_overwrite(json_file, output)
+    output = output_path_of(json_file, output)
     file = read_annotations(json_file)
     ids = np.array(file.images.ids, object)
     candidates = list(ids) if include_empty else list(ids[images_with_boxes(file)])

@@ -1,4 +1,4 @@
-"""What is in a COCO file: a table of classes and a picture of class and box-size histograms."""
+"""Summary of a COCO file: a table of classes, and histograms of classes and box sizes."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ def summarize(json_file: PathLike, png: PathLike | None = None) -> str:
     counted = boxes.usable & ~boxes.crowd
     sizes = np.sqrt(np.maximum(boxes.xywh[:, 2] * boxes.xywh[:, 3], 0.0))
     places = {one.id: place for place, one in enumerate(file.categories)}
-    rows = [(one.id, one.name, counted & (boxes.category == places[one.id])) for one in file.classes]
+    rows: list[tuple[int | str, str, np.ndarray]] = [
+        (one.id, one.name, counted & (boxes.category == places[one.id])) for one in file.classes
+    ]
     if (unknown := counted & (boxes.category < 0)).any():
         rows.append(("?", "not listed", unknown))
     if png is not None:

@@ -1,22 +1,15 @@
 """COCO metrics, calibration, intervals, kinds of errors, and what a model costs."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-__all__ = ["BoxEvaluator", "CalibrationEvaluator", "Split"]
+from loradet.lazy import lazy_names
 
+if TYPE_CHECKING:
+    from loradet.evaluation import coco_metrics
+    from loradet.evaluation.box_evaluator import BoxEvaluator
+    from loradet.evaluation.calibration.evaluator import CalibrationEvaluator
+    from loradet.evaluation.split import Split
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
-def __getattr__(name: str) -> Any:
-    # Most of the package needs no torch; these do.
-    if name == "BoxEvaluator":
-        from loradet.evaluation.box_evaluator import BoxEvaluator
-
-        return BoxEvaluator
-    if name == "CalibrationEvaluator":
-        from loradet.evaluation.calibration.evaluator import CalibrationEvaluator
-
-        return CalibrationEvaluator
-    if name == "Split":
-        from loradet.evaluation.split import Split
-
-        return Split
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = ["BoxEvaluator", "CalibrationEvaluator", "Split", "coco_metrics"]

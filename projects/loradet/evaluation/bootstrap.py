@@ -1,4 +1,4 @@
-"""How far COCO's metrics would be elsewhere had other images been drawn: percentile bootstrap over images."""
+"""Percentile bootstrap of COCO's metrics over images."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -18,7 +18,7 @@ from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
 from loradet.evaluation.coco_metrics import BoxEvaluation, match_columns, mean_known
 from loradet.evaluation.detections.collector import DetectionCollector, ImageDetections
-from loradet.evaluation.detections.numbering import MAX_DETECTIONS, record_numbering
+from loradet.evaluation.detections.numbering import MAX_DETECTIONS, write_category_map
 from loradet.evaluation.detections.results_file import Detections
 from loradet.files import atomic_open
 from loradet.run_folder import RunFolder
@@ -80,7 +80,7 @@ class BoxEvaluator(DetectionCollector):
         if self._output_dir is not None:
             path = Path(self._output_dir, RunFolder.PREDICTIONS)
             _write(path, found)
-            record_numbering(path, self._ground_truth, self._limit)
+            write_category_map(path, self._ground_truth, self._limit)
             logger.info("Wrote %d detections to %s.", len(detections), path)
         if not len(detections):
             logger.warning("No detections on any of %d images: metrics are NaN.", len(found))

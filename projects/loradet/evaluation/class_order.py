@@ -1,4 +1,4 @@
-"""Data read as the weights that are put to them have it: their order of classes, their rule of intensity."""
+"""Aligns data with weights: their order of classes, their intensity rule."""
 
 import copy
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
-from loradet.evaluation.detections.numbering import MAX_DETECTIONS, noted_max_detections
+from loradet.evaluation.detections.numbering import MAX_DETECTIONS, recorded_max_detections
 from loradet.evaluation.detections.results_file import Detections, read_detections
 from loradet.files import FileError, read_json, write_json
 from loradet.json_kinds import NUMBER, TEXT, WHOLE, entries, optional
@@ -23,6 +23,19 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "coco/bbox_"
 _AREAS = {"": 0, "_s": 1, "_m": 2, "_l": 3}  # suffix of a metric: place among COCOeval's area ranges
+# What `coco_metrics` gives, for the reference; patterns as fnmatch has them.
+MEANINGS = {
+    "coco/bbox_mAP": "AP, the mean over IoU 0.50, 0.55 … 0.95 and over classes",
+    "coco/bbox_mAP_50": "AP at IoU 0.50 alone",
+    "coco/bbox_mAP_75": "AP at IoU 0.75 alone",
+    "coco/bbox_mAP_s": "AP of boxes with an area under 32² pixels",
+    "coco/bbox_mAP_m": "from there to 96²",
+    "coco/bbox_mAP_l": "from there on",
+    "coco/bbox_AR@*": "average recall with so many detections an image: 1, 10, 100, and the limit where it is larger",
+    "coco/bbox_AR_[sml]@*": "the same by area",
+    "coco/bbox_mAP/*": "AP of one class",
+    "coco/bbox_AR@100/*": "AR of one class",
+}
 _LEAST = 10  # the least limit of detections of an image, as Detectron2's COCOEvaluator has it
 
 
@@ -104,7 +117,7 @@ def match_detections(
     """
     file = read_annotations(ground_truth)
     found = read_detections(predictions, file)
-    limit = noted_max_detections(predictions) if max_detections is None else max_detections
+    limit = recorded_max_detections(predictions) if max_detections is None else max_detections
     if (most := _most_of_a_class(found, len(file.categories))) > max(limit, _LEAST):
         what = "%s: up to %d detections of a class in an image, of which the %d of the highest scores count."
         logger.warning(

@@ -1,4 +1,4 @@
-"""What a process has held."""
+"""Peak memory of this process."""
 
 import resource
 import sys

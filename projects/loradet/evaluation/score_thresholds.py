@@ -127,11 +127,11 @@ def find_operating_point(
         content = read_json(file, advice="Delete it, or evaluate again.")
         if content.get("weights") == digest:
             return OperatingPoint.parse(content, str(file))
-    held = held_operating_point(checkpoint)
+    held = stored_operating_point(checkpoint)
     return None if held is None else OperatingPoint.parse(held, str(checkpoint))
 
 
-def held_operating_point(path: Path) -> Any:
+def stored_operating_point(path: Path) -> Any:
     """What a checkpoint or an adapter file holds itself; None where it does not, or cannot be read."""
     try:
         if path.suffix == ".safetensors":

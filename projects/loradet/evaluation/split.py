@@ -23,7 +23,7 @@ from loradet.evaluation.calibration.split_calibration import (
 )
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
 from loradet.evaluation.detections.limit import detection_limit
-from loradet.evaluation.detections.numbering import record_numbering
+from loradet.evaluation.detections.numbering import write_category_map
 from loradet.evaluation.detections.records import read_records
 from loradet.evaluation.ground_truth_check import check_ground_truth
 from loradet.evaluation.operating_point import OperatingPoint, choose_operating_point
@@ -117,7 +117,7 @@ class Split:
         results = inference_on_dataset(model, self.loader, self.evaluator(output_dir))
         if comm.is_main_process():
             print_csv_format(results)
-        return results or {}
+        return dict(results or {})
 
     def files(self, output_dir: Path) -> SplitFiles | None:
         """Annotations and detections of an evaluation; None where there is no COCO file or no detections."""
@@ -155,7 +155,7 @@ class Split:
             what = RunFolder.PREDICTIONS
             logger.warning("No COCO metrics of %s: its evaluator leaves no %s for a COCO file.", self.name, what)
             return {}
-        record_numbering(files.predictions, files.annotations, detection_limit(self.cfg))
+        write_category_map(files.predictions, files.annotations, detection_limit(self.cfg))
         metrics, more = coco_metrics(files.annotations, files.predictions), {"annotations": str(files.annotations)}
         if (node := calibration_node(self.cfg)) is not None:
             report, source = calibrate_split(node, files, fit if fit is not None and fit.split != self.name else None)

@@ -18,7 +18,7 @@ from loradet.config.splits import (
     name_evaluated_data,
     split_config,
 )
-from loradet.datasets.loader import NamedFailures, init_worker
+from loradet.datasets.loader import NamedFailures, set_up_workers
 
 
 def load_dataset(cfg: DictConfig, split: str) -> Sequence[dict] | None:
@@ -42,8 +42,8 @@ def instantiate_loader(node: DictConfig, key: str) -> Any:
         node = copy.deepcopy(node)
         node.mapper = NamedFailures(build(node.mapper, f"{key}.mapper"))
     loader = build(node, key)
-    if isinstance(loader, DataLoader) and loader.worker_init_fn is None:
-        loader.worker_init_fn = init_worker
+    if isinstance(loader, DataLoader):
+        set_up_workers(loader)
     return loader
 
 

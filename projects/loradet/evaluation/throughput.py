@@ -1,4 +1,4 @@
-"""How fast a detector works through a loader, and what of the time goes where."""
+"""Throughput of inference, and the shares of data, forward pass and post-processing."""
 
 import itertools
 import statistics

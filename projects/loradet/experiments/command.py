@@ -1,4 +1,4 @@
-"""What `tools/experiments.py` does once its arguments are parsed."""
+"""What `loradet study` does once its arguments are parsed."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from loradet.errors import UserError, is_user_error, one_line
 from loradet.experiments.pages.broken import broken, inspect_or_broken, set_aside_broken
 from loradet.experiments.results.folders import Result
 from loradet.experiments.results.intervals import Intervals, bootstrap_runs
-from loradet.experiments.results.results_file import plain_result
+from loradet.experiments.results.results_file import result_to_dict
 from loradet.experiments.running.ledger import describe, entry_table, ledger, status_table
 from loradet.experiments.running.planning import plan
 from loradet.experiments.running.run import Launch, Run
@@ -234,7 +234,7 @@ def _text(study: Study, arguments: argparse.Namespace) -> str:
         results = set_aside_broken(_results(study, arguments, ("full",)))
         return model_zoo(study, results, root=os.path.relpath(".", page.parent))
     results = set_aside_broken(_results(study, arguments, MODES))
-    return json.dumps([plain_result(result) for result in results], indent=2)
+    return json.dumps([result_to_dict(result) for result in results], indent=2)
 
 
 def _write(text: str, output: str | os.PathLike | None) -> None:

@@ -1,4 +1,4 @@
-"""What a trained detector's class numbers mean."""
+"""Class names and category ids of a trained detector."""
 
 import logging
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from loradet.datasets.annotations import read_annotations
-from loradet.datasets.provenance import says_synthetic
+from loradet.datasets.provenance import has_synthetic_flag
 from loradet.datasets.readers.yolo_description import coco_head
 from loradet.errors import UserError
 from loradet.weight_classes import WeightClasses, read_weight_classes
@@ -116,7 +116,7 @@ def _categories(cfg: DictConfig) -> tuple[dict[str, int] | None, bool]:
             return {one.name: one.id for one in found.classes}, found.synthetic
         if description is not None:
             head = coco_head(description)
-            return {one["name"]: one["id"] for one in head["categories"]}, says_synthetic(head)
+            return {one["name"]: one["id"] for one in head["categories"]}, has_synthetic_flag(head)
     except FileNotFoundError:
         pass
     return None, False

@@ -1,4 +1,4 @@
-"""What `tools/predict.py` does once its arguments are parsed."""
+"""What `loradet predict` does once its arguments are parsed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +52,6 @@ def predict_checkpoint(
         files=files,
         output=output,
         source=Path(checkpoint).name,
-        intensity_option="--set",
         **options,
     )
 

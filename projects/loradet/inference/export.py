@@ -7,10 +7,11 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torchvision
+from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from omegaconf import DictConfig
 from torch import nn
 from torch.export import Dim, ExportedProgram
@@ -109,15 +110,17 @@ def export_detector(
         ValueError: a model that cannot be exported.
     """
     module = ExportableRetinaNet(model=model)
+    model = cast(RetinaNet, model)  # the line above has refused others
     divisor = max(1, model.backbone.size_divisibility)
     fixed_because = {} if dynamic else {"batch, height and width": "asked for"}
     if square := getattr(model.backbone, "padding_constraints", {}).get("square_size", 0):
         input_size, dynamic = (square, square), False
         fixed_because = {"batch, height and width": f"the backbone takes squares of {square} pixels"}
-    fixed = tuple(-(-side // divisor) * divisor for side in input_size)
+    height, width = (-(-side // divisor) * divisor for side in input_size)
+    fixed = (height, width)
     program, open_dims, reasons = _export(module, fixed, divisor, dynamic)
     smallest = _smallest(program, divisor, fixed, open_dims)
-    statistics = {"pixel_mean": model.pixel_mean, "pixel_std": model.pixel_std}
+    statistics: dict[str, Any] = {"pixel_mean": model.pixel_mean, "pixel_std": model.pixel_std}
     metadata = {
         "format": FORMAT,
         "model": type(model).__name__,
@@ -176,7 +179,8 @@ def _export_with(module: nn.Module, fixed: tuple[int, int], divisor: int, open_d
         shapes[0] = Dim("batch", min=1)
     if "height" in open_dims:
         shapes[2], shapes[3] = (divisor * Dim(name, min=2) for name in ("rows", "columns"))
-        size = tuple(divisor * count for count in _EXAMPLE)
+        rows, columns = _EXAMPLE
+        size = (divisor * rows, divisor * columns)
     example = torch.rand(_EXAMPLE_BATCH if "batch" in open_dims else 1, 3, *size) * 255
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torchvision's NMS uses an older name in torch

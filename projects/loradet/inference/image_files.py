@@ -1,4 +1,4 @@
-"""Which image files a command line means."""
+"""Image files of a command line: files, folders and patterns."""
 
 import glob
 import os

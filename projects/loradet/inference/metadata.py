@@ -1,4 +1,4 @@
-"""What an exported file says of itself."""
+"""Metadata of an exported file."""
 
 import os
 import zipfile
@@ -31,7 +31,7 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
             metadata = parse_json(archive.read(name), f"{path}: {name}")
         version = int(metadata["format"])
     except (zipfile.BadZipFile, StopIteration, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no model that tools/export.py wrote, or it is cut short.") from error
+        raise UserError(f"{path} is no model that loradet export wrote, or it is cut short.") from error
     if version > FORMAT:
         raise UserError(f"{path} has format {version}, this loradet {__version__} reads up to {FORMAT}: update it.")
     return metadata

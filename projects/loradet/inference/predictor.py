@@ -20,7 +20,7 @@ from loradet.datasets.images.intensity_check import check_intensity
 from loradet.datasets.images.reading import read_image
 from loradet.datasets.mapper import intensity_of
 from loradet.evaluation.score_thresholds import ScoreThresholds
-from loradet.files import fitting_name
+from loradet.files import truncate_file_name
 from loradet.inference.classes import Classes
 from loradet.inference.image_files import common_folder
 from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
@@ -85,8 +85,9 @@ def predict(
     Raises:
         UserError: images would lose their pixels by "auto", see `check_intensity`.
     """
-    by_class = isinstance(score_threshold, ScoreThresholds)
-    thresholds = score_threshold if by_class else ScoreThresholds(score_threshold, "given")
+    thresholds = score_threshold
+    if not isinstance(thresholds, ScoreThresholds):
+        thresholds = ScoreThresholds(thresholds, "given")
     output, root = Path(output), common_folder(files)
     names = [path.absolute().relative_to(root) for path in files]
     intensity = intensity_of(mapper)
@@ -110,7 +111,7 @@ def predict(
                     _paint(image, files[number].name, found, classes.names, picture)
                 except OSError as error:  # detections are worth more than pictures
                     progress.write(f"warning: {files[number]}: no picture, {error}", file=sys.stderr)
-    info = {"description": "Detections, not ground truth", "source": source, "image_root": str(root)}
+    info: dict[str, Any] = {"description": "Detections, not ground truth", "source": source, "image_root": str(root)}
     info |= {"score_threshold": thresholds.plain(classes.names), "score_threshold_from": thresholds.source}
     info |= {"loradet": __version__, "images_failed": len(failures)}
     images.sort(key=lambda image: image["id"])
@@ -197,4 +198,4 @@ def _picture_names(names: Sequence[Path]) -> list[Path]:
     for name in short:
         counts[name] = counts.get(name, 0) + 1
     chosen = [s if counts[s] == 1 else name.with_name(f"{name.name}.png") for s, name in zip(short, names)]
-    return [name.with_name(fitting_name(name.name)) for name in chosen]
+    return [name.with_name(truncate_file_name(name.name)) for name in chosen]

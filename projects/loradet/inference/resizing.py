@@ -1,4 +1,4 @@
-"""How a config's test images are resized, as plain values that fit into a file."""
+"""The test resize of a config, as plain values that fit into a file."""
 
 import sys
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What `tools/lazyconfig_train_net.py` does once its arguments are parsed."""
+"""What `loradet train` does once its arguments are parsed."""
 
 import argparse
 import logging
@@ -19,7 +19,7 @@ from loradet.datasets.loader import SampleError
 from loradet.errors import UserError, is_user_error, one_line, show_traceback
 from loradet.evaluation.calibration.split_calibration import SplitFiles
 from loradet.evaluation.class_order import splits_for_weights
-from loradet.evaluation.detections.numbering import check_numbering
+from loradet.evaluation.detections.numbering import check_category_map
 from loradet.evaluation.operating_point import operating_point_table
 from loradet.evaluation.score_thresholds import write_operating_point
 from loradet.evaluation.split import Split
@@ -67,7 +67,10 @@ def _process(arguments: argparse.Namespace, cfg: DictConfig | None = None) -> No
         if cfg is None:
             cfg = load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust)
         if arguments.eval_only:
-            evaluate(cfg, _checkpoint_to_evaluate(cfg, arguments), arguments.split, arguments.output_json)
+            checkpoint = _checkpoint_to_evaluate(cfg, arguments)
+            # Of a training, --output is the folder of the run.
+            output = arguments.output if arguments.command == "evaluate" else None
+            evaluate(cfg, checkpoint, arguments.split, arguments.output_json, output)
             return
         outcome = train(cfg, resume=arguments.resume)
     except KeyboardInterrupt as stop:
@@ -137,7 +140,9 @@ def resume_command() -> str:
     return shlex.join([*start, "--resume", *words])
 
 
-def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_json: str | None) -> None:
+def evaluate(
+    cfg: DictConfig, checkpoint: str | None, split: str | None, output_json: str | None, output: str | None = None
+) -> None:
     """Evaluate a checkpoint or an adapter on one split or on all of `train.eval_splits`.
 
     On the first of these its operating point is chosen too.
@@ -145,20 +150,26 @@ def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_
     Args:
         checkpoint: default: `model_best.pth` in `train.output_dir`.
         split: default: all of `train.eval_splits`.
-        output_json: metrics file; default: `<split>_metrics.json` in `<train.output_dir>/eval_<checkpoint>/`, where
-            log and predictions go too, so that nothing of the run is replaced.
+        output_json: metrics file; default: `<split>_metrics.json` in `output`.
+        output: folder for log and predictions; default: `eval_<checkpoint>/` in the run's, so that nothing of the run
+            is replaced.
+
+    Raises:
+        UserError: there is nothing to evaluate on, or `output` is the folder of a run.
     """
     run = RunFolder(cfg.train.output_dir)
     checkpoint = checkpoint or str(run.best)
-    folder = run.evaluation(checkpoint).path
+    folder = run.evaluation(checkpoint).path if output is None else Path(output)
+    if RunFolder(folder).record.is_file():
+        raise UserError(f"{folder} is the folder of a run, whose files an evaluation would replace; name another.")
     names = [split] if split else evaluation_splits(cfg)
     if not names:
         raise UserError("The config has neither dataloader.val nor dataloader.test to evaluate on.")
     for name in names:
         check_evaluation_split(cfg, name)
-    output = Path(output_json) if output_json else None
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    metrics = Path(output_json) if output_json else None
+    if metrics is not None:
+        metrics.parent.mkdir(parents=True, exist_ok=True)
     device = setup_process(cfg, folder)
     cfg, splits = splits_for_weights(cfg, names, checkpoint)
     for one in splits:
@@ -170,7 +181,7 @@ def evaluate(cfg: DictConfig, checkpoint: str | None, split: str | None, output_
         split.evaluate(model, folder)
         fit = fit or split.files(folder)
         iteration = extras.get("iteration")
-        split.write_metrics(folder, checkpoint=checkpoint, iteration=iteration, output=output, fit=fit)
+        split.write_metrics(folder, checkpoint=checkpoint, iteration=iteration, output=metrics, fit=fit)
         if split.name == first:
             _find_operating_point(split, folder, checkpoint, iteration)
 
@@ -196,5 +207,5 @@ def _temperature_source(cfg: DictConfig, checkpoint: Path, splits: list[Split], 
         return None
     files = Split(cfg, first).files(run.path)
     if files is not None:
-        check_numbering(files.predictions, files.annotations)
+        check_category_map(files.predictions, files.annotations)
     return files

@@ -1,4 +1,4 @@
-"""What a run's folder already holds: another run, the same one finished, or an earlier part of it."""
+"""What the output folder already holds: another run, the same one finished, or an earlier part of it."""
 
 import logging
 import shutil
@@ -18,7 +18,7 @@ from loradet.training.hooks.hub import SENT
 logger = logging.getLogger(__name__)
 
 
-def refuse_other_run(folder: Path, resume: bool, overwrite: bool) -> bool:
+def check_output_dir(folder: Path, resume: bool, overwrite: bool) -> bool:
     """Whether the folder holds a run; ValueError where that must not be touched.
 
     Every process looks before the main one writes anything.

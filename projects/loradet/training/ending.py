@@ -1,4 +1,4 @@
-"""What a training says at its end: results, times, files, and what to type next."""
+"""The summary at the end of a training: results, times, files, and commands to go on with."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from loradet.config.trust import foreign_calls_of_file
+from loradet.config.trust import untrusted_calls_in_file
 from loradet.evaluation.coco_metrics import PREFIX
 from loradet.evaluation.operating_point import OperatingPoint, operating_point_table
 from loradet.run_folder import RunFolder
@@ -19,7 +19,7 @@ _SHOWN = {"AP": ("mAP", "bbox/AP"), "AP50": ("mAP_50", "bbox/AP50")}
 _FILES = (RunFolder.BEST, RunFolder.FINAL, RunFolder.ADAPTER, RunFolder.OPERATING_POINT, RunFolder.CONFIG)
 
 
-def closing_words(
+def final_summary(
     folder: RunFolder,
     record: Mapping[str, Any],
     metrics: Mapping[str, Mapping[str, Any]],
@@ -95,7 +95,7 @@ def next_commands(folder: RunFolder, *, splits: list[str], example: str | None) 
     """
     weights = folder.best if folder.best.is_file() else folder.path / folder.FINAL
     # A backbone of one's own, say: the files of one's own runs are programs like others.
-    trust = ("--trust",) if foreign_calls_of_file(folder.config) else ()
+    trust = ("--trust",) if untrusted_calls_in_file(folder.config) else ()
     of_run = ("--config-file", folder.config, "--checkpoint", weights, *trust)
     commands = {}
     if example is not None:

@@ -16,7 +16,7 @@ from loradet.evaluation.score_thresholds import KEY, write_operating_point
 from loradet.evaluation.split import Split
 from loradet.evaluation.throughput import measure_inference
 from loradet.training.assemble import Assembled
-from loradet.training.ending import closing_words
+from loradet.training.ending import final_summary
 from loradet.training.hooks import EvaluateAndKeepBest
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def finish_run(run: Assembled) -> None:
     record.update(status="finished", finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"))
     if comm.is_main_process():
         example = _example(run)
-        words = closing_words(run.prepared.folder, record.values, metrics, point, example)
+        words = final_summary(run.prepared.folder, record.values, metrics, point, example)
         logger.info("The end of the training.\n\n%s\n", words)
 
 

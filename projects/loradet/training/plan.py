@@ -1,4 +1,4 @@
-"""How a run is laid out: durations in iterations, and a batch over processes and micro-batches."""
+"""The plan of a run: durations in iterations, and a batch over processes and micro-batches."""
 
 import re
 from dataclasses import dataclass

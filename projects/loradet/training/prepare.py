@@ -1,4 +1,4 @@
-"""What a run does before its model is built: it looks at its folder, its data and what it is asked for."""
+"""Checks before a run's model is built: its folder, its data, its settings."""
 
 import copy
 import logging
@@ -11,7 +11,7 @@ import torch
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
-from loradet.config.initial_weights import check_start, initial_weights
+from loradet.config.initial_weights import check_initial_weights, initial_weights
 from loradet.config.intensity import check_images
 from loradet.config.splits import split_config
 from loradet.datasets.loader import TrainLoader
@@ -20,7 +20,7 @@ from loradet.evaluation.class_order import order_of, with_class_order
 from loradet.evaluation.split import Split, build_splits
 from loradet.evaluation.split_loop import dataset_metadata, instantiate_loader, load_dataset
 from loradet.run_folder import RunFolder
-from loradet.training.earlier_run import check_data, describe_data, is_finished, refuse_other_run
+from loradet.training.earlier_run import check_data, check_output_dir, describe_data, is_finished
 from loradet.training.folder import record
 from loradet.training.folder.folder_lock import FolderLock
 from loradet.training.hooks.hub import HubUpload
@@ -96,8 +96,8 @@ def prepare(cfg: DictConfig, *, resume: bool, lock: FolderLock) -> Prepared | No
     folder = RunFolder(cfg.train.output_dir)
     lock.check()
     fresh = not resume or folder.last_checkpoint() is None
-    check_start(cfg, fresh=fresh)
-    is_held = refuse_other_run(folder.path, resume, cfg.train.overwrite)
+    check_initial_weights(cfg, fresh=fresh)
+    is_held = check_output_dir(folder.path, resume, cfg.train.overwrite)
     if resume and cfg.train.seed < 0:
         cfg.train.seed = folder.read_record().get("seed", cfg.train.seed)
     lock.take()

@@ -1,4 +1,4 @@
-"""What a process does before anything else: its folder, log, seed and device."""
+"""Set-up of a process: its folder, log, seed and device."""
 
 import logging
 import secrets
@@ -17,6 +17,8 @@ from loradet.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+LOGGERS = ("detectron2", "loradet", "fvcore")  # which a run's log is made of
+
 
 def setup_process(cfg: DictConfig, output_dir: Path) -> torch.device:
     """Make the output folder, open its log, seed all generators, and choose the device.
@@ -26,7 +28,7 @@ def setup_process(cfg: DictConfig, output_dir: Path) -> torch.device:
     """
     _make_writable(output_dir)
     rank = comm.get_rank()
-    for name in ("detectron2", "loradet", "fvcore"):
+    for name in LOGGERS:
         setup_logger(str(output_dir), distributed_rank=rank, name=name)
     device = choose_device(cfg.train.device)
     if cfg.train.seed < 0:

@@ -1,4 +1,4 @@
-"""What asks a training to end from outside: SIGINT (Ctrl-C) and SIGTERM; both let it save, each has an exit status."""
+"""Signals that end a training: SIGINT (Ctrl-C) and SIGTERM; both let it save, each has an exit status."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What `tools/visualize.py` does once its arguments are parsed."""
+"""What `loradet visualize` does once its arguments are parsed."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from loradet.config import load_config
 from loradet.datasets.annotations import read_annotations
 from loradet.datasets.subset import choose_ids
 from loradet.errors import UserError
-from loradet.evaluation.detections.numbering import annotations_of, check_numbering
+from loradet.evaluation.detections.numbering import check_category_map, recorded_annotations
 from loradet.evaluation.detections.records import read_records
 from loradet.visualization.analysis import analyse
 from loradet.visualization.comparison import compare_exports
@@ -68,8 +68,8 @@ def analyse_files(
         annotations, file = export.folder / GROUND_TRUTH, export.folder / PREDICTIONS
         title = f"{Path(export.manifest['checkpoint']).name} on {export.manifest['split']}"
     else:
-        annotations = annotations_of(predictions) if annotations is None else annotations
-        check_numbering(predictions, annotations)
+        annotations = recorded_annotations(predictions) if annotations is None else annotations
+        check_category_map(predictions, annotations)
         file, title = Path(predictions), "/".join(Path(predictions).parts[-4:])  # <run>/predictions/<split>/…
     ids = None
     if subset is not None:

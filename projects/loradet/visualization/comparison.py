@@ -1,4 +1,4 @@
-"""What several experiments found on the same images, side by side."""
+"""Detections of several experiments on the same images, side by side."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence

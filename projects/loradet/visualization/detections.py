@@ -16,7 +16,7 @@ from torch import nn
 
 from loradet.errors import UserError
 from loradet.evaluation.score_thresholds import ScoreThresholds, choose_thresholds, find_operating_point
-from loradet.files import fitting_name
+from loradet.files import truncate_file_name
 from loradet.visualization.loaded_split import choose_records, evaluation_mode, load_split
 from loradet.visualization.painting import LabelledBoxes, Panel, contact_sheet, paint_pair, save_png
 
@@ -84,7 +84,8 @@ def paint_split(
     width = len(str(len(panels) - 1))
     return [
         save_png(
-            Path(output) / fitting_name(f"{split}_{i:0{width}d}_{Path(panel.title).stem}.png"), paint_pair(panel, names)
+            Path(output) / truncate_file_name(f"{split}_{i:0{width}d}_{Path(panel.title).stem}.png"),
+            paint_pair(panel, names),
         )
         for i, panel in enumerate(panels)
     ]
@@ -134,7 +135,9 @@ def make_panel(
 
 def picture_name(record: dict[str, Any]) -> str:
     """A file name for a picture of a record; its id keeps equal names apart, odd letters are replaced."""
-    return fitting_name(re.sub(r"[^\w.-]+", "_", f"{record['image_id']}_{Path(record['file_name']).stem}") + ".png")
+    return truncate_file_name(
+        re.sub(r"[^\w.-]+", "_", f"{record['image_id']}_{Path(record['file_name']).stem}") + ".png"
+    )
 
 
 def found_boxes(instances: Instances, score_threshold: float | ScoreThresholds = 0.0) -> LabelledBoxes:

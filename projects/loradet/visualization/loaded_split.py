@@ -18,7 +18,7 @@ from loradet.config.intensity import check_images, with_intensity_of
 from loradet.config.splits import split_config
 from loradet.datasets.images.intensity import Intensity
 from loradet.datasets.images.reading import read_image
-from loradet.datasets.loader import NamedFailures
+from loradet.datasets.loader import NamedFailures, set_up_workers
 from loradet.datasets.mapper import intensity_of
 from loradet.datasets.subset import choose_ids
 from loradet.errors import UserError
@@ -71,12 +71,14 @@ class LoadedSplit:
 
     def batches(self) -> Any:
         """Batches of what the mapper makes of the records, in order, as the split's own loader gives them."""
-        return build_detection_test_loader(
+        loader = build_detection_test_loader(
             self.records,
             mapper=self.mapper,
             batch_size=self.loader.get("batch_size", 1),
             num_workers=self.loader.get("num_workers", 0),
         )
+        set_up_workers(loader)
+        return loader
 
 
 def origin(synthetic: bool) -> str:

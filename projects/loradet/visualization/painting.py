@@ -220,7 +220,7 @@ def _paint_label(image: np.ndarray, text: str, box: list[int], color: Color, fon
 def _pair_tile(panel: Panel, class_names: Sequence[str], size: tuple[int, int], halves: int) -> np.ndarray:
     height, tile = size
     canvas = np.full((height + LINE, halves * tile + (halves - 1) * 2, 3), 255, np.uint8)
-    parts = [(panel.predictions, "predictions")]
+    parts: list[tuple[LabelledBoxes | None, str]] = [(panel.predictions, "predictions")]
     if halves == 2:
         parts.insert(0, (panel.ground_truth, "ground truth"))
     for position, (labelled, name) in enumerate(parts):

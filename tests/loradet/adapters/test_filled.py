@@ -10,7 +10,7 @@ from helpers import small_models
 from torch import nn
 
 from loradet.adapters import freeze, lora
-from loradet.adapters.filled import filled_tensors, mark_filled, random_frozen
+from loradet.adapters.filled import loaded_tensors, mark_loaded, random_frozen
 from loradet.backbones import TimmBackbone
 from loradet.checkpoint import Checkpointer
 from loradet.training.assemble import check_frozen
@@ -44,7 +44,7 @@ def test_a_file_of_weights_fills_it(weights):
     model = detector(weights)
     assert random_frozen(model) == {} == random_frozen(copy.deepcopy(model))
     check_frozen(model, allow_random=False)
-    assert all(name.startswith("backbone.bottom_up.net.") for name in filled_tensors(model))
+    assert all(name.startswith("backbone.bottom_up.net.") for name in loaded_tensors(model))
 
 
 def test_only_what_a_checkpoint_lacks_is_listed(tmp_path):
@@ -103,7 +103,7 @@ def test_norms():
     assert random_frozen(frozen) == {}  # the identity, in a part that trains
     frozen[1].requires_grad_(False)
     assert random_frozen(frozen) == {"head": [*names, "1.weight"]}
-    mark_filled(frozen[0], ["weight", "bias"])
+    mark_loaded(frozen[0], ["weight", "bias"])
     assert random_frozen(frozen) == {"head": [*names[2:], "1.weight"]}
     norm = freeze(nn.Sequential(nn.BatchNorm2d(2)))
     assert random_frozen(norm) == {"head": names}

@@ -5,7 +5,7 @@ from helpers.paths import ROOT
 from omegaconf import OmegaConf
 
 from loradet.config import load_config
-from loradet.config.initial_weights import allows_random_frozen, check_start, initial_weights
+from loradet.config.initial_weights import allows_random_frozen, check_initial_weights, initial_weights
 
 CONFIGS = ROOT / "configs"
 RANDOM = {"initial_weights": "random"}
@@ -45,18 +45,18 @@ def test_files_that_are_not_there(tmp_path):
         {"file": "lost.pth", "model": {"net": {"weights": "${file}"}}, "train": {"init_checkpoint": "", "smoke": False}}
     )
     with pytest.raises(FileNotFoundError, match=r"weights='lost\.pth': no such file"):
-        check_start(cfg)
+        check_initial_weights(cfg)
     cfg.file = str(tmp_path / "there.pth")
     (tmp_path / "there.pth").write_bytes(b"")
-    check_start(cfg)
+    check_initial_weights(cfg)
     cfg.file = "IMAGENET1K_V1"
-    check_start(cfg)
+    check_initial_weights(cfg)
     cfg.train.init_checkpoint = "lost.pth?matching_heuristics=True"
     with pytest.raises(FileNotFoundError, match=r"train\.init_checkpoint='lost\.pth"):
-        check_start(cfg)
-    check_start(cfg, fresh=False)  # a resumed run does not read it
+        check_initial_weights(cfg)
+    check_initial_weights(cfg, fresh=False)  # a resumed run does not read it
     cfg.train.init_checkpoint = "detectron2://elsewhere.pkl"
-    check_start(cfg)
+    check_initial_weights(cfg)
 
 
 RANDOM_BY_DESIGN = [

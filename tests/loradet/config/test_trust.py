@@ -8,7 +8,7 @@ from detectron2.config import LazyConfig
 from helpers.paths import TEST_CONFIGS
 
 from loradet.config import load_config
-from loradet.config.trust import foreign_calls, foreign_calls_of_file, is_known
+from loradet.config.trust import is_known, untrusted_calls, untrusted_calls_in_file
 from loradet.errors import UserError
 from loradet.training.folder.record import read_config
 
@@ -111,14 +111,14 @@ def test_other_ways_to_a_call(line, named, tmp_path):
 
 
 def test_plain_values_and_references_are_let_through(saved, tmp_path):
-    assert foreign_calls_of_file(tmp_path / "saved.yaml") == []
+    assert untrusted_calls_in_file(tmp_path / "saved.yaml") == []
     (tmp_path / "a.yaml").write_text(
         "a: !!python/tuple [1, 2]\nb: '${a}'\nc: !!python/name:torch.nn.GroupNorm ''\nd: 'at 12:30'\n"
         "e: !!python/object/apply:pathlib.PosixPath [x]\nf: &f {g: 1}\nh: *f\n"
         "i: '${oc.env:DETECTRON2_DATASETS,datasets}/coco'\nj: '${oc.select:data.clip,false}'\n"
     )
-    assert foreign_calls_of_file(tmp_path / "a.yaml") == []
-    assert foreign_calls({"model": {"_target_": len}}) == ["len (model)"]
+    assert untrusted_calls_in_file(tmp_path / "a.yaml") == []
+    assert untrusted_calls({"model": {"_target_": len}}) == ["len (model)"]
     assert saved.model._target_ == "detectron2.modeling.RetinaNet"
 
 

@@ -2,6 +2,8 @@
 
 import itertools
 import random
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -67,6 +69,34 @@ def test_a_worker_keeps_to_one_core():
     finally:
         cv2.setNumThreads(-1)
     assert {sample["threads"] for sample in batch} == {(1, 1)}
+
+
+SCRIPT = """
+import multiprocessing
+import os
+multiprocessing.set_start_method("forkserver")  # the default of Python 3.14
+import loradet
+from torch.utils.data import DataLoader
+from loradet.datasets.loader import build_train_loader, set_up_workers
+parent = os.getpid()
+records = [{"file_name": "a.png", "image_id": 7, "width": 3, "height": 2}]
+train = build_train_loader(
+    records, mapper=lambda record: {**record, "parent": os.getppid()}, total_batch_size=1, num_workers=1
+)
+(sample,) = next(iter(train))
+print(sample["image_id"], sample["parent"] == parent)
+other = DataLoader(range(3), num_workers=1, collate_fn=lambda items: (items, os.getppid()))
+set_up_workers(other)
+print([items for items, ppid in other if ppid == parent])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere data processes are not forked by default")
+def test_a_script_needs_no_guard_where_forking_is_not_pythons_default(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.returncode) == ("7 True\n[[0], [1], [2]]\n", 0), done.stderr[-2000:]
 
 
 def test_another_seed_gives_another_stream():

@@ -109,7 +109,7 @@ _log_streams: dict = {}
 def _open_log(path: str):
     """Loggers that share a file share its stream, so that their lines do not mix."""
     stream = _log_streams.get(path)
-    if stream is None or stream.closed:
+    if stream is None or stream.closed or not PathManager.exists(path):
         PathManager.mkdirs(str(Path(path).parent))
         # Line buffered: a line is on disk as soon as it was logged.
         stream = _log_streams[path] = PathManager.open(path, "a", buffering=1)

@@ -1,1 +1,3 @@
 """Adapter files: written, read strictly, described, compared, and in the layout of PEFT."""
+
+__all__: list[str] = []

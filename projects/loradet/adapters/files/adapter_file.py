@@ -167,7 +167,7 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AdapterError(
             f"{path} is no adapter file: its header has no valid '{METADATA_KEY}'. Adapter files are written by "
-            "save_adapter or `tools/adapters.py export`."
+            "save_adapter or `loradet adapters export`."
         ) from error
     if version > FORMAT:
         raise AdapterError(f"{path} has format {version}, this loradet {__version__} reads up to {FORMAT}: update it.")

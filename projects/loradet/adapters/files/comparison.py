@@ -1,4 +1,4 @@
-"""What keeps an adapter file from a model, in words."""
+"""Why an adapter file does not fit a model, in words."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What an adapter file says, for people."""
+"""Human-readable summary of an adapter file."""
 
 import os
 from collections.abc import Mapping

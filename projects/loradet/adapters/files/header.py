@@ -1,4 +1,4 @@
-"""What the header of an adapter file must hold."""
+"""Schema of an adapter file's metadata."""
 
 import json
 from typing import Any

@@ -114,7 +114,7 @@ def _check_kind(path: str | os.PathLike, layer: str, info: Mapping[str, Any], te
     if "geometry" not in info and (shapes[0][1] == 1 or shapes[0][2:] != (1, 1)):
         raise AdapterError(
             f"{path} is of an older loradet and does not tell how the convolution {layer} is applied; write it again "
-            "by `tools/adapters.py export --config-file … --checkpoint …`."
+            "by `loradet adapters export --config-file … --checkpoint …`."
         )
     geometry = info.get("geometry", {}).get(layer, {})
     if geometry.get("groups", 1) > 1:

@@ -69,7 +69,7 @@ def _finished_record(folder: Path) -> dict[str, Any]:
 
 def _other_way(folder: Path) -> str:
     return (
-        f"To cut an adapter out of one of its checkpoints: tools/adapters.py export --config-file "
+        f"To cut an adapter out of one of its checkpoints: loradet adapters export --config-file "
         f"{RunFolder(folder).config} --checkpoint {folder}/model_….pth --output FILE.safetensors"
     )
 

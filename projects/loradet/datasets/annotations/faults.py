@@ -1,4 +1,4 @@
-"""The error of a file with values that have not one meaning: it names the first of each kind, and counts the others."""
+"""The error for ambiguous values in a file: it names the first of each kind, and counts the others."""
 
 from pathlib import Path
 from typing import Any
@@ -48,4 +48,4 @@ class Faults:
 
 def how_to_repair(path: Path) -> str:
     """The command that shows all faults of a file and writes a repaired copy."""
-    return f"Try: python tools/datasets.py check {path} --images IMAGE_ROOT --fix repaired.json"
+    return f"Try: loradet data check {path} --images IMAGE_ROOT --fix repaired.json"

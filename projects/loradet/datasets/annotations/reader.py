@@ -140,7 +140,7 @@ class _Reading:
             elif type(entry.file_name) is not str:
                 self.converted["file names"] += 1
             ids.append(number)
-            names.append(name)
+            names.append(name or "")
         if len(set(map(type, ids))) > 1:
             self.converted["ids of images, as texts since some are"] += len(ids)
             ids = [str(number) for number in ids]

@@ -1,4 +1,4 @@
-"""What a single value of an annotation file means, or None where it has not one meaning.
+"""Parses single values of annotation files; None where a value is ambiguous.
 
 JSON of many exporters has numbers as texts, whole numbers as floats, flags as booleans or null.
 """

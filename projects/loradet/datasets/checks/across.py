@@ -1,4 +1,4 @@
-"""What shows only where splits are compared: pictures in two of them, and classes in one alone."""
+"""Checks across splits: images in two of them, and classes in one alone."""
 
 import math
 from collections.abc import Mapping

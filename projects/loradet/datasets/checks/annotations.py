@@ -149,7 +149,7 @@ class _Walk:
         if number is None or self._columns.repeated[row]:
             what = "is not an integer" if number is None else "is given twice"
             self._found.add("duplicate annotation id", f"annotation id {show(given)} {what}", *where)
-            number = self._fresh.take()
+            number = self._fresh.next_id()
         elif type(given) is not int:
             self._found.add("odd value", f"annotation {number}: its id {show(given)} is read as {number}", *where)
         label = f"annotation {number}"

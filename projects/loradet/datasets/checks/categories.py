@@ -19,7 +19,7 @@ def examine_categories(entries: list[dict], found: Findings) -> tuple[list[dict]
             found.add("broken category", f"{where} lacks an integer id or a name: {show(entry)}")
             continue
         if number is None:
-            number = fresh.take()
+            number = fresh.next_id()
             found.add("broken category", f"{where}: id {show(given)} is no whole number; read as {number}")
         elif type(given) is not int:
             found.add("odd value", f"{where}: id {show(given)} is read as {number}")
@@ -31,7 +31,7 @@ def examine_categories(entries: list[dict], found: Findings) -> tuple[list[dict]
             found.add("duplicate category id", f"category id {number} is {first!r} and {name!r}")
             if name == first:
                 continue
-            number = fresh.take()
+            number = fresh.next_id()
             entry["id"] = number
             keys[number] = number
         else:

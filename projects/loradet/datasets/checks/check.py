@@ -18,7 +18,7 @@ from loradet.datasets.checks.images import examine_images
 from loradet.datasets.checks.pictures import read_pictures
 from loradet.datasets.checks.split_content import SplitContent, describe_boxes
 from loradet.datasets.classes import real_categories
-from loradet.datasets.files import PathLike, expand, refuse_overwrite, write_coco
+from loradet.datasets.files import PathLike, expand, output_path_of, write_coco
 from loradet.errors import MissingFileError, UserError
 
 
@@ -115,7 +115,7 @@ def check_splits(splits: Sequence[Split], *, repaired: PathLike | None = None, p
     if repaired is not None:
         if len(splits) != 1:
             raise UserError(f"{len(splits)} splits to repair: one file is repaired at a time.")
-        repaired = refuse_overwrite(splits[0].json_file, repaired)
+        repaired = output_path_of(splits[0].json_file, repaired)
     reports, contents = {}, {}
     for split in splits:
         examined = _examine(split, progress)

@@ -1,4 +1,4 @@
-"""What a check found, and how it says so."""
+"""Findings of a check, and their text."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator

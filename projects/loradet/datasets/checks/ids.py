@@ -1,4 +1,4 @@
-"""Ids as a check sees them: fresh ones, and what entries are found by."""
+"""Ids in a check: new ones, and the keys by which entries are found."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ class FreshIds:
         self._used: set[int] | None = None
         self._last = 0
 
-    def take(self) -> int:
+    def next_id(self) -> int:
         """The next one, above all others where those are not very large."""
         if self._used is None:
             self._used = {number for number in self._ids() if number is not None}

@@ -87,9 +87,9 @@ def examine_images(
             found.add("duplicate image id", f"its id is that of {first.entry['file_name']} too", *where)
             if first.entry["file_name"] == name:
                 continue
-            number = images.as_id(fresh.take())
+            number = images.as_id(fresh.next_id())
         elif number is None:
-            number = images.as_id(fresh.take())
+            number = images.as_id(fresh.next_id())
             found.add("broken image id", f"its id is no whole number and no text; read as {number}", *where)
         elif type(number) is not type(given) or number != given:
             found.add("odd value", f"its id {show(given)} is read as {number!r}", *where)

@@ -1,4 +1,4 @@
-"""What the files of pictures say: their size, depth, whether there is anything to see, and which are the same."""
+"""Properties of image files: size, depth, whether there is anything to see, and which are duplicates."""
 
 import hashlib
 import io

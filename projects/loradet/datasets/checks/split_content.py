@@ -1,4 +1,4 @@
-"""What is right in a split, for what looks at all of it: notes, comparisons of splits, anchors, histograms."""
+"""The valid content of a split, for notes, comparisons of splits, anchors and histograms."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -37,7 +37,7 @@ def check_archive(archive: Path, folder: str, *, needed: tuple[str, ...] = (), p
                     pass
 
 
-def lacking(archive: Path, root: Path, folder: str) -> list[str]:
+def missing_members(archive: Path, root: Path, folder: str) -> list[str]:
     """Files of an archive that are not below `root`, or have another size there.
 
     Raises:

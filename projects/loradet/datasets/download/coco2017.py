@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from loradet.datasets.download.archives import check_archive, extract, lacking
+from loradet.datasets.download.archives import check_archive, extract, missing_members
 from loradet.datasets.download.http import download
 from loradet.datasets.files import PathLike, expand, read_coco
 from loradet.errors import UserError
@@ -239,7 +239,7 @@ def _unpacked_before(archive: _Archive, root: Path) -> bool:
 def _unpack(archive: _Archive, root: Path, progress: bool) -> None:
     folder = root / archive.folder
     if folder.exists():
-        _refuse_incomplete(folder, lacking(root / archive.name, root, archive.folder))
+        _refuse_incomplete(folder, missing_members(root / archive.name, root, archive.folder))
         _say(f"{folder} is complete.", progress)
     else:
         extract(root / archive.name, root, archive.folder, progress=progress)

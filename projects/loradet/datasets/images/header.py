@@ -1,4 +1,4 @@
-"""What an image file says of itself before its pixels are decoded: upright size, and what a sample of it is."""
+"""Image headers: upright size and sample format, without decoding pixels."""
 
 import os
 import re
@@ -123,9 +123,9 @@ def parse_header(file: IO[bytes]) -> tuple[ImageHeader, Image.Image | None]:
     is_plain = start.startswith(_PNG) and not _has_late_tags(file)
     file.seek(0)
     image = Image.open(file)
-    turn = turn_of((Image.Image.getexif(image) if is_plain else image.getexif()).get(ORIENTATION))
+    turn = exif_turn((Image.Image.getexif(image) if is_plain else image.getexif()).get(ORIENTATION))
     width, height = image.size
-    if swaps_sides(turn):
+    if swaps_height_and_width(turn):
         width, height = height, width
     return ImageHeader(width, height, _samples(start, image), turn), image
 
@@ -145,12 +145,12 @@ def _has_late_tags(file: IO[bytes]) -> bool:
     return True
 
 
-def turn_of(orientation: object) -> Image.Transpose | None:
+def exif_turn(orientation: object) -> Image.Transpose | None:
     """The turn that the value of an orientation tag asks for."""
     return TURNS.get(orientation) if isinstance(orientation, Number) else None
 
 
-def swaps_sides(turn: Image.Transpose | None) -> bool:
+def swaps_height_and_width(turn: Image.Transpose | None) -> bool:
     """Whether a turn makes the width the height."""
     return turn is not None and turn in (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
 
@@ -188,8 +188,8 @@ def _parse_tiff(file: IO[bytes]) -> ImageHeader:
     bits, formats = _many(tags.get(258, 1)), _many(tags.get(339, 1))
     # 4 is «undefined», which writers put beside ordinary whole numbers.
     samples = SampleFormat(_KINDS.get(formats[0], "unsigned"), max(8, bits[0]))
-    turn = turn_of(tags.get(ORIENTATION))
-    if swaps_sides(turn):
+    turn = exif_turn(tags.get(ORIENTATION))
+    if swaps_height_and_width(turn):
         width, height = height, width
     channels, photometric = int(tags.get(277, len(bits))), tags.get(262)
     obstacle = None

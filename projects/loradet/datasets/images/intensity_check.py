@@ -46,7 +46,7 @@ def check_intensity(
         files: image files.
         intensity: the rule that they are read by; None for Detectron2's own mapper, which cuts what is over 255.
         what: begins the message, as "train".
-        option: what the user writes before `data.intensity=…`, as "--set".
+        option: what the user writes before `data.intensity=…`, as "exporting anew with".
 
     Raises:
         UserError: names a file, its depth, and what to write.

@@ -1,4 +1,4 @@
-"""What conversions to COCO share: files beside the cached one, progress, and the error that lists all faults."""
+"""Shared by conversions to COCO: sidecar files of the cache, progress, and the error that lists all faults."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from loradet.files import atomic_open
 MAX_FAULTS = 20  # that an error lists
 
 
-def beside(caches: Path, ending: str) -> Path:
+def sidecar_path(caches: Path, ending: str) -> Path:
     """A file beside others of a conversion; a suffix would take the place of what follows a dot in the name."""
     return caches.with_name(caches.name + ending)
 
@@ -27,7 +27,7 @@ def progress_bar(shown: bool, unit: str) -> Callable[[Iterable, int], Iterable]:
     return bar
 
 
-def refuse_faults(faults: Sequence[str], where: str, what: str, file: Path) -> None:
+def raise_faults(faults: Sequence[str], where: str, what: str, file: Path) -> None:
     """Raise UserError where there are faults; more than it lists are all in `file`.
 
     Args:

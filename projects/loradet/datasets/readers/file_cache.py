@@ -1,4 +1,4 @@
-"""What was worked out from each of many files, kept until a file changes."""
+"""A cache of results computed from files, each valid until its file changes."""
 
 import json
 import logging

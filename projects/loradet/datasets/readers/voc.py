@@ -13,7 +13,7 @@ from PIL import Image
 
 from loradet.datasets.files import PathLike, cache_dir, expand, fingerprint, write_coco
 from loradet.datasets.images.header import image_size
-from loradet.datasets.readers.conversion import beside, progress_bar, refuse_faults
+from loradet.datasets.readers.conversion import progress_bar, raise_faults, sidecar_path
 from loradet.datasets.readers.file_cache import FaultyFileError, FileCache, stamp
 from loradet.datasets.readers.voc_files import VocSplit, read_voc_split, voc_splits
 from loradet.datasets.readers.voc_labels import VocObject, read_voc_objects
@@ -110,20 +110,20 @@ def voc_to_coco(
             return target, data.image_root
     else:
         target = expand(json_file)
-    with file_lock(beside(caches, ".lock"), f"{folder}, split {split}"):
+    with file_lock(sidecar_path(caches, ".lock"), f"{folder}, split {split}"):
         write_coco(target, _convert(data, images, xml, caches, f"{folder}, split {split}", progress))
     return target, data.image_root
 
 
 def _convert(data: VocSplit, images: dict, xml: dict, caches: Path, where: str, progress: bool) -> dict[str, Any]:
     bar = progress_bar(progress, "file")
-    sizes, wrong_images = FileCache(beside(caches, ".sizes.json"), _VERSION).values(images, _size, progress=bar)
-    objects, wrong_xml = FileCache(beside(caches, ".objects.json"), _VERSION).values(
+    sizes, wrong_images = FileCache(sidecar_path(caches, ".sizes.json"), _VERSION).values(images, _size, progress=bar)
+    objects, wrong_xml = FileCache(sidecar_path(caches, ".objects.json"), _VERSION).values(
         xml, read_voc_objects, progress=bar
     )
     faults = [*data.faults, *wrong_images, *wrong_xml]
     content = _to_coco(data, sizes, objects, faults)
-    refuse_faults(faults, where, "images and annotations", beside(caches, ".faults.txt"))
+    raise_faults(faults, where, "images and annotations", sidecar_path(caches, ".faults.txt"))
     if empty := sum(file is None for file in data.annotations.values()):
         logger.warning("%s: %d images without an XML file count as empty.", where, empty)
     return content
@@ -142,7 +142,8 @@ def _to_coco(
     """Images and annotations; what is outside of its image is added to `faults`."""
     names = sorted({one[0] for found in objects.values() for one in found})
     numbers = {name: number for number, name in enumerate(names, start=1)}
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     root = os.path.join(data.image_root, "")  # noqa: PTH118
     for image_id, (file, xml) in enumerate(data.annotations.items(), start=1):
         if file not in sizes:

@@ -93,8 +93,8 @@ def _no_split(folder: Path, split: str, places: dict[str, Path]) -> str:
     )
     if annotation_folder(folder):
         return (
-            f"{expected} All its XML files together: python tools/datasets.py voc2coco {folder} all.json, then "
-            "python tools/datasets.py split all.json --val 0.2."
+            f"{expected} All its XML files together: loradet data voc2coco {folder} all.json, then "
+            "loradet data split all.json --val 0.2."
         )
     return f"{expected} {advice(folder)}".rstrip()
 

@@ -1,4 +1,4 @@
-"""What the XML file of a Pascal VOC image says."""
+"""Parses the XML file of a Pascal VOC image."""
 
 import math
 from pathlib import Path

@@ -17,7 +17,7 @@ from PIL import Image
 
 from loradet.datasets.files import PathLike, cache_dir, expand, fingerprint, write_coco
 from loradet.datasets.images.header import image_size
-from loradet.datasets.readers.conversion import beside, progress_bar, refuse_faults
+from loradet.datasets.readers.conversion import progress_bar, raise_faults, sidecar_path
 from loradet.datasets.readers.file_cache import FaultyFileError, FileCache, stamp
 from loradet.datasets.readers.yolo_description import YoloSplit, coco_head, find_description, label_file, read_split
 from loradet.datasets.readers.yolo_labels import LabelRules, read_labels
@@ -112,7 +112,7 @@ def yolo_to_coco(
         target = expand(json_file)
     caches = cache_dir("yolo") / f"{name}_{fingerprint(str(path), split, max_images)}"
     where = f"{path}, split {split}"
-    with file_lock(beside(caches, ".lock"), where):
+    with file_lock(sidecar_path(caches, ".lock"), where):
         # Whoever held the lock before may have made it.
         if not (is_kept and target.is_file()):
             sizes, labels = _read(data, files, caches, where, rules, progress)
@@ -218,14 +218,14 @@ def _read(
         *(f"{file}: there is no such file: restore it." for file, found in files.images.items() if not found),
     ]
     found = {file: found for file, found in files.images.items() if found}
-    sizes, wrong_images = FileCache(beside(caches, ".sizes.json"), _VERSION).values(
+    sizes, wrong_images = FileCache(sidecar_path(caches, ".sizes.json"), _VERSION).values(
         found, _read_size, progress=progress_bar(progress, "image")
     )
-    labels, wrong_labels = FileCache(beside(caches, ".labels.json"), f"{_VERSION}, {rules}").values(
+    labels, wrong_labels = FileCache(sidecar_path(caches, ".labels.json"), f"{_VERSION}, {rules}").values(
         files.labels, lambda file: read_labels(file, rules), progress=progress_bar(progress, "label file")
     )
     faults += wrong_images + wrong_labels
-    refuse_faults(faults, where, "images and labels", beside(caches, ".faults.txt"))
+    raise_faults(faults, where, "images and labels", sidecar_path(caches, ".faults.txt"))
     return sizes, labels
 
 
@@ -242,7 +242,8 @@ def _to_coco(
     data: YoloSplit, numbers: dict[str, int], sizes: dict[str, list[int]], boxes: dict[str, list]
 ) -> dict[str, Any]:
     """Images and annotations; an image has the same id whether all of the split is there or a part."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     root = os.path.join(data.image_root, "")  # noqa: PTH118
     for file in data.images:
         image_id = numbers[file]

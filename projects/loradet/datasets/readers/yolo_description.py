@@ -1,4 +1,4 @@
-"""What a YOLO data.yaml says: class names, and where the images and labels of a split are."""
+"""Parses a YOLO data.yaml: class names, and the images and labels of each split."""
 
 import logging
 import os
@@ -207,12 +207,12 @@ def _keypoints(content: dict[str, Any], path: Path) -> int:
     shape = content.get("kpt_shape")
     if shape is None:
         return 0
-    numbers = [as_whole(value) for value in shape] if isinstance(shape, list) else []
-    if len(numbers) != 2 or None in numbers or numbers[0] < 1 or numbers[1] not in (2, 3):
+    count, values = map(as_whole, shape) if isinstance(shape, list) and len(shape) == 2 else (None, None)
+    if count is None or values is None or count < 1 or values not in (2, 3):
         raise UserError(
             f"{path}: kpt_shape is {shape!r}. Expected [number of keypoints, 2 or 3]; of boxes alone, take it out."
         )
-    return numbers[0] * numbers[1]
+    return count * values
 
 
 def _locate(base: Path, entry: str, data_yaml: Path, split: str) -> Path:

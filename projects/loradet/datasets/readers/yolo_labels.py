@@ -113,7 +113,7 @@ def _leaves(box: tuple[float, ...], beyond: float, clip: bool) -> str:
         return f"{where} wholly. Expected parts of the image's sides, not pixels: delete the line."
     return (
         f"{where} by {beyond:.3g} of its side. Expected all within 0 to 1: parts of the image's sides, not pixels. "
-        "Up to 0.01 is clipped, more by clip=True (data.clip=true in a config, --clip of tools/datasets.py)."
+        "Up to 0.01 is clipped, more by clip=True (data.clip=true in a config, --clip of loradet data)."
     )
 
 
@@ -130,7 +130,7 @@ def _check_polygon(count: int, rules: LabelRules) -> None:
     if not rules.polygons:
         raise ValueError(
             f"{count} values. Expected {expected}. If such lines are polygons, ask for their boxes by "
-            "polygons=True (data.polygons=true in a config, --polygons of tools/datasets.py); if they are "
+            "polygons=True (data.polygons=true in a config, --polygons of loradet data); if they are "
             "boxes with keypoints, write kpt_shape: [number, 2 or 3] into data.yaml."
         )
 

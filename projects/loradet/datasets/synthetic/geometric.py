@@ -65,7 +65,8 @@ def _place(size: tuple[int, int], wanted: int, rng: np.random.Generator) -> list
             cv2.fillPoly(mask, [np.rint(outline - 0.5).astype(np.int32)], 1)
             if (taken & mask).any():
                 continue
-            taken |= cv2.dilate(mask, np.ones((_REACH, _REACH), np.uint8))
+            grown: np.ndarray = cv2.dilate(mask, np.ones((_REACH, _REACH), np.uint8))
+            taken |= grown
             placed.append((label, outline))
             break
     return placed

@@ -1,4 +1,4 @@
-"""Where the files of a set lie: as in SARDet-100K, as in COCO 2017, as Roboflow exports them, or as YOLO wants them."""
+"""Layouts of synthetic sets: SARDet-100K, COCO 2017, Roboflow's COCO export, YOLO."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -247,7 +247,8 @@ def _paint_chunk(task: tuple[Path, dict, str, int, int]) -> list[tuple[str, list
 
 def _to_coco(records: list[tuple[str, list, list]], wanted: dict, split: str) -> dict:
     height, width = wanted["size"]
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for image_id, (name, boxes, classes) in enumerate(records, start=1):
         images.append({"id": image_id, "file_name": name, "height": height, "width": width})
         for (x0, y0, x1, y1), label in zip(boxes, classes):

@@ -1,4 +1,4 @@
-"""Which column of the class head stands for which category."""
+"""The mapping from logits of the class head to categories."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

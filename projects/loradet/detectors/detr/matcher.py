@@ -1,4 +1,4 @@
-"""Which query answers for which object."""
+"""Hungarian matching of queries and objects."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -126,7 +126,7 @@ def _what_is_not_finite(
     found = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     return NonFiniteCostError(
         f"Matching: NaN or infinity in the {' and the '.join(found) or 'costs'} of image {image} of the batch (decoder "
-        f"layer {layer}). Check the image and its boxes (tools/datasets.py check), the learning rate and "
+        f"layer {layer}). Check the image and its boxes (loradet data check), the learning rate and "
         "train.clip_grad.max_norm, and mixed precision (bf16 instead of fp16).",
         image,
     )

@@ -1,4 +1,4 @@
-"""Where a cell lies in its image, as sines and cosines."""
+"""Sine and cosine position embeddings."""
 
 import math
 

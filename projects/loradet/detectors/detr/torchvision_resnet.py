@@ -10,7 +10,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import Backbone
 from torch import nn
 
-from loradet.adapters.filled import mark_filled
+from loradet.adapters.filled import mark_loaded
 from loradet.backbones.weights import read_state_dict, resolve
 from loradet.errors import UserError
 from loradet.tensors import check_tensors
@@ -102,4 +102,4 @@ def _load(body: nn.Module, weights: str | os.PathLike, known: set[str], depth: i
             raise UserError(f"{path} is no torchvision ResNet-{depth}: {kind} are {', '.join(names[:5])}.")
     check_tensors(kept, path, own)
     body.load_state_dict(kept, strict=False)
-    mark_filled(body)
+    mark_loaded(body)

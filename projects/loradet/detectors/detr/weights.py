@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from loradet.adapters.filled import mark_filled
+from loradet.adapters.filled import mark_loaded
 from loradet.adapters.layer import adapter_tensor_names, is_under, unwrap
 from loradet.backbones.weights import read_state_dict, resolve
 from loradet.errors import UserError
@@ -81,7 +81,7 @@ def load_detr_weights(
     kept = {name: tensor for name, tensor in state.items() if name not in left_out}
     check_tensors(kept, path, own)
     model.load_state_dict(kept, strict=False)
-    mark_filled(model, kept)
+    mark_loaded(model, kept)
     logger.info("Loaded %d tensors from %s.", len(kept), path)
     if left_out:
         logger.warning("Left out of %s: %s", path, shorten([f"{k} ({v})" for k, v in left_out.items()], 10))

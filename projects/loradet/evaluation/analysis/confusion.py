@@ -1,4 +1,4 @@
-"""Which class is taken for which."""
+"""Confusion matrix of classes."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""What kinds of errors a detector makes, and what each costs in AP50.
+"""Breakdown of a detector's errors by kind, and what each costs in AP50.
 
 The kinds and what it means to mend one are those of TIDE (Bolya et al., ECCV 2020, https://arxiv.org/abs/2008.08115).
 """

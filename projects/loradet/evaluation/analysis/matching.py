@@ -1,4 +1,4 @@
-"""Which detections find which boxes, as COCO decides it, at one IoU threshold."""
+"""Matching of detections and boxes at one IoU threshold, as COCO does it."""
 
 from dataclasses import dataclass
 

@@ -1,13 +1,12 @@
 """How far the scores of detections can be trusted: measures, temperature scaling, reports."""
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+from loradet.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from loradet.evaluation.calibration.evaluator import CalibrationEvaluator
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = ["CalibrationEvaluator"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "CalibrationEvaluator":  # which needs torch
-        from loradet.evaluation.calibration.evaluator import CalibrationEvaluator
-
-        return CalibrationEvaluator
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,7 @@ from loradet.evaluation.calibration.report import (
 )
 from loradet.evaluation.coco_accumulate import AccumulatedMatches
 from loradet.evaluation.coco_metrics import match_detections
-from loradet.evaluation.detections.numbering import check_numbering
+from loradet.evaluation.detections.numbering import check_category_map
 from loradet.evaluation.detections.records import read_records
 from loradet.files import write_json
 
@@ -49,10 +49,10 @@ def calibrate_files(
     """
     if (fit_predictions is None) != (fit_annotations is None):
         raise UserError("To fit a temperature, give both the predictions and the annotations of another split.")
-    check_numbering(predictions, annotations)
+    check_category_map(predictions, annotations)
     temperature = None
     if fit_predictions is not None and fit_annotations is not None:
-        check_numbering(fit_predictions, fit_annotations)
+        check_category_map(fit_predictions, fit_annotations)
         if Path(fit_predictions).resolve() == Path(predictions).resolve():
             raise UserError(f"{predictions} cannot be measured after a fit on itself: fit on another split.")
         temperature = fit_on_records(read_records(fit_annotations, fit_predictions), settings)
@@ -86,7 +86,7 @@ def bootstrap_files(
     Raises:
         FileNotFoundError, ValueError: as `coco_metrics`; a number of resamples below 1.
     """
-    check_numbering(predictions, annotations)
+    check_category_map(predictions, annotations)
     started = time.perf_counter()
     evaluation = match_detections(annotations, predictions)
     names = {number: category["name"] for number, category in evaluation.cocoGt.cats.items()}
@@ -94,7 +94,7 @@ def bootstrap_files(
     options: dict[str, Any] = {"resamples": resamples, "seed": seed, "progress": progress}
     found = {"metrics": bootstrap_metrics(matches, names, **options)}
     if against is not None:
-        check_numbering(against, annotations)
+        check_category_map(against, annotations)
         other = AccumulatedMatches.from_evaluation(match_detections(annotations, against))
         found["difference"] = bootstrap_difference(matches, other, names, **options)
     Path(output).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How far scores are from the share of detections that are correct: ECE, NLL, Brier score, D-ECE."""
+"""Calibration measures: ECE, NLL, Brier score, D-ECE."""
 
 import itertools
 import math

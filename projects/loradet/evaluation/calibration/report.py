@@ -1,4 +1,4 @@
-"""What is known about the calibration of a detector on a data set, as one JSON file and one diagram."""
+"""The calibration report of a detector on a data set: one JSON file and one diagram."""
 
 import os
 from collections.abc import Sequence

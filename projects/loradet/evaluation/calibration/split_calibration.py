@@ -21,6 +21,16 @@ from loradet.evaluation.calibration.temperature import Temperature
 from loradet.evaluation.detections.records import read_records
 
 PREFIX = "calibration/"
+# What `calibration_metrics` gives, for the reference; patterns as fnmatch has them.
+MEANINGS = {
+    "calibration/ece": "expected calibration error: mean of |precision - mean score| over score bins",
+    "calibration/nll": "binary cross-entropy of the score for correctness, in nats",
+    "calibration/brier": "mean squared difference of score and correctness",
+    "calibration/d_ece": "the ECE over cells of score bin and box size",
+    "calibration/classwise_*": "mean of `ece`, `nll` or `brier` over the classes that have detections",
+    "calibration/*_scaled": "each of these after the temperature",
+    "calibration/temperature": "the temperature to use on other images",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

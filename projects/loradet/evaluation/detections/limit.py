@@ -1,4 +1,4 @@
-"""How many detections of an image an evaluation counts."""
+"""The limit of detections of an image that an evaluation counts."""
 
 from omegaconf import DictConfig
 

@@ -1,4 +1,4 @@
-"""As which annotation file the images and categories of a run's detections are numbered.
+"""The annotation file whose image and category ids a run's detections have.
 
 Detections are numbered as the file that the run was evaluated with. That may be a copy of the user's own: of YOLO
 labels, of a choice of classes, of an export with a heading. A file with other numbers would give numbers without sense.
@@ -19,7 +19,7 @@ MAX_DETECTIONS = 100  # of a class in an image, as in COCO's main metrics
 PathLike = str | os.PathLike
 
 
-def record_numbering(predictions: PathLike, annotations: PathLike, max_detections: int = MAX_DETECTIONS) -> None:
+def write_category_map(predictions: PathLike, annotations: PathLike, max_detections: int = MAX_DETECTIONS) -> None:
     """Note beside a detections file which annotations it belongs to, and how many detections of an image count."""
     note = {
         "annotations": str(Path(annotations).absolute()),
@@ -29,7 +29,7 @@ def record_numbering(predictions: PathLike, annotations: PathLike, max_detection
     write_json(Path(predictions).with_name(FILE), note)
 
 
-def noted_max_detections(predictions: PathLike) -> int:
+def recorded_max_detections(predictions: PathLike) -> int:
     """How many detections of an image count in the metrics of a detections file: what was noted beside it, else 100.
 
     Raises:
@@ -42,7 +42,7 @@ def noted_max_detections(predictions: PathLike) -> int:
     return limit
 
 
-def annotations_of(predictions: PathLike) -> Path:
+def recorded_annotations(predictions: PathLike) -> Path:
     """The annotation file that was noted beside detections.
 
     Raises:
@@ -59,7 +59,7 @@ def annotations_of(predictions: PathLike) -> Path:
     return path
 
 
-def check_numbering(predictions: PathLike, annotations: PathLike) -> None:
+def check_category_map(predictions: PathLike, annotations: PathLike) -> None:
     """Raise UserError where detections are numbered otherwise than an annotation file, as far as their note tells.
 
     Without a note, as beside detections of other tools, nothing is compared.

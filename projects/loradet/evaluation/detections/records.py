@@ -10,7 +10,7 @@ from pycocotools import mask
 
 from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
-from loradet.evaluation.detections.numbering import MAX_DETECTIONS, noted_max_detections
+from loradet.evaluation.detections.numbering import MAX_DETECTIONS, recorded_max_detections
 from loradet.evaluation.detections.results_file import read_detections
 
 
@@ -102,7 +102,7 @@ def read_records(
         rows = by_image[truth.file.images.index[number]]
         classes = truth.classes[found.category[rows]]
         images.append(truth.record(number, found.xywh[rows], classes, found.scores[rows]))
-    limit = noted_max_detections(predictions)
+    limit = recorded_max_detections(predictions)
     return DetectionRecords(tuple(images), truth.names, truth.file.synthetic, limit)
 
 

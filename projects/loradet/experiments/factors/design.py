@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from loradet.errors import UserError
 from loradet.experiments.study.definition import Entry, Study
+from loradet.experiments.study.reading import read_study
 
 Level = str | float
 
@@ -47,10 +48,13 @@ def design(study: Study) -> Design | None:
     """The design of a study; None where no entry has factors, or none of them varies.
 
     The baseline is the entry with factors that most others name first among their `baselines`, or else the first.
+    Levels that the study has by keys of its configs are read there.
 
     Raises:
-        ValueError: an entry with factors lacks one that another has.
+        ValueError: an entry with factors lacks one that another has, or a config does not say its level.
     """
+    if study.factors:
+        study = read_study(study, [entry for entry in study.entries if study.factors.keys() <= entry.factors.keys()])
     entries = [entry for entry in study.entries if entry.factors]
     if not entries:
         return None

@@ -11,7 +11,7 @@ FILE = "factors.json"
 _CURVES = ("evaluations", "losses")  # are in the runs' own `metrics.json`
 
 
-def plain_factors(runs: FactorRuns, analyses: Mapping[str, FactorialAnalysis]) -> dict[str, Any]:
+def factors_to_dict(runs: FactorRuns, analyses: Mapping[str, FactorialAnalysis]) -> dict[str, Any]:
     """Design, what each run's log says (see `Dynamics`), and the analysis of each metric of a factorial."""
     return {
         "factors": {name: list(levels) for name, levels in runs.design.factors.items()},

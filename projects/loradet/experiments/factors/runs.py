@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loradet.errors import UserError
 from loradet.experiments.factors.design import Design, Level
@@ -119,8 +119,8 @@ def factor_runs(design: Design, results: Sequence[Result]) -> FactorRuns | None:
     Raises:
         ValueError: no finished run has the metric that they are compared by.
     """
-    names = {entry.id for entry in design.entries}
-    own = [result for result in results if result.entry.id in names]
+    entries = {entry.id: entry for entry in design.entries}
+    own = [replace(one, entry=entries[one.entry.id]) for one in results if one.entry.id in entries]
     begun = [result for result in own if result.state != "missing"]
     if not begun:
         return None

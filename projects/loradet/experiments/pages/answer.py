@@ -1,4 +1,4 @@
-"""What a report opens with: which experiment is best, how surely, and a picture of it."""
+"""The opening of a report: which experiment is best, with what certainty, and a plot."""
 
 from collections.abc import Sequence
 

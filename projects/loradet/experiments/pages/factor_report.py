@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from loradet.evaluation.cells import NOTHING
 from loradet.experiments.factors.design import Level, design, level_text, levels_text
 from loradet.experiments.factors.effects import FactorialAnalysis, Observation, analyse
 from loradet.experiments.factors.file import FILE as NUMBERS
-from loradet.experiments.factors.file import plain_factors
+from loradet.experiments.factors.file import factors_to_dict
 from loradet.experiments.factors.next_run import FILE, CombinationError, NextRun, next_run
 from loradet.experiments.factors.runs import AP50, FactorRun, FactorRuns, average, factor_runs, notes
 from loradet.experiments.pages.document import Section, Table
@@ -60,7 +60,7 @@ def factor_report(study: Study, results: Sequence[Result]) -> FactorReport:
     Raises:
         ValueError: an entry lacks a factor.
     """
-    plan = design(study)
+    plan = design(_with_entries_of(results, study))
     runs = None if plan is None else factor_runs(plan, results)
     if runs is None:
         return FactorReport()
@@ -72,8 +72,14 @@ def factor_report(study: Study, results: Sequence[Result]) -> FactorReport:
         *_effect_sections(runs, analyses),
         *following.sections,
     ]
-    numbers = json.dumps(plain_factors(runs, analyses), indent=2)
+    numbers = json.dumps(factors_to_dict(runs, analyses), indent=2)
     return FactorReport(sections, {NUMBERS: numbers, **following.files})
+
+
+def _with_entries_of(results: Sequence[Result], study: Study) -> Study:
+    """The study with the entries of its results, which have been read already."""
+    read = {result.entry.id: result.entry for result in results}
+    return replace(study, entries=tuple(read.get(entry.id, entry) for entry in study.entries))
 
 
 def _comparison_section(runs: FactorRuns) -> Section:

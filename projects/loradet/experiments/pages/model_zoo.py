@@ -1,4 +1,4 @@
-"""The model zoo page: what has been trained, and where its files are."""
+"""The record of a study's runs: what has been trained, how good it is, and its files with their sums."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
@@ -20,7 +20,7 @@ ADAPTER = RunFolder.ADAPTER
 
 
 def model_zoo(study: Study, results: Sequence[Result], root: str = "..") -> str:
-    """A Markdown page of the study's finished full trainings; every number is read from the runs.
+    """A Markdown page on the study's finished full trainings; every number is read from the runs.
 
     Args:
         results: one for each expected run; those of smoke runs are passed over.
@@ -34,7 +34,7 @@ def model_zoo(study: Study, results: Sequence[Result], root: str = "..") -> str:
     table = [row for row in rows(full) if row.measured]
     trained = list(dict.fromkeys(row.entry.id for row in table))
     untrained = [name for name in dict.fromkeys(result.entry.id for result in full) if name not in trained]
-    parts = [f"# Model zoo: {plain_text(study.title)}"]
+    parts = [f"# Record of runs: {plain_text(study.title)}"]
     if table:
         parts += [_PREFACE, _entry_table(table, trained, root), _FILES, _file_table(full)]
     if untrained:
@@ -43,9 +43,10 @@ def model_zoo(study: Study, results: Sequence[Result], root: str = "..") -> str:
 
 
 _PREFACE = (
-    "Made from the runs by `tools/experiments.py`. AP is COCO's, a fraction of 1, of `model_best.pth`: mean ± sample "
-    "standard deviation over the seeds, their number in brackets. Rows marked synthetic were trained and measured on "
-    "synthetic images. The licence is the one of the weights that training started from."
+    "A record of the study's finished runs, made from their folders by `loradet study zoo`. AP is COCO's, a fraction "
+    "of 1, of `model_best.pth`: mean ± sample standard deviation over the seeds, their number in brackets. Rows marked "
+    "synthetic were trained and measured on synthetic images. The licence is the one of the weights that training "
+    "started from."
 )
 _FILES = (
     "One file for each run: what was trained, without the base weights. The date is that of its `run.json`, in UTC; "

@@ -30,7 +30,7 @@ from loradet.experiments.results.consistency import check_results, is_short
 from loradet.experiments.results.curves import AP, LOSS, RunLog, curves, read_logs
 from loradet.experiments.results.folders import Result
 from loradet.experiments.results.intervals import METRICS, Intervals
-from loradet.experiments.results.results_file import plain_study
+from loradet.experiments.results.results_file import study_to_dict
 from loradet.experiments.results.seed_statistics import summary_cell
 from loradet.experiments.results.table import Row, comparisons, metric_names, rows, to_tsv
 from loradet.experiments.study.definition import REPORTED_COSTS, Study
@@ -83,7 +83,7 @@ def write_report(
     pictures = [one for section in document.sections for strip in section.strips for one in strip.pictures]
     contents: dict[Path, bytes] = {
         output / "report.tsv": to_tsv(study, table).encode(),
-        output / "results.json": json.dumps(plain_study(study, results, table, intervals), indent=2).encode(),
+        output / "results.json": json.dumps(study_to_dict(study, results, table, intervals), indent=2).encode(),
         output / "report.md": to_markdown(document).encode(),
         output / "report.html": to_html(document).encode(),
         **{output / "plots" / f"{plot.name}.png": plot.png for plot in plots},

@@ -1,4 +1,4 @@
-"""What each experiment finds on a few images of a split, painted."""
+"""Example images: what each experiment finds on a few images of a split, painted."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How a run's training went, told from its logs: speed, steadiness, overfitting, divergence."""
+"""Training dynamics from a run's logs: convergence, oscillation, overfitting, divergence."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""How much AP hangs on the choice of images: bootstrap intervals of a study's runs, from the detections they left."""
+"""Bootstrap intervals of AP over images, from the detections of a study's runs."""
 
 import logging
 import math

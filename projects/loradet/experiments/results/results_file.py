@@ -13,7 +13,7 @@ from loradet.experiments.results.table import Row, comparisons
 from loradet.experiments.study.definition import Entry, Study
 
 
-def plain_result(result: Result) -> dict[str, Any]:
+def result_to_dict(result: Result) -> dict[str, Any]:
     """A run with all its numbers; NaN is None.
 
     `calibration` has, by split, what `calibration.json` has; `record` is `run.json`: parameters, cost, efficiency.
@@ -26,7 +26,7 @@ def plain_result(result: Result) -> dict[str, Any]:
     return plain | {"record": result.record}
 
 
-def plain_study(
+def study_to_dict(
     study: Study, results: Sequence[Result], table: Sequence[Row], intervals: Intervals | None = None
 ) -> dict[str, Any]:
     """All numbers of a report.
@@ -43,7 +43,7 @@ def plain_study(
     for result in results:
         own = {split: (intervals or {}).get((result.folder, split)) for split in result.metrics}
         own = {split: _plain_intervals(found) for split, found in own.items() if found is not None}
-        runs.append(plain_result(result) | ({} if intervals is None else {"intervals": own}))
+        runs.append(result_to_dict(result) | ({} if intervals is None else {"intervals": own}))
     entries = list({row.entry.id: row.entry for row in table}.values())
     full = [row for row in table if row.split != "smoke"]
     return {

@@ -1,4 +1,4 @@
-"""What a finished run has left of a split beside its metrics."""
+"""Files of a finished run's splits beside the metrics: detections, calibration."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What differs between a run's config and that of the run which its folder holds."""
+"""Differences between a run's config and that of the run which its folder holds."""
 
 import copy
 from functools import partial

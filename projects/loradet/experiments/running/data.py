@@ -1,5 +1,6 @@
 """The data of a run: few images for a smoke run, synthetic ones where a study says so."""
 
+import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -8,7 +9,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from loradet.config import load_config
 from loradet.datasets import make_subset
 from loradet.datasets.annotations import read_annotations
 from loradet.datasets.files import expand
@@ -75,14 +75,15 @@ class RunData:
             _draw(subset)
 
 
-def run_data(study: Study, entry: Entry, *, short: bool, root: Path) -> RunData:
+def run_data(study: Study, entry: Entry, config: DictConfig, *, short: bool, root: Path) -> RunData:
     """The data of an entry's runs.
 
     Args:
+        config: the entry's, with its overrides; it stays as it is.
         short: a smoke run.
         root: folder of the run folders; subsets go into `<root>/smoke_data/<data.name>/`.
     """
-    data = load_config(entry.config, list(entry.overrides)).get("data") or {}
+    data = config.get("data") or {}
     if "data_yaml" in data:
         return _yolo_data(study, data, short=short)
     splits = ("train", *(["val"] if short else entry.splits))
@@ -96,6 +97,7 @@ def run_data(study: Study, entry: Entry, *, short: bool, root: Path) -> RunData:
     words, scenes = [], study.scenes
     if scenes is None and study.stand_in is not None and not expand(data.train_json).is_file():
         scenes = _at_least(study.stand_in, counts)
+        data = copy.deepcopy(config).data
         data.name, data.root = f"{data.name}_synthetic", scenes.root
         words = [f"data.name={data.name}", f"data.root={data.root}", *study.stand_in_overrides]
     subsets = tuple(

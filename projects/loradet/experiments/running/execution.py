@@ -19,9 +19,9 @@ from loradet.experiments.running.state import (
     ATTEMPTS,
     INTERRUPTED,
     inspect,
-    last_words,
     missing_splits,
     needs_overwrite,
+    output_tail,
     read_attempts,
     unpainted_sources,
 )
@@ -163,4 +163,4 @@ def _end_group(leader: int) -> None:
 def _unsuccessful(result: Result, attempt: dict[str, Any]) -> Result:
     if attempt["exit_code"] in INTERRUPTED:
         return result
-    return replace(result, state="failed", detail=last_words(attempt), metrics={})
+    return replace(result, state="failed", detail=output_tail(attempt), metrics={})

@@ -108,6 +108,8 @@ def ledger_fields(
     study: Study, entry: Entry, results: Sequence[Result], *, num_gpus: int, root: str
 ) -> list[tuple[str, str]]:
     """Name and value of everything there is to say about an entry."""
+    runs = plan(study, [entry.id], root=root)
+    entry = runs[0].entry
     fields = [
         ("Objective", entry.objective),
         ("Baseline", ", ".join(f"{name} ({study.entry(name).title})" for name in entry.baselines)),
@@ -117,7 +119,6 @@ def ledger_fields(
         ("Overrides", " ".join(entry.overrides)),
         ("Adaptation", _adaptation(entry)),
     ]
-    runs = plan(study, [entry.id], root=root)
     if entry.kind == "training":
         files = [RunFolder(run.folder).split_metrics(split) for run in runs for split in run.splits]
         fields += [

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -12,8 +12,10 @@ from loradet.config import load_config
 from loradet.config.overrides import apply_overrides
 from loradet.errors import UserError
 from loradet.experiments.running.data import run_data
-from loradet.experiments.running.run import Run, named_error
+from loradet.experiments.running.run import Run
+from loradet.experiments.study.catalogue import shared_ids
 from loradet.experiments.study.definition import Entry, Study
+from loradet.experiments.study.reading import ConfigReader, named_error
 
 
 def plan(
@@ -31,34 +33,61 @@ def plan(
         seeds: instead of each entry's own (a smoke run's own is the first of them).
 
     Raises:
-        ValueError: an unknown id, a negative seed, or an entry's config or override is wrong; the entry is named.
+        ValueError: an unknown id, a negative seed, an entry's config or override is wrong, or the study says otherwise
+            than a config; the entry is named.
     """
     if seeds is not None and any(seed < 0 for seed in seeds):
         raise UserError(f"seeds {', '.join(map(str, seeds))}: expected whole numbers from 0 on.")
     wanted = {study.entry(name).id for name in ids}
-    runs: list[Run] = []
-    for entry in study.entries:
-        if wanted and entry.id not in wanted:
-            continue
+    planner = _Planner(study, mode, seeds, Path(root), ConfigReader(study), shared_ids(study))
+    runs = [run for entry in study.entries if not wanted or entry.id in wanted for run in planner.runs(entry)]
+    if not wanted:
+        planner.reader.check_labels()
+    return runs
+
+
+@dataclass(frozen=True)
+class _Planner:
+    """What all runs of a plan share."""
+
+    study: Study
+    mode: str
+    seeds: Sequence[int] | None
+    root: Path
+    reader: ConfigReader
+    shared: frozenset[str]
+
+    def runs(self, entry: Entry) -> list[Run]:
         if entry.kind == "training":
-            runs += _training_runs(study, entry, mode, seeds, Path(root))
-        else:
-            runs.append(_pictures_run(study, entry, mode, seeds, Path(root)))
-    return runs
+            return self._trainings(entry, self.seeds)
+        # Paints one run of each source: that of the first seed.
+        chosen = None if self.seeds is None else self.seeds[:1]
+        sources = tuple(self._trainings(self.study.entry(name), chosen)[0] for name in entry.sources)
+        return [replace(self._run(entry), sources=sources)]
 
+    def _trainings(self, entry: Entry, seeds: Sequence[int] | None) -> list[Run]:
+        config, entry = self.reader.config(entry), self.reader.entry(entry)
+        first = self._run(entry)
+        try:
+            data = run_data(self.study, entry, config, short=first.is_short, root=self.root)
+        except (ValueError, OSError, OmegaConfBaseException) as error:
+            raise named_error(entry, error) from error
+        own = entry.seeds[:1] if self.mode == "smoke" else entry.seeds
+        runs = [replace(first, seed=seed, data=data) for seed in dict.fromkeys(own if seeds is None else seeds)]
+        # What is wrong shows before anything is begun.
+        _ = runs[0].config
+        _check_overrides(entry)
+        return runs
 
-def _training_runs(study: Study, entry: Entry, mode: str, seeds: Sequence[int] | None, root: Path) -> list[Run]:
-    own = entry.seeds[:1] if mode == "smoke" else entry.seeds
-    first = Run(study=study, entry=entry, mode=mode, seed=own[0], root=root)
-    try:
-        data = run_data(study, entry, short=first.is_short, root=root)
-    except (ValueError, OSError, OmegaConfBaseException) as error:
-        raise named_error(entry, error) from error
-    runs = [replace(first, seed=seed, data=data) for seed in dict.fromkeys(own if seeds is None else seeds)]
-    # What is wrong shows before anything is begun.
-    _ = runs[0].config
-    _check_overrides(entry)
-    return runs
+    def _run(self, entry: Entry) -> Run:
+        return Run(
+            study=self.study,
+            entry=entry,
+            mode=self.mode,
+            seed=entry.seeds[0],
+            root=self.root,
+            shares_id=entry.id in self.shared,
+        )
 
 
 def _check_overrides(entry: Entry) -> None:
@@ -72,10 +101,3 @@ def _check_overrides(entry: Entry) -> None:
         apply_overrides(config, [word])
         if OmegaConf.to_container(config) == before or later.pop(0) in later:
             raise UserError(f"Entry {entry.id}: the override {word} changes nothing in {entry.config}")
-
-
-def _pictures_run(study: Study, entry: Entry, mode: str, seeds: Sequence[int] | None, root: Path) -> Run:
-    """Paints one run of each source: that of the first seed."""
-    chosen = None if seeds is None else seeds[:1]
-    sources = [_training_runs(study, study.entry(name), mode, chosen, root)[0] for name in entry.sources]
-    return Run(study=study, entry=entry, mode=mode, seed=entry.seeds[0], root=root, sources=tuple(sources))

@@ -1,4 +1,4 @@
-"""How the subcommands of loradet are called from here."""
+"""The command line of a subcommand of loradet."""
 
 from pathlib import Path
 

@@ -1,5 +1,6 @@
 """One run of a study's entry: its folder, config and command lines."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,11 +10,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from loradet.config import load_config
-from loradet.errors import one_line
 from loradet.experiments.running.data import RunData
 from loradet.experiments.running.program import program
 from loradet.experiments.study.definition import Entry, Study
+from loradet.experiments.study.reading import named_error
 from loradet.run_folder import RunFolder
+from loradet.training.folder import record
 
 CHECKPOINT = RunFolder.BEST  # what is evaluated and painted
 
@@ -42,6 +44,7 @@ class Run:
         root: folder of the run folders.
         data: of a training: what it needs.
         sources: of pictures: the runs to paint.
+        shares_id: another study has an entry of that id.
     """
 
     study: Study
@@ -51,12 +54,29 @@ class Run:
     root: Path
     data: RunData = field(default_factory=RunData)
     sources: tuple["Run", ...] = ()
+    shares_id: bool = False
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """`<id>_<mode>`, and `_seed<N>` where the entry's full runs have other seeds than this one alone."""
+        """`<id>_<mode>`, and `_seed<N>` where the entry's full runs have other seeds than this one alone.
+
+        Where another study has the id too, it is `<id>@<study>_<mode>`, but for a run that has its folder already.
+        """
+        plain, long = self._named(self.entry.id), self._named(f"{self.entry.id}@{_as_file_name(self.study.name)}")
+        if (self.root / long).is_dir():
+            return long
+        return long if self.shares_id and not self._is_in(self.root / plain) else plain
+
+    def _named(self, first: str) -> str:
         default = self.entry.seeds[:1] if self.mode == "smoke" else self.entry.seeds
-        return f"{self.entry.id}_{self.mode}" + ("" if default == (self.seed,) else f"_seed{self.seed}")
+        return f"{first}_{self.mode}" + ("" if default == (self.seed,) else f"_seed{self.seed}")
+
+    def _is_in(self, folder: Path) -> bool:
+        """Whether a folder holds this run: a training of the same config, or pictures of the same runs."""
+        if self.sources:
+            return any((folder / source.name).is_dir() for source in self.sources)
+        past = record.read(folder)
+        return bool(past) and past.get("config_sha256") == record.config_hash(self._config(folder))
 
     @property
     def folder(self) -> Path:
@@ -76,6 +96,9 @@ class Run:
     @property
     def overrides(self) -> list[str]:
         """All `KEY=VALUE` words of the run's command line."""
+        return self._overrides(self.folder)
+
+    def _overrides(self, folder: Path) -> list[str]:
         words = [*self.entry.overrides, *self.data.overrides]
         if self.is_short:
             smoke = self.study.smoke
@@ -83,13 +106,16 @@ class Run:
             words += smoke.overrides
         else:
             words.append(f"train.eval_splits=[{','.join(self.entry.splits)}]")
-        return [*words, f"train.seed={self.seed}", f"train.output_dir={self.folder}"]
+        return [*words, f"train.seed={self.seed}", f"train.output_dir={folder}"]
 
     @cached_property
     def config(self) -> DictConfig:
         """The run's config. Raises ValueError that names the entry."""
+        return self._config(self.folder)
+
+    def _config(self, folder: Path) -> DictConfig:
         try:
-            return load_config(self.entry.config, self.overrides)
+            return load_config(self.entry.config, self._overrides(folder))
         except (ValueError, OSError, OmegaConfBaseException) as error:
             raise named_error(self.entry, error) from error
 
@@ -139,7 +165,5 @@ class Run:
         ]
 
 
-def named_error(entry: Entry, error: Exception) -> Exception:
-    """An error of the same kind (a missing file, or else a wrong value) that names the entry."""
-    kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-    return kind(f"Entry {entry.id}: {one_line(error)}")
+def _as_file_name(study: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", study)

@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
 
-from loradet.config.initial_weights import check_start
+from loradet.config.initial_weights import check_initial_weights
 from loradet.errors import MissingFileError, UserError
 from loradet.experiments.results.folders import Result
 from loradet.experiments.running.execution import Processes, execute
@@ -143,7 +143,7 @@ def _check_start(run: Run) -> None:
     if run.entry.kind != "training":
         return
     try:
-        check_start(run.config, fresh=RunFolder(run.folder).last_checkpoint() is None)
+        check_initial_weights(run.config, fresh=RunFolder(run.folder).last_checkpoint() is None)
     except FileNotFoundError as error:
         origin = f" The experiment starts from {run.entry.weights}." if run.entry.weights else ""
         raise MissingFileError(f"{error}{origin}") from error

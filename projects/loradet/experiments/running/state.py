@@ -89,10 +89,10 @@ def _last_failure(run: Run) -> str | None:
     file = RunFolder(run.folder).record
     if file.is_file() and file.stat().st_mtime > attempts[-1]["ended"]:
         return None
-    return last_words(attempts[-1])
+    return output_tail(attempts[-1])
 
 
-def last_words(attempt: dict[str, Any]) -> str:
+def output_tail(attempt: dict[str, Any]) -> str:
     """Why a try failed: the signal that ended it, or the last line that it printed."""
     code = attempt["exit_code"]
     if code < 0:

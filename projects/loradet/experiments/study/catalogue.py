@@ -5,6 +5,7 @@ import re
 import runpy
 import traceback
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from loradet.config.library import LIBRARY
 from loradet.errors import MissingFileError, UserError
 from loradet.experiments.study.definition import Entry, Scenes, Smoke, Study
 from loradet.experiments.study.grid import expand_grid, make_entry
+from loradet.experiments.study.reading import check_study
 
 FILES = ("study.py", "study.yaml")
 
@@ -28,26 +30,53 @@ def find_studies(root: str | os.PathLike | None = None) -> list[Path]:
 def load_study(path: str | os.PathLike) -> Study:
     """Load a study file, or the one in a folder, or the one in `configs/<name>`.
 
+    Configs are read later, where they are needed; here only those of entries that type what their config says.
+
     `study.py` defines `study`; `study.yaml` holds the same as plain values, with a grid as an entry of the form
     `grid: {axes: …, exclude: […], template: …}`.
 
     Raises:
         FileNotFoundError: there is none; those that there are get named.
-        ValueError: the file is broken, or an entry is; the entry is named.
+        ValueError: the file is broken, or an entry is, or it says otherwise than its config; the entry is named.
     """
     file = _study_file(Path(path))
+    study = _parsed(file)
+    check_study(study)
+    return replace(study, path=_short(file))
+
+
+def _parsed(file: Path) -> Study:
+    """What a file holds, not yet compared with its configs."""
     if file.suffix == ".py":
         study = _execute(file).get("study")
         if not isinstance(study, Study):
-            raise UserError(f"{file} defines no `study` (a loradet.experiments.study.definition.Study).")
-        return replace(study, path=_short(file))
+            raise UserError(f"{file} defines no `study` (a loradet.experiments.study.Study).")
+        return study
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict) or not isinstance(content.get("entries"), list):
         raise UserError(f"{file}: expected name, title and a list of entries.")
-    return replace(_from_plain(content, file), path=_short(file))
+    return _from_plain(content, file)
+
+
+def shared_ids(study: Study) -> frozenset[str]:
+    """Ids of a study that one of another name has too, of all that are found here and among the project's own."""
+    files = {file.resolve() for root in (Path("configs"), LIBRARY) for file in find_studies(root)}
+    others = (found for file in files if (found := _name_and_ids(file, file.stat().st_mtime_ns)) is not None)
+    taken = frozenset(id for name, ids in others if name != study.name for id in ids)
+    return taken & {entry.id for entry in study.entries}
+
+
+@cache
+def _name_and_ids(file: Path, _mtime_ns: int) -> tuple[str, frozenset[str]] | None:
+    """Of a study as it is on disk; None where it cannot be loaded, of which one is told where one asks for it."""
+    try:
+        study = _parsed(file)
+    except (ValueError, OSError):
+        return None
+    return study.name, frozenset(entry.id for entry in study.entries)
 
 
 def _execute(file: Path) -> dict[str, Any]:

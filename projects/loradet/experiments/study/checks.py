@@ -1,4 +1,4 @@
-"""What can be asked of a run's files; a run that does not pass has failed."""
+"""Checks of a run's files; a run that does not pass has failed."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

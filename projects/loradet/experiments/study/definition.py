@@ -53,8 +53,9 @@ class Entry:
         checks: name of a check (see `experiments.study.checks`) -> its argument; a run that fails one has failed.
         reported: published numbers.
         note: what a reader of the report should know of these numbers; it stands under the table of parameters.
-        model, weights, method, targets, rank, alpha: what the report groups and draws by.
-        factors: in a study of factors: name of each -> its level here, as {"lr": 1e-3, "optimizer": "AdamW"}.
+        model, weights, method, targets, rank, alpha: what the report groups and draws by. Left out, they are read from
+            the config (see `loradet.experiments.study.reading`); given, they have to be what the config says.
+        factors: level of each factor here, as {"lr": 1e-3}; read likewise where the study says by which key.
         sources: of a "pictures" entry: ids of the entries whose runs are painted, on the same images.
         images: of a "pictures" entry: how many images of the first split, the same for every source.
         smoke_only: the full run is the smoke run.
@@ -133,12 +134,18 @@ class Study:
         scenes: the study's own data are synthetic: these.
         stand_in: what smoke runs use where the data are not on this machine.
         stand_in_overrides: further `KEY=VALUE` words of such a run.
+        factors: in a study of factors: name of each -> the config's key, as {"lr": "optimizer.lr"}, or what is read of
+            an entry, as {"rank": "rank"}.
+        labels: what the configs say -> what the report calls it, as {"RMSprop": "RMSProp"}: of models, weights,
+            methods, targets and levels.
     """
 
     name: str
     title: str
     entries: tuple[Entry, ...]
     source: str = ""
+    factors: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     smoke: Smoke = Smoke()
     scenes: Scenes | None = None
     stand_in: Scenes | None = None
@@ -149,6 +156,8 @@ class Study:
         twice = [name for name, count in Counter(entry.id for entry in self.entries).items() if count > 1]
         if twice:
             raise UserError(f"Study {self.name}: the id {twice[0]} is given to more than one entry.")
+        for key in ("factors", "labels"):
+            _check_texts(key, getattr(self, key), self)
         known = {entry.id for entry in self.entries}
         for entry in self.entries:
             _check_entry(entry, known, self)
@@ -159,6 +168,15 @@ class Study:
             if entry.id == name:
                 return entry
         raise UserError(f"Study {self.name} has no entry {name}; it has: {', '.join(e.id for e in self.entries)}.")
+
+
+def _check_texts(key: str, given: Any, study: Study) -> None:
+    expected = {"factors": "keys of the config by name", "labels": "texts by text"}[key]
+    if not isinstance(given, Mapping):
+        raise UserError(f"Study {study.name}: {key}={given!r}; expected {expected}.")
+    for name, value in given.items():
+        if not (isinstance(name, str) and isinstance(value, str) and value):
+            raise UserError(f"Study {study.name}: {key} has {name!r}: {value!r}; expected {expected}.")
 
 
 def _check_entry(entry: Entry, known: set[str], study: Study) -> None:

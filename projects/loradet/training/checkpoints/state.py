@@ -1,4 +1,4 @@
-"""What a resumed run needs besides weights and optimizer, as plain types that load with `weights_only=True`."""
+"""State of a resumed run besides weights and optimizer, as plain types that load with `weights_only=True`."""
 
 import logging
 import random

@@ -9,7 +9,7 @@ from pathlib import Path
 from detectron2.utils import comm
 
 from loradet.errors import UserError
-from loradet.locking import HeldError, file_lock, holder
+from loradet.locking import LockedError, file_lock, holder
 from loradet.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class FolderLock:
         if comm.is_main_process() and not self._is_held_for_us():
             try:
                 self._held.enter_context(file_lock(RunFolder(self.folder).lock, str(self.folder), wait=False))
-            except HeldError as error:
+            except LockedError as error:
                 found = error.holder
             except OSError as error:
                 if error.errno in _NO_LOCKS:

@@ -7,6 +7,31 @@ from typing import Any
 from loradet.files import FileError, atomic_open, parse_json
 from loradet.json_kinds import NUMBER, WHOLE, entries, mapping_to
 
+# What a line holds, for the reference; patterns as fnmatch has them.
+MEANINGS = {
+    "iteration": "number of the step, from 0",
+    "lr": "learning rate of the step",
+    "total_loss": "weighted sum of the losses, mean over micro-batches",
+    "loss_*": "its parts, by the detector",
+    "grad_norm": "norm of all gradients before clipping",
+    "grad_scale": "the gradient scaler's factor, in fp16",
+    "time": "seconds a step",
+    "data_time": "seconds of it that the step waited for data",
+    "rank_data_time": "the longest such wait of any process",
+    "eta_seconds": "seconds to the end, as it goes",
+    "memory_mb": "most memory that the process held so far, MiB (on CUDA what torch had allocated, in training alone)",
+    "bbox/AP*": "Detectron2's AP in percent, at an evaluation: `bbox/AP`, `bbox/AP50`, `bbox/APs` …, `bbox/AP-<class>`",
+    "val/*": "validation losses at an evaluation",
+    "calibration/*": "ECE and NLL of the scores as they are, where the config has that evaluator",
+    "num_pos_anchors": "positive anchors of an image, by RetinaNet and FCOS",
+    "rpn/*": "of proposal networks: positive and negative anchors of an image",
+    "roi_head/*": "of box heads: sampled proposals with and without an object",
+    "*cls_accuracy": "of box heads: share of proposals that get their class; `fg_`: of those with an object",
+    "*false_negative": "of box heads: share of proposals with an object that are taken for background",
+    "class_error": "DETR: percent of matched queries with another class",
+    "cardinality_error": "DETR: how far the number of detections is from the number of objects",
+}
+
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics file; a last line that a killed run left unfinished is passed over, and what follows it.

@@ -32,6 +32,8 @@ def tool_command(tool: str, *words: str | os.PathLike) -> str:
     file, command = TOOLS / tool, _command()
     if command is None and file.is_file():
         start = [python_name(), _shorter(file)]
+    elif words[:1] == ("--eval-only",):
+        start, words = [*(command or _module()), "evaluate"], words[1:]
     else:
         start = [*(command or _module()), _SUBCOMMANDS.get(tool, Path(tool).stem)]
     return shlex.join([*start, *map(os.fspath, words)])

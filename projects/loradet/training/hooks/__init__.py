@@ -1,11 +1,18 @@
 """Hooks around the training loop; each says at which stage of an event it has its turn."""
 
-from loradet.training.hooks.checkpoints import KeepCheckpoints
-from loradet.training.hooks.evaluation import EvaluateAndKeepBest
-from loradet.training.hooks.interruption import StopOnInterrupt
-from loradet.training.hooks.memory import LogMemory
-from loradet.training.hooks.progress import ProgressBar, WriteMetrics
-from loradet.training.hooks.stages import Stage, at_stage, by_stage
+from typing import TYPE_CHECKING
+
+from loradet.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from loradet.training.hooks.evaluation import EvaluateAndKeepBest
+    from loradet.training.hooks.interruption import StopOnInterrupt
+    from loradet.training.hooks.keep_checkpoints import KeepCheckpoints
+    from loradet.training.hooks.memory import LogMemory
+    from loradet.training.hooks.progress import ProgressBar, WriteMetrics
+    from loradet.training.hooks.stages import Stage, at_stage, by_stage
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "EvaluateAndKeepBest",

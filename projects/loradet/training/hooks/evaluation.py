@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
@@ -16,6 +16,9 @@ from loradet.errors import UserError
 from loradet.run_folder import RunFolder
 from loradet.training.checkpoints.batch_statistics import average_statistics
 from loradet.training.hooks.stages import Stage
+
+if TYPE_CHECKING:
+    from loradet.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ class EvaluateAndKeepBest(HookBase):
     """
 
     stage = Stage.EVALUATE
+    trainer: "Trainer"
 
     FILE = Path(RunFolder.BEST).stem
 

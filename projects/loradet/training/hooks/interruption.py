@@ -6,13 +6,16 @@ import signal
 import sys
 import time
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from loradet.training.hooks.stages import Stage
 from loradet.training.signals import EXIT_STATUS, end_forked_process, raise_for
+
+if TYPE_CHECKING:
+    from loradet.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,7 @@ class StopOnInterrupt(HookBase):
     """
 
     stage = Stage.INTERRUPT
+    trainer: "Trainer"
 
     def __init__(self):
         self._first: float | None = None

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from detectron2.engine import HookBase
 
 from loradet.evaluation.process_memory import process_peak_mb
 from loradet.training.hooks.stages import Stage
+
+if TYPE_CHECKING:
+    from loradet.training.trainer import Trainer
 
 
 class TrainingMemory:
@@ -52,6 +56,7 @@ class LogMemory(HookBase):
     """Puts the peak memory of training as `memory_mb`: of the device on CUDA, else of the process."""
 
     stage = Stage.MEASURE
+    trainer: "Trainer"
 
     def __init__(self, period: int):
         self.period = period

@@ -1,6 +1,5 @@
 """What is seen of a training while it runs: lines of metrics, and a bar on a terminal."""
 
-import logging
 import sys
 from collections.abc import Sequence
 
@@ -11,8 +10,6 @@ from detectron2.utils.events import EventWriter
 from tqdm import tqdm
 
 from loradet.training.hooks.stages import Stage
-
-logger = logging.getLogger(__name__)
 
 
 class WriteMetrics(PeriodicWriter):
@@ -77,6 +74,7 @@ class ProgressBar(HookBase):
 
     def after_step(self) -> None:
         """Advance it."""
+        assert self._bar is not None  # opened before the first step
         if not self._bar.disable:
             self._bar.set_postfix(loss=f"{self.trainer.storage.latest()['total_loss'][0]:.3f}", refresh=False)
         self._bar.update()

@@ -1,11 +1,8 @@
 """When hooks have their turn."""
 
-import logging
 from enum import IntEnum
 
 from detectron2.engine import HookBase
-
-logger = logging.getLogger(__name__)
 
 
 class Stage(IntEnum):
@@ -27,7 +24,7 @@ class Stage(IntEnum):
 
 def at_stage(stage: Stage, hook: HookBase) -> HookBase:
     """Detectron2's hook, which has no stage of its own."""
-    hook.stage = stage
+    vars(hook)["stage"] = stage  # its class knows of none
     return hook
 
 

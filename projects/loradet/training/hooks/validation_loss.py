@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from loradet.config.build import build
 from loradet.config.splits import accepts, split_config
-from loradet.datasets.loader import NamedFailures, init_worker, seeded
+from loradet.datasets.loader import NamedFailures, seeded, set_up_workers
 from loradet.evaluation.split import Split
 from loradet.training.checkpoints.state import RankState
 
@@ -54,9 +54,9 @@ class ValidationLoss:
             batch_size=batch_size,
             num_workers=num_workers,
             collate_fn=list,
-            worker_init_fn=init_worker,
             generator=torch.Generator().manual_seed(0),
         )
+        set_up_workers(self._loader)
         self._is_off = False
 
     def measure(self, model: nn.Module) -> dict[str, float]:

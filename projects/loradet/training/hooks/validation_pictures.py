@@ -1,6 +1,5 @@
 """A few validation images with what is found on them, for TensorBoard and tracking services."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,6 @@ from loradet.evaluation.split import Split, SplitFiles
 from loradet.visualization.detections import make_panel
 from loradet.visualization.loaded_split import choose_records
 from loradet.visualization.painting import contact_sheet
-
-logger = logging.getLogger(__name__)
 
 TILE = 320  # pixels of the ground truth's half, and of the detections'
 

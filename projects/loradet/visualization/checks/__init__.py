@@ -1,1 +1,3 @@
 """The page of a data-set check: charts and pictures."""
+
+__all__: list[str] = []

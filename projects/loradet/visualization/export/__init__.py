@@ -1,1 +1,3 @@
 """All that a model found on a split, as one folder and one archive."""
+
+__all__: list[str] = []

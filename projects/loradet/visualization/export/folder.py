@@ -91,11 +91,11 @@ def read_export(folder: str | os.PathLike) -> Export:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise MissingFileError(f"No export folder at {folder}. Make it with: tools/visualize.py --export")
+        raise MissingFileError(f"No export folder at {folder}. Make it with: loradet visualize --export")
     path = folder / MANIFEST
     if not path.is_file():
         state = "an export that was not finished" if (folder / UNFINISHED).is_file() else "no export"
-        raise UserError(f"{folder} is {state}: it has no {MANIFEST}. Make it with: tools/visualize.py --export")
+        raise UserError(f"{folder} is {state}: it has no {MANIFEST}. Make it with: loradet visualize --export")
     if not _is_manifest(path):
         raise UserError(f"{path} is not the manifest of an export ({FORMAT!r} is expected).")
     manifest = read_json(path)

@@ -1,4 +1,4 @@
-"""One folder with all that a model found on a split: detections, metrics, painted images."""
+"""Export of a split to one folder: detections, metrics, painted images."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from loradet.datasets.files import fingerprint, read_coco, write_coco
 from loradet.errors import UserError
 from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
 from loradet.evaluation.detections.limit import detection_limit
-from loradet.evaluation.detections.numbering import MAX_DETECTIONS, record_numbering
+from loradet.evaluation.detections.numbering import MAX_DETECTIONS, write_category_map
 from loradet.evaluation.detections.records import read_records
 from loradet.evaluation.operating_point import DEFAULT_THRESHOLD
 from loradet.evaluation.score_thresholds import ScoreThresholds, choose_thresholds, find_operating_point
@@ -96,7 +96,7 @@ def export_split(
     if loaded.synthetic:
         source["data"] = "synthetic"
     if (limit := detection_limit(cfg)) != MAX_DETECTIONS:
-        record_numbering(output / PREDICTIONS, output / GROUND_TRUTH, limit)
+        write_category_map(output / PREDICTIONS, output / GROUND_TRUTH, limit)
     write_metrics(output / METRICS, coco_metrics(output / GROUND_TRUTH, output / PREDICTIONS), **source)
     if with_analysis:
         analyse(

@@ -1,1 +1,3 @@
 """Where in an image detections come from."""
+
+__all__: list[str] = []

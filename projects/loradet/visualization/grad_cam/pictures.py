@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from loradet.errors import UserError
-from loradet.files import fitting_name, write_json
+from loradet.files import truncate_file_name, write_json
 from loradet.visualization.detections import DEFAULT_IMAGES, found_boxes, picture_name
 from loradet.visualization.grad_cam.heat import ImageHeat, check_levels, grad_cam, is_attention, method_of
 from loradet.visualization.grid import SHEET_ROWS, Cell, grid
@@ -82,7 +82,9 @@ def paint_grad_cam(
         painted = _PaintedImage(record, heat, loaded)
         lines += painted.lines
         written.append(
-            save_png(output / fitting_name(f"grad_cam_{picture_name(record)}"), grid([painted.cells], heading=heading))
+            save_png(
+                output / truncate_file_name(f"grad_cam_{picture_name(record)}"), grid([painted.cells], heading=heading)
+            )
         )
         if record["image_id"] in on_sheet:
             rows.append(painted.cells)

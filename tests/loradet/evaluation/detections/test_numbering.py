@@ -9,10 +9,10 @@ from loradet.evaluation.bootstrap import bootstrap_metrics
 from loradet.evaluation.coco_accumulate import AccumulatedMatches
 from loradet.evaluation.coco_metrics import coco_metrics, match_detections
 from loradet.evaluation.detections.numbering import (
-    annotations_of,
-    check_numbering,
-    noted_max_detections,
-    record_numbering,
+    check_category_map,
+    recorded_annotations,
+    recorded_max_detections,
+    write_category_map,
 )
 from loradet.evaluation.detections.records import read_records
 
@@ -32,15 +32,15 @@ def detections(tmp_path):
     path = tmp_path / "run" / "coco_instances_results.json"
     path.parent.mkdir()
     path.write_text("[]")
-    record_numbering(path, annotations(tmp_path / "own.json"))
+    write_category_map(path, annotations(tmp_path / "own.json"))
     return path
 
 
 def test_the_file_of_a_run_is_found_and_fits(detections, tmp_path):
-    assert annotations_of(detections) == tmp_path / "own.json"
-    check_numbering(detections, tmp_path / "own.json")
-    check_numbering(detections, annotations(tmp_path / "same.json", folder="images/"))
-    check_numbering(
+    assert recorded_annotations(detections) == tmp_path / "own.json"
+    check_category_map(detections, tmp_path / "own.json")
+    check_category_map(detections, annotations(tmp_path / "same.json", folder="images/"))
+    check_category_map(
         detections, annotations(tmp_path / "more.json", ("ship", "car", "bus"), ("a.png", "b.png", "c.png"))
     )
 
@@ -57,41 +57,41 @@ def test_the_file_of_a_run_is_found_and_fits(detections, tmp_path):
 def test_a_file_with_other_numbers_is_refused(detections, tmp_path, other, message):
     path = annotations(tmp_path / "other.json", **other)
     with pytest.raises(ValueError, match=rf"is numbered as .*own\.json, not as .*other\.json: {message}"):
-        check_numbering(detections, path)
+        check_category_map(detections, path)
 
 
 def test_categories_are_compared_where_the_file_is_gone(detections, tmp_path):
     (tmp_path / "own.json").unlink()
-    check_numbering(detections, annotations(tmp_path / "other.json", files=("b.png",)))
+    check_category_map(detections, annotations(tmp_path / "other.json", files=("b.png",)))
     with pytest.raises(ValueError, match="category 1"):
-        check_numbering(detections, annotations(tmp_path / "other.json", names=("car", "ship")))
+        check_category_map(detections, annotations(tmp_path / "other.json", names=("car", "ship")))
     with pytest.raises(FileNotFoundError, match=r"own\.json, which is gone"):
-        annotations_of(detections)
+        recorded_annotations(detections)
 
 
 def test_an_annotation_file_of_any_name_may_lie_beside_detections(tmp_path):
-    check_numbering(tmp_path / "found.json", annotations(tmp_path / "annotations.json"))
+    check_category_map(tmp_path / "found.json", annotations(tmp_path / "annotations.json"))
     with pytest.raises(FileNotFoundError, match="give --annotations FILE"):
-        annotations_of(tmp_path / "found.json")
+        recorded_annotations(tmp_path / "found.json")
 
 
 def test_detections_of_other_tools_have_no_note(tmp_path):
-    check_numbering(tmp_path / "found.json", tmp_path / "any.json")
+    check_category_map(tmp_path / "found.json", tmp_path / "any.json")
     with pytest.raises(FileNotFoundError, match="give --annotations FILE"):
-        annotations_of(tmp_path / "found.json")
+        recorded_annotations(tmp_path / "found.json")
 
 
 def test_a_broken_note_is_named(detections, tmp_path):
     detections.with_name("numbering.json").write_text("{")
     with pytest.raises(ValueError, match=r"numbering\.json is cut short"):
-        check_numbering(detections, tmp_path / "own.json")
+        check_category_map(detections, tmp_path / "own.json")
 
 
 @pytest.mark.parametrize("note", ["[]", "{}", '{"annotations": 5, "categories": {}}'])
 def test_a_note_of_other_content_is_named(detections, note):
     detections.with_name("numbering.json").write_text(note)
     with pytest.raises(ValueError, match=r"numbering\.json (holds a list|lacks the annotation file).* Delete it"):
-        annotations_of(detections)
+        recorded_annotations(detections)
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def dense(tmp_path):
 @pytest.mark.parametrize(("limit", "recall"), [(300, 1.0), (100, 2 / 3), (50, 1 / 3)])
 def test_one_limit_of_detections_for_every_number(dense, limit, recall):
     path, found = dense
-    assert noted_max_detections(found) == 100  # without a note
-    record_numbering(found, path, limit)
-    assert noted_max_detections(found) == limit
+    assert recorded_max_detections(found) == 100  # without a note
+    write_category_map(found, path, limit)
+    assert recorded_max_detections(found) == limit
     metrics = coco_metrics(path, found)
     average = pytest.approx((int(100 * recall) + 1) / 101)
     assert metrics["coco/bbox_mAP"] == metrics["coco/bbox_mAP/ship"] == average
@@ -136,7 +136,7 @@ def test_one_limit_of_detections_for_every_number(dense, limit, recall):
 @pytest.mark.parametrize("limit", [0, "many", None, 1.5])
 def test_a_broken_limit_in_a_note_is_named(dense, limit):
     path, found = dense
-    record_numbering(found, path)
+    write_category_map(found, path)
     note = json.loads(found.with_name("numbering.json").read_text())
     found.with_name("numbering.json").write_text(json.dumps({**note, "max_dets_per_image": limit}))
     with pytest.raises(ValueError, match=r"numbering\.json: max_dets_per_image is"):

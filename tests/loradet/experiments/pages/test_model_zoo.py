@@ -48,7 +48,7 @@ def test_page_of_what_is_trained(tmp_path):
 
 def test_nothing_trained(tmp_path):
     page = model_zoo(STUDY, [absent(tmp_path, LORA, 0), absent(tmp_path, LATER)])
-    assert page == "# Model zoo: A trial\n\nNot trained yet: E1, E2.\n"
+    assert page == "# Record of runs: A trial\n\nNot trained yet: E1, E2.\n"
     assert "E1" not in model_zoo(STUDY, [absent(tmp_path, LATER)])  # not asked for
 
 

@@ -17,7 +17,7 @@ from loradet.evaluation.coco_metrics import coco_metrics, write_metrics
 from loradet.evaluation.detections.records import read_records
 from loradet.experiments.pages.report import write_report
 from loradet.experiments.results.intervals import bootstrap_runs
-from loradet.experiments.results.results_file import plain_result
+from loradet.experiments.results.results_file import result_to_dict
 from loradet.experiments.running.ledger import ledger_fields
 from loradet.experiments.study.definition import Reported
 
@@ -178,7 +178,7 @@ def test_results_json_has_every_number(output, runs):
     )
     run = content["runs"][2]
     del run["intervals"]
-    assert run == plain_result(runs[2])
+    assert run == result_to_dict(runs[2])
     assert run["record"]["efficiency"]["images/s"] == 27
     assert run["calibration"]["val"]["fitted_on"] == "halves of val"
     assert run["calibration"]["val"]["after"]["ece"] == run["metrics"]["val"]["calibration/ece_scaled"]

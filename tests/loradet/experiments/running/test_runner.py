@@ -99,8 +99,8 @@ def test_data_that_are_missing_fail_their_runs_before_anything_is_begun(runs):
 
 def test_what_starts_from_a_lost_file_fails_before_anything_is_painted(tmp_path):
     words = (f"data.root={tmp_path / 'scenes'}", "train.init_checkpoint=lost.pth")
-    lost = entry(overrides=words, weights="a friend's detector")
-    runs = plan(on_scenes(tmp_path / "scenes", lost), root=tmp_path / "runs")
+    named = {"lost.pth": "a friend's detector"}
+    runs = plan(on_scenes(tmp_path / "scenes", entry(overrides=words), labels=named), root=tmp_path / "runs")
     (result,) = run_all(runs, lambda _: pytest.fail("begun"))
     assert result.state == "failed"
     assert "train.init_checkpoint='lost.pth': no such file" in result.detail and "a friend's detector" in result.detail

@@ -13,7 +13,7 @@ from loradet.errors import is_user_error, one_line
 from loradet.experiments.pages.cost import cost_section
 from loradet.experiments.results.curves import curves, read_logs
 from loradet.experiments.results.dynamics import run_dynamics
-from loradet.experiments.results.results_file import plain_result
+from loradet.experiments.results.results_file import result_to_dict
 from loradet.experiments.results.split_files import read_calibration
 from loradet.experiments.results.table import rows, to_tsv
 from loradet.experiments.running.ledger import status_table
@@ -73,7 +73,7 @@ def look(run):
     """What status, collect and report look at."""
     result = inspect(run)
     status_table([result])
-    plain_result(result)
+    result_to_dict(result)
     run_dynamics(result)
     table = rows([result])
     to_tsv(run.study, table)

@@ -27,7 +27,7 @@ entries:
       axes: {rank: [2, 4, 8]}
       exclude: [{rank: 4}]
       template: {id: "r{rank}", config: configs/quickstart.py, title: LoRA, objective: try, rank: "{rank}",
-                 baselines: [probe]}
+                 baselines: [probe], overrides: ["model.backbone.bottom_up.rank={rank}"]}
   - {id: pictures, kind: pictures, title: Pictures, objective: See., sources: [r8]}
 """
 IN_PYTHON = """

@@ -1,5 +1,6 @@
 """The configs and entries of COCO-DETR-LoRA: what trains, and that nothing else differs."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from loradet.adapters import parameter_table
 from loradet.config import load_config
 from loradet.experiments.study.catalogue import load_study
+from loradet.experiments.study.reading import read_study
 
 HERE = "configs/coco_detr_lora"
 STUDY = load_study("coco_detr_lora")
@@ -116,9 +118,12 @@ def test_the_study_has_the_nine_experiments_under_their_names():
     assert sorted(f"{HERE}/{name}.py" for name in NAMES) == sorted(
         str(path) for path in Path(HERE).glob("*.py") if path.stem not in ("budget", "regimes", "study")
     )
-    for entry in STUDY.entries:
+    for entry in read_study(STUDY).entries:
         assert entry.checks["trainable"] == {"all": expected(entry.id, 80) / 1e6, "classes": 80}
-        assert entry.alpha is None or entry.alpha == 2 * entry.rank
+        if "lora" in entry.id:
+            rank, targets = re.fullmatch(r".*_r(\d+)_(.*)", entry.id).groups()
+            assert (entry.rank, entry.targets) == (int(rank), targets.replace("_", "+"))
+            assert (entry.method, entry.alpha) == ("LoRA", 2 * entry.rank)
 
 
 def test_the_nine_from_imagenet():

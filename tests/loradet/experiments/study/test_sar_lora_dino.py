@@ -14,6 +14,7 @@ from loradet.config import load_config
 from loradet.config.edits import without_weights
 from loradet.experiments.running.planning import plan
 from loradet.experiments.study.catalogue import load_study
+from loradet.experiments.study.reading import ConfigReader
 
 PUBLISHED = json.loads(Path("configs/sar_lora_dino/reported.json").read_text())
 NECK, HEAD = 4.475, 4.928
@@ -53,10 +54,14 @@ def study():
 
 
 @cache
+def reader():
+    return ConfigReader(load_study("sar_lora_dino"))
+
+
 def config(id):
-    entry = load_study("sar_lora_dino").entry(id)
+    entry = reader().study.entry(id)
     assert entry.overrides == ()  # one file says it all
-    return load_config(entry.config, [])
+    return reader().config(entry)
 
 
 def expected_counts(id):
@@ -117,7 +122,7 @@ def test_published_numbers_reach_the_entries(study):
 
 @pytest.mark.parametrize("id", TRAINED)
 def test_what_is_adapted_and_from_which_weights(id, study):
-    entry, bottom_up = study.entry(id), config(id).model.backbone.bottom_up
+    entry, bottom_up = reader().entry(study.entry(id)), config(id).model.backbone.bottom_up
     backbone = bottom_up
     while "module" in backbone:
         backbone = backbone.module

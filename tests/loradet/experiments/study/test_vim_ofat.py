@@ -22,6 +22,7 @@ from loradet.config.initial_weights import initial_weights
 from loradet.experiments.running.planning import plan
 from loradet.experiments.running.state import inspect
 from loradet.experiments.study.catalogue import load_study
+from loradet.experiments.study.reading import read_study
 from loradet.training.folder.record import config_hash
 from loradet.training.plan import iterations, plan_batch
 
@@ -203,11 +204,11 @@ def _images(count, side=128, classes=2):
 
 def test_entries_have_the_study_s_names_and_levels(study):
     assert [Path(entry.config).stem for entry in study.entries] == list(TABLE)
-    for entry in study.entries:
+    for entry in read_study(study).entries:
         lr, batch, optimizer, epochs, _, folder = TABLE[Path(entry.config).stem]
         assert entry.id == folder
         assert entry.factors == {"lr": lr, "batch": batch, "optimizer": optimizer, "epochs": epochs}
-        assert entry.baselines == (() if entry is study.entries[0] else (study.entries[0].id,))
+        assert entry.baselines == (() if entry.id == study.entries[0].id else (study.entries[0].id,))
 
 
 def test_a_missing_checkpoint_is_an_error_that_names_it(tmp_path):
@@ -217,7 +218,7 @@ def test_a_missing_checkpoint_is_an_error_that_names_it(tmp_path):
 
 
 def test_the_factorial_has_every_combination(tmp_path):
-    study = load_study("vim_ofat/mini")
+    study = read_study(load_study("vim_ofat/mini"))
     cells = [tuple(entry.factors.values()) for entry in study.entries]
     optimizers = ("AdamW", "SGD", "RMSProp")
     assert cells == [(lr, batch, o) for lr in (1e-3, 1e-2) for o in optimizers for batch in (8, 32)]

@@ -28,7 +28,7 @@ def test_who_calls_loradet_is_told_loradet(loradet_on_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(loradet_on_path), "train", "--config-file", "a b.py", "train.seed=1"])
     assert resume_command() == "loradet train --resume --config-file 'a b.py' train.seed=1"
     assert tool_command("predict.py", "--output", Path("x y")) == "loradet predict --output 'x y'"
-    assert tool_command("lazyconfig_train_net.py", "--eval-only") == "loradet train --eval-only"
+    assert tool_command("lazyconfig_train_net.py", "--eval-only") == "loradet evaluate"
     assert tool_command("datasets.py", "check") == "loradet data check"
 
 

@@ -1,9 +1,8 @@
 """Checkpoints while training: written in turn, and old ones removed."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
@@ -13,13 +12,15 @@ from loradet.run_folder import RunFolder
 from loradet.training.checkpoints.batch_statistics import average_statistics
 from loradet.training.hooks.stages import Stage
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from loradet.training.trainer import Trainer
 
 
 class KeepCheckpoints(HookBase):
     """Saves every `period` iterations and at the end, and deletes all but the last `max_to_keep`."""
 
     stage = Stage.SAVE
+    trainer: "Trainer"
 
     def __init__(
         self,
