@@ -19,7 +19,8 @@ def run_chain(x: Tensor, stages: Sequence[tuple[Stage, Parameters]], memory: str
     Args:
         x: input of the first stage. Where it is known what it was made from (`remember_source`), that is kept for it.
         stages: each with its parameters; something of them or x requires a gradient. The last is not pointwise.
-        memory: "lean" keeps what stages put out that are not pointwise; "least" keeps the input alone.
+        memory: "lean" keeps what stages put out that are not pointwise; "least" keeps the input alone. Rank-sized
+            tensors and dropout's masks are kept in both.
     """
     source = source_of(x)
     chain = _Chain(tuple(stage for stage, _ in stages), memory == "lean", None if source is None else source.maker)
