@@ -8,6 +8,12 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 
+COMPILED_EVALUATOR = (
+    "platform_python_implementation == 'CPython' and (sys_platform == 'darwin' or "
+    "sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64') or "
+    "sys_platform == 'win32' and platform_machine == 'AMD64')"
+)
+
 
 class BuildWithConfigs(build_py):
     """Puts `configs/` into the package; an editable install reads them where they are."""
@@ -51,6 +57,8 @@ setup(
         "cloudpickle",
         "msgspec>=0.19",
         "pycocotools>=2.0.8",
+        # Where it has wheels; elsewhere pycocotools computes the metrics.
+        f"ultrafast-pycocotools>=0.1.14,<0.2; {COMPILED_EVALUATOR}",
         "numpy>=1.26",
         "scipy>=1.11",
         "opencv-python-headless>=4.9",

@@ -3,8 +3,7 @@
     loradet train --config-file configs/custom_detr.py data.data_yaml=PATH/data.yaml
 
 The backbone is the small one that ships with the project, frozen; docs/detr.md says how to put another in. For COCO
-files take `data` and `dataloader` from common.data and drop the line of `model.num_classes`. A DETR learns slowly: the
-published ones saw COCO 150 to 500 times.
+files take `data` and `dataloader` from common.data. A DETR learns slowly: the published ones saw COCO 150 to 500 times.
 """
 
 from .common.backbones import atto_frozen
@@ -12,12 +11,10 @@ from .common.models.detr import model
 from .common.optim import AdamW as optimizer
 from .common.schedule import cosine as lr_multiplier
 from .common.train import train
-from .common.yolo import data, dataloader, num_classes
+from .common.yolo import data, dataloader
 
 model.backbone = atto_frozen
 model.backbone.module.out_features = ["stage3"]
-model.in_feature = "stage3"
-model.num_classes = num_classes
 data.image_size = 480
 data.max_size = 800
 data.total_batch_size = 8

@@ -6,10 +6,9 @@ expects PATH/Annotations, PATH/JPEGImages and PATH/ImageSets/Main/{train,val,tes
 images and XML files side by side.
 """
 
-from .common.voc import data, dataloader, num_classes
+from .common.voc import data, dataloader
 from .custom_coco import lr_multiplier, model, optimizer, train
 
-model.num_classes = num_classes
 data.image_size = 320
 data.max_size = 512
 data.total_batch_size = 8

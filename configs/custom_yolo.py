@@ -5,10 +5,9 @@
 The description says where images are and which classes there are; `data.polygons=true` takes polygons for their boxes.
 """
 
-from .common.yolo import data, dataloader, num_classes
+from .common.yolo import data, dataloader
 from .custom_coco import lr_multiplier, model, optimizer, train
 
-model.num_classes = num_classes
 data.image_size = 320
 data.max_size = 512
 data.total_batch_size = 8

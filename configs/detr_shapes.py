@@ -16,7 +16,6 @@ from .common.train import train
 
 model.backbone = atto_frozen
 model.backbone.module.out_features = ["stage2"]
-model.in_feature = "stage2"
 model.position_embedding.num_pos_feats = 64
 model.position_embedding.temperature = 20.0
 model.position_embedding.scale = 25.0  # four turns over the image: its 8x8 cells are told apart sooner

@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 from loradet.cli import COMMANDS
+from loradet.cli.benchmark import OF_THEIR_OWN
 from loradet.cli.weights import PARTS
 from loradet.config.library import list_configs, list_parts
 from loradet.config.settings import describe_settings
@@ -138,7 +139,8 @@ def _parsers(command: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
         for part in PARTS:
             yield from _parsers_of(f"loradet.cli.weights_{part}", "main", f"loradet weights {part}")
     if command == "benchmark":
-        yield from _parsers_of("loradet.cli.benchmark_scan", "main", "loradet benchmark scan")
+        for part in OF_THEIR_OWN:
+            yield from _parsers_of(f"loradet.cli.benchmark_{part}", "main", f"loradet benchmark {part}")
 
 
 def _parsers_of(module: str, function: str, title: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:

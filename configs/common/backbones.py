@@ -20,6 +20,5 @@ def slim(model, channels: int = 64, convs: int = 2) -> None:
     """Fit `common.models.retinanet_timm` to the small backbone: narrow neck and head, anchors from 16 pixels."""
     model.backbone.out_channels = channels
     model.backbone.norm = ""
-    model.backbone.top_block.in_channels = 320
     model.head.conv_dims = [channels] * convs
     model.anchor_generator.sizes = [[x, x * 2 ** (1 / 3), x * 2 ** (2 / 3)] for x in [16, 32, 64, 128, 256]]

@@ -1,4 +1,4 @@
-"""COCO-style data: `data` says where it lies, which classes it has and how large images and batches are.
+"""COCO-style data: `data` says where it lies, which classes it has, how many, and how large images and batches are.
 
 `dataloader` has none of these values itself: it can be exchanged for that of `common.roboflow`, `common.yolo` or
 `common.voc` while `data` stays.
@@ -10,6 +10,7 @@ from detectron2.data import build_detection_test_loader
 from omegaconf import OmegaConf
 
 from loradet.datasets import coco_dataset
+from loradet.datasets.classes import count_classes
 from loradet.datasets.loader import build_train_loader
 from loradet.datasets.mapper import DetectionMapper
 from loradet.evaluation import BoxEvaluator
@@ -26,6 +27,8 @@ data = OmegaConf.create(
         name="custom",
         root="???",
         classes=None,  # names in the wanted order; None: all categories of the training file, by id
+        # What every detector refers to.
+        num_classes=L(count_classes)(json_file="${data.train_json}", classes="${data.classes}"),
         train_json="${data.root}/annotations/train.json",
         train_images="${data.root}/images/train",
         val_json="${data.root}/annotations/val.json",
@@ -33,7 +36,8 @@ data = OmegaConf.create(
         test_json="${data.root}/annotations/test.json",
         test_images="${data.root}/images/test",
         **SHARED,
-    )
+    ),
+    flags={"allow_objects": True},
 )
 
 # A `data` of another config may not have it.

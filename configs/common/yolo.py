@@ -1,8 +1,7 @@
 """YOLO data: `data.data_yaml` (the file, or its folder) says where images and labels are and which classes there are.
 
-A model counts its classes from the same place: `model.num_classes = num_classes`, of R-CNNs
-`model.roi_heads.num_classes`. `dataloader.test` needs a `test` in the description, but only where `train.eval_splits`
-asks for it.
+Every detector refers to `data.num_classes`, which is counted there too. `dataloader.test` needs a `test` in the
+description, but only where `train.eval_splits` asks for it.
 """
 
 from detectron2.config import LazyCall as L
@@ -17,14 +16,16 @@ data = OmegaConf.create(
         name="yolo",
         data_yaml="???",
         classes=None,  # names in the wanted order; None: all of the description, in its order
+        num_classes=L(count_yolo_classes)(data_yaml="${data.data_yaml}", classes="${data.classes}"),
         polygons=False,  # let labels be polygons too, of which the boxes are taken
         clip=False,  # clip boxes that leave the image by more than 1 % of its side, else an error
         max_images=dict(train=None, val=None, test=None),  # so many only, for a quick try; None: all
         **SHARED,
-    )
+    ),
+    flags={"allow_objects": True},
 )
 
-num_classes = L(count_yolo_classes)(data_yaml="${data.data_yaml}", classes="${data.classes}")
+num_classes = "${data.num_classes}"  # for configs that say `model.num_classes = num_classes`
 
 
 def _dataset(split: str, **kwargs):

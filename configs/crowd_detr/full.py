@@ -17,7 +17,7 @@ from loradet.datasets.affine import RandomAffine
 from ..common.models.detr import model
 from ..common.optim import AdamW as optimizer
 from ..common.train import train
-from ..common.yolo import data, dataloader, num_classes
+from ..common.yolo import data, dataloader
 
 data.name = "crowd"
 data.data_yaml = "${oc.env:CROWD_ROOT,datasets/crowd_human}/data.yaml"
@@ -29,8 +29,6 @@ model.backbone = L(freeze)(
     module=L(TimmViT)(model_name="vit_large_patch16_dinov3.lvd1689m", pretrained=True, frozen_dtype="auto"),
     unfreeze=[],
 )
-model.in_feature = None
-model.num_classes = num_classes
 model.num_queries = 300
 model.pad_to = "${data.pad_to}"
 

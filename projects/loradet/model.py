@@ -9,16 +9,19 @@ from typing import Any
 import torch
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError
+from omegaconf.errors import InterpolationKeyError, InterpolationToMissingValueError
 from torch import nn
 
 from loradet.adapters import AdapterError, load_adapter, merged_state_dict
 from loradet.adapters.layer import adapter_layers
-from loradet.backbones.weights import read_state_dict, resolve
+from loradet.backbones.weights import ForeignWeightsError, read_state_dict, resolve
 from loradet.checkpoint import Checkpointer
+from loradet.config.another_backbone import another_backbone
 from loradet.config.build import build
+from loradet.config.calls import source_of
 from loradet.config.edits import with_num_classes, without_lora, without_weights
 from loradet.config.signatures import is_of_detectron2
+from loradet.detectors.strides import check_strides
 from loradet.errors import MissingFileError, UserError, one_line
 from loradet.weight_classes import WeightClasses, read_weight_classes
 
@@ -26,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 _HINT = (
     "Where the data set is not on this machine, say what the model finds: data.classes=[ship,tank], or "
-    "model.num_classes=2 (of a two-stage detector model.roi_heads.num_classes=2)."
+    "data.num_classes=2 (in a config whose model does not refer to it, model.num_classes=2, or "
+    "model.roi_heads.num_classes=2 of a two-stage detector)."
 )
 
 
@@ -38,16 +42,20 @@ def build_model(model_cfg: DictConfig) -> nn.Module:
 
     Raises:
         FileNotFoundError: the annotation file that tells the number of classes is not there.
-        UserError: the config does not say where it is, or a part of the model does not take what it is given.
+        UserError: the config does not say where it is, a part of the model does not take what it is given, or strides
+            of anchors and poolers are not those of the backbone's maps.
     """
     try:
         model = build(model_cfg, "The model")
     except FileNotFoundError as error:
         raise MissingFileError(f"{error} {_HINT}") from error
-    except InterpolationToMissingValueError as error:
+    except (InterpolationKeyError, InterpolationToMissingValueError) as error:
         raise UserError(f"{one_line(error)} {_HINT}") from error
+    except ForeignWeightsError as error:
+        raise UserError(f"{error} {another_backbone(model_cfg, error)}") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"The model cannot be built: the config's `model` makes a {type(model).__name__}, no module.")
+    check_strides(model)
     return model
 
 
@@ -199,12 +207,23 @@ def _build_for(model_cfg: DictConfig, metadata: Any) -> nn.Module:
     if metadata is None:
         return build_model(model_cfg)
     # Already here, as far as the config tells: before memory is taken for a wrong number of them.
-    for node, key in ((model_cfg, "model"), (model_cfg.get("roi_heads"), "model.roi_heads")):
-        if _counts_classes(node) and isinstance(node.num_classes, int):
-            _check_num_classes(f"{key}.num_classes", node.num_classes, metadata)
+    key, (top, detector) = None, _detector(model_cfg)
+    for path, node in ((top, detector), (f"{top}.roi_heads", detector.get("roi_heads"))):
+        if _counts_classes(node):
+            key = source_of(node, "num_classes", path)
+            if isinstance(node.num_classes, int):
+                _check_num_classes(key, node.num_classes, metadata)
     model = build_model(model_cfg)
-    check_classes(model, metadata)
+    check_classes(model, metadata, key)
     return model
+
+
+def _detector(model_cfg: DictConfig) -> tuple[str, DictConfig]:
+    """Path and config of the detector, which `freeze` and `lora` may be around."""
+    path, node = "model", model_cfg
+    while OmegaConf.is_dict(node.get("module")) and "_target_" in node.module:
+        path, node = f"{path}.module", node.module
+    return path, node
 
 
 def _counts_classes(node: Any) -> bool:
@@ -217,18 +236,21 @@ def _counts_classes(node: Any) -> bool:
     return "num_classes" in node and own
 
 
-def check_classes(model: nn.Module, metadata: Any) -> None:
+def check_classes(model: nn.Module, metadata: Any, key: str | None = None) -> None:
     """Compare a model's classes with the data's: their number, and a mapping of `categories` if it has one.
+
+    Args:
+        key: where the config has their number.
 
     Raises:
         UserError: they differ.
     """
     # R-CNNs have it in their heads.
-    owner, key = model, "model.num_classes"
+    owner, own_key = model, "model.num_classes"
     if (heads := getattr(model, "roi_heads", None)) is not None:
-        owner, key = heads, "model.roi_heads.num_classes"
+        owner, own_key = heads, "model.roi_heads.num_classes"
     if (count := getattr(owner, "num_classes", None)) is not None:
-        _check_num_classes(key, count, metadata)
+        _check_num_classes(key or own_key, count, metadata)
     places = metadata.get("thing_dataset_id_to_contiguous_id")
     if places and (check := getattr(getattr(model, "categories", None), "check", None)):
         check(sorted(places, key=places.get), metadata.get("thing_classes"))

@@ -29,7 +29,6 @@ model.backbone.bottom_up = L(lora)(
     dropout=0.1,
     freeze_base=True,
 )
-model.backbone.top_block.in_channels = 32
 data.name = "tiny"
 data.image_size = 64
 data.max_size = 64

@@ -8,6 +8,7 @@ model.backbone.net.update(
 )
 model.backbone.in_feature = "block1"
 model.backbone.out_channels = 16
+model.pixel_mean = model.pixel_std = [127.5, 127.5, 127.5]  # as this ViT has them
 model.head.conv_dims = [16]
 train.max_iter = 2
 train.eval_period = 2

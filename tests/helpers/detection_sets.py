@@ -94,7 +94,10 @@ def large_set(images: int = 10_000, detections: int = 100, classes: int = 80) ->
 def as_files(folder: Path, records: DetectionRecords) -> tuple[Path, Path]:
     """Ground truth and detections of records, class numbers as category ids."""
     truth = {
-        "images": [{"id": image.image_id, "width": 640, "height": 640, "file_name": ""} for image in records.images],
+        "images": [
+            {"id": image.image_id, "width": 640, "height": 640, "file_name": f"{image.image_id}.jpg"}
+            for image in records.images
+        ],
         "categories": [{"id": number, "name": name} for number, name in enumerate(records.class_names)],
         "annotations": [],
     }

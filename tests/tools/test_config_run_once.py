@@ -38,7 +38,7 @@ with open(__file__ + ".runs", "a") as _file:
 @pytest.fixture
 def config(tmp_path):
     """A config beside a copy of those it imports, which registers a data set and, by an import, a backbone."""
-    folder = tmp_path / "own" / "tests"
+    folder = tmp_path / "own" / "tests" / "configs"
     folder.mkdir(parents=True)
     shutil.copytree(ROOT / "configs", tmp_path / "own" / "configs")
     (folder / "my_backbone.py").write_text(BACKBONE)

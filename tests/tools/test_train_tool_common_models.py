@@ -49,4 +49,5 @@ def test_the_configs_fit_their_own_backbones(name, width):
     if name == "vit":
         assert net.output_shape()[model.backbone.in_feature].channels == width
     else:
-        assert net.output_shape()["stage3"].channels == width == model.backbone.top_block.in_channels
+        assert net.output_shape()["stage3"].channels == width
+        assert model.backbone.in_features[-1] == "stage3"

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import runpy
 import shlex
 import sys
@@ -123,6 +124,7 @@ def test_a_later_evaluation_chooses_anew(run, tmp_path, caplog):
 
     torch.save(torch.load(checkpoint, weights_only=True) | {"more": 1}, tmp_path / "other.pth")
     words = ["--config-file", run / "config.yaml", "--checkpoint", tmp_path / "other.pth", "--num-images", "1"]
+    logging.getLogger("loradet").propagate = True  # which the evaluation's own log files have ended
     assert call("tools/visualize.py", *words, "--output", tmp_path / "one.png")[0] in (0, None)
     assert "other.pth has no operating point: detections with a score of 0.3" in caplog.text
 

@@ -11,7 +11,7 @@ from .faster_rcnn_fpn import model
 
 _shared = model.roi_heads
 model.roi_heads = L(CascadeROIHeads)(
-    num_classes=_shared.num_classes,
+    num_classes="${data.num_classes}",
     batch_size_per_image=_shared.batch_size_per_image,
     positive_fraction=_shared.positive_fraction,
     proposal_matchers=[

@@ -8,7 +8,6 @@ weights, batch norm trains: `model.backbone = L(TorchvisionResNet)(norm="BN")`.
 from detectron2.config import LazyCall as L
 
 from loradet.adapters import freeze
-from loradet.datasets.classes import count_classes
 from loradet.detectors.detr import (
     DETR,
     DetrTransformer,
@@ -23,7 +22,7 @@ model = L(DETR)(
         module=L(TorchvisionResNet)(depth=50, out_features=["res5"], norm="FrozenBN", weights=None),
         unfreeze=["layer2", "layer3", "layer4"],
     ),
-    in_feature="res5",
+    in_feature=None,  # the only map of the backbone
     position_embedding=L(PositionEmbeddingSine)(num_pos_feats=128, temperature=10000.0, normalize=True),
     transformer=L(DetrTransformer)(
         hidden_dim=256,
@@ -42,7 +41,7 @@ model = L(DETR)(
         weight_giou=2.0,
         eos_coef=0.1,
     ),
-    num_classes=L(count_classes)(json_file="${data.train_json}", classes="${data.classes}"),
+    num_classes="${data.num_classes}",
     num_queries=100,
     aux_loss=True,
     categories=None,

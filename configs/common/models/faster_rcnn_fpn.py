@@ -10,8 +10,7 @@ loradet weights convert, take BGR and have their strides elsewhere. They want, b
 from detectron2.config import LazyCall as L
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
-from detectron2.modeling.backbone import FPN, BasicStem, ResNet
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone import BasicStem, ResNet
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
@@ -19,26 +18,27 @@ from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
 
 from loradet.adapters import freeze
+from loradet.backbones.resnet_stages import resnet_stages
 from loradet.backbones.resnet_weights import resnet_with_weights
-from loradet.datasets.classes import count_classes
 from loradet.detectors.feature_shape import feature_shape
+from loradet.detectors.pyramid import pyramid
 
 model = L(GeneralizedRCNN)(
-    backbone=L(FPN)(
+    backbone=L(pyramid)(
         bottom_up=L(freeze)(
             module=L(resnet_with_weights)(
                 net=L(ResNet)(
                     stem=L(BasicStem)(in_channels=3, out_channels=64, norm="FrozenBN"),
-                    stages=L(ResNet.make_default_stages)(depth=50, stride_in_1x1=False, norm="${..stem.norm}"),
+                    stages=L(resnet_stages)(depth=50, stride_in_1x1=False, norm="${..stem.norm}"),
                     out_features=["res2", "res3", "res4", "res5"],
                 ),
                 weights=None,
             ),
             unfreeze=["res3", "res4", "res5"],
         ),
-        in_features=["res2", "res3", "res4", "res5"],
+        in_features=None,  # all of the backbone's: strides 4 to 32
         out_channels=256,
-        top_block=L(LastLevelMaxPool)(),
+        extra_levels=1,
     ),
     proposal_generator=L(RPN)(
         in_features=["p2", "p3", "p4", "p5", "p6"],
@@ -58,7 +58,7 @@ model = L(GeneralizedRCNN)(
         nms_thresh=0.7,
     ),
     roi_heads=L(StandardROIHeads)(
-        num_classes=L(count_classes)(json_file="${data.train_json}", classes="${data.classes}"),
+        num_classes="${data.num_classes}",
         batch_size_per_image=512,
         positive_fraction=0.25,
         proposal_matcher=L(Matcher)(thresholds=[0.5], labels=[0, 1], allow_low_quality_matches=False),

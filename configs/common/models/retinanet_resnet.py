@@ -14,4 +14,3 @@ model.backbone.bottom_up = L(freeze)(
     module=L(TimmBackbone)(model_name="resnet50.tv_in1k", pretrained=True, out_features=["stage1", "stage2", "stage3"]),
     unfreeze=[r"re:.*layer[234].*\.(conv\d|downsample\.0)"],
 )
-model.backbone.top_block.in_channels = 2048

@@ -2,17 +2,16 @@
 
 from detectron2.config import LazyCall as L
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
-from detectron2.modeling.backbone.fpn import FPN, LastLevelP6P7
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.meta_arch.retinanet import RetinaNet, RetinaNetHead
 
 from loradet.backbones import TimmBackbone
-from loradet.datasets.classes import count_classes
 from loradet.detectors.feature_shape import feature_shape
+from loradet.detectors.pyramid import pyramid
 
 model = L(RetinaNet)(
-    backbone=L(FPN)(
+    backbone=L(pyramid)(
         bottom_up=L(TimmBackbone)(
             model_name="convnext_small.dinov3_lvd1689m",
             pretrained=True,
@@ -20,7 +19,9 @@ model = L(RetinaNet)(
         ),
         in_features=["stage1", "stage2", "stage3"],
         out_channels=256,
-        top_block=L(LastLevelP6P7)(in_channels=768, out_channels="${..out_channels}", in_feature="stage3"),
+        extra_levels=2,
+        extra_from=None,  # the last one of in_features
+        top_block=dict(in_channels=None, out_channels=None, in_feature=None),  # older configs say it; none has to
     ),
     head=L(RetinaNetHead)(
         input_shape=[L(feature_shape)(channels="${....backbone.out_channels}") for _ in range(5)],
@@ -37,7 +38,7 @@ model = L(RetinaNet)(
     ),
     box2box_transform=L(Box2BoxTransform)(weights=[1.0, 1.0, 1.0, 1.0]),
     anchor_matcher=L(Matcher)(thresholds=[0.4, 0.5], labels=[0, -1, 1], allow_low_quality_matches=True),
-    num_classes=L(count_classes)(json_file="${data.train_json}", classes="${data.classes}"),
+    num_classes="${data.num_classes}",
     head_in_features=["p3", "p4", "p5", "p6", "p7"],
     focal_loss_alpha=0.25,
     focal_loss_gamma=2.0,

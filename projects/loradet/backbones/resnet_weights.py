@@ -10,6 +10,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import ResNet
 
 from loradet.adapters.filled import mark_loaded
+from loradet.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD
 from loradet.backbones.weights import read_state_dict, resolve
 from loradet.errors import UserError
 from loradet.tensors import check_tensors
@@ -32,7 +33,8 @@ def resnet_with_weights(*, net: ResNet, weights: str | os.PathLike | None = None
     Names may be torchvision's (`conv1`, `bn1`, `layer1.0.downsample.0`) or Detectron2's (`stem.conv1`,
     `stem.conv1.norm`, `res2.0.shortcut`). The classifier and stages that were not built are passed over. What a file
     cannot tell: torchvision's networks take RGB, normalised, and have `stride_in_1x1=False`; Detectron2's of MSRA take
-    BGR with the mean subtracted, and have `stride_in_1x1=True`.
+    BGR with the mean subtracted, and have `stride_in_1x1=True`. Of torchvision's names the network states torchvision's
+    `pixel_mean` and `pixel_std` then.
 
     Args:
         net: with any norm.
@@ -50,7 +52,8 @@ def resnet_with_weights(*, net: ResNet, weights: str | os.PathLike | None = None
         _warn_of_random_weights(net)
         return net
     path = resolve(weights)
-    state = {_detectron2_name(name): tensor for name, tensor in read_state_dict(path).items()}
+    read = read_state_dict(path)
+    state = {_detectron2_name(name): tensor for name, tensor in read.items()}
     own = net.state_dict()
     _check_architecture(path, state, own)
     built = {name.split(".")[0] for name in own}
@@ -72,6 +75,8 @@ def resnet_with_weights(*, net: ResNet, weights: str | os.PathLike | None = None
     check_tensors(state, path, own)
     net.load_state_dict({name: tensor for name, tensor in state.items() if name in own}, strict=False)
     mark_loaded(net)
+    if "conv1.weight" in read:
+        net.pixel_mean, net.pixel_std = IMAGENET_MEAN, IMAGENET_STD
     return net
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as run_again
 
 from loradet.backbones.mamba_mixer import BidirectionalMambaMixer, RMSNorm, VisionMambaBlock
+from loradet.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD
 from loradet.backbones.vision_mamba_position import RotaryEmbedding2D, resize_position_embedding
 from loradet.backbones.vision_mamba_weights import load_vision_mamba_weights
 from loradet.errors import UserError
@@ -61,6 +62,8 @@ class VisionMamba(Backbone):
             another network.
         FileNotFoundError: no such checkpoint.
     """
+
+    pixel_mean, pixel_std = IMAGENET_MEAN, IMAGENET_STD  # of the published weights
 
     def __init__(
         self,

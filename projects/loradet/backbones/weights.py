@@ -24,6 +24,19 @@ from loradet.wording import shorten
 ASSET = "asset://"
 
 
+class ForeignWeightsError(UserError):
+    """A file of weights is of another network.
+
+    Attributes:
+        weights: the file as it was given.
+        model_name: of the network that was to take it.
+    """
+
+    def __init__(self, message: str, weights: str, model_name: str):
+        super().__init__(message)
+        self.weights, self.model_name = weights, model_name
+
+
 def load_weights(
     net: nn.Module, weights: str | os.PathLike, model_name: str, timm_kwargs: dict[str, Any] | None = None
 ) -> None:
@@ -40,7 +53,8 @@ def load_weights(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, its tensors are not those of the network, or not finite numbers.
+        ForeignWeightsError: its tensors are not those of the network.
+        ValueError: the file is damaged, or its tensors are not finite numbers.
     """
     path = resolve(weights)
     state = read_state_dict(path)
@@ -55,10 +69,10 @@ def load_weights(
     if foreign:
         known = _names_of_whole_model(model_name, timm_kwargs or {})
         foreign = [name for name in foreign if known.isdisjoint(_spellings(name))]
-    problems = []
-    if missing := [name for name in own if name not in renamed]:
+    problems = [] if renamed else ["none of its tensors has a name of that network"]
+    if renamed and (missing := [name for name in own if name not in renamed]):
         problems.append(f"missing: {shorten(missing)}")
-    if foreign:
+    if foreign and renamed:
         problems.append(f"unexpected: {shorten(foreign)}")
     if shapes := [
         f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
@@ -67,7 +81,8 @@ def load_weights(
     ]:
         problems.append(f"other shape: {shorten(shapes)}")
     if problems:
-        raise UserError(f"{path} does not hold the weights of {model_name!r}; {'; '.join(problems)}.")
+        message = f"{path} does not hold the weights of {model_name!r}; {'; '.join(problems)}."
+        raise ForeignWeightsError(message, os.fspath(weights), model_name)
     check_tensors(renamed, path, own)
     net.load_state_dict(renamed)
     mark_loaded(net)

@@ -2,7 +2,6 @@
 
 import contextlib
 import multiprocessing
-import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +15,7 @@ from loradet.benchmarks.training_step import RandomImages, TrainingStep, trainin
 from loradet.config import load_config
 from loradet.config.device import choose_device
 from loradet.errors import UserError, is_user_error, one_line
+from loradet.evaluation.process_memory import status_mb
 from loradet.training.hooks.memory import peak_memory_mb
 
 _RATIOS = {"peak_mb": "peak_ratio", "training_mb": "training_ratio"}
@@ -109,12 +109,12 @@ def _run_steps(cfg: DictConfig, steps: int, images: RandomImages | None) -> dict
 
 
 def _held_mb(device: torch.device) -> float:
-    return torch.cuda.memory_allocated() / 2**20 if device.type == "cuda" else _status_mb("VmRSS")
+    return torch.cuda.memory_allocated() / 2**20 if device.type == "cuda" else status_mb("VmRSS")
 
 
 def _peak_mb(device: torch.device) -> float:
     # ru_maxrss would begin with what the parent process held when it started this one.
-    return peak_memory_mb() if device.type == "cuda" else _status_mb("VmHWM")
+    return peak_memory_mb() if device.type == "cuda" else status_mb("VmHWM")
 
 
 def _forget_peak(device: torch.device) -> None:
@@ -125,10 +125,3 @@ def _forget_peak(device: torch.device) -> None:
     # See proc(5); where a system forbids it the peak has the building in it too.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-
-
-def _status_mb(field: str) -> float:
-    """A figure of Linux's `/proc/self/status`; elsewhere the most that this process ever held."""
-    status = Path("/proc/self/status")
-    found = re.search(rf"^{field}:\s+(\d+) kB", status.read_text(), re.MULTILINE) if status.is_file() else None
-    return int(found[1]) / 2**10 if found else peak_memory_mb()

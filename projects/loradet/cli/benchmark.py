@@ -4,12 +4,14 @@
 `train --against OTHER` interleaves the steps of two configs on the same images.
 `memory` runs a few training steps in a process of its own and prints what they hold at most, beside another config's.
 `scan` measures the selective scan of Vision Mamba: `scan --help`.
+`metrics` measures COCO metrics, the bootstrap's matching and calibration: `metrics --help`.
 `throughput` splits inference over a split into waiting for data, forward pass and post-processing.
 
     loradet benchmark train --config-file A.py --against B.py --random-images 512 512 model.num_classes=10
 """
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
@@ -28,6 +30,7 @@ PARTS = {
     "objects": ("train", "memory"),
     "warmup": ("train", "infer", "throughput", "loader", "eval"),
 }
+OF_THEIR_OWN = ("scan", "metrics")  # parts that take no config; modules `benchmark_<part>`
 NEEDS = {"against_overrides": "against", "objects": "random_images"}
 
 
@@ -36,7 +39,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=(*MEASURED, "scan"), help="what to measure")
+    parser.add_argument("part", choices=(*MEASURED, *OF_THEIR_OWN), help="what to measure")
     parser.add_argument("--config-file", required=True, metavar="FILE", help=CONFIG_HELP)
     parser.add_argument(
         "--steps", type=int, metavar="N", help="measured steps, or pairs of steps (50; memory: 3; eval: 1)"
@@ -61,8 +64,8 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     add_trust(parser)
     add_overrides(parser, "config keys to change, in both configs")
     arguments = parser.parse_intermixed_args(argv)
-    if arguments.part == "scan":
-        parser.error("scan comes first and has options of its own: scan --help")
+    if (part := arguments.part) in OF_THEIR_OWN:
+        parser.error(f"{part} comes first and has options of its own: {part} --help")
     for name, parts in PARTS.items():
         if getattr(arguments, name) is not None and arguments.part not in parts:
             parser.error(f"--{name.replace('_', '-')} goes with {', '.join(parts)}")
@@ -98,10 +101,9 @@ def _shown(value: object) -> str:
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """`loradet benchmark`."""
     words = sys.argv[1:] if argv is None else argv
-    if words[:1] == ["scan"]:
-        from loradet.cli import benchmark_scan
-
-        benchmark_scan.main(words[1:], f"{prog} scan" if prog else None)
+    if words and words[0] in OF_THEIR_OWN:
+        module = importlib.import_module(f"loradet.cli.benchmark_{words[0]}")
+        module.main(words[1:], f"{prog} {words[0]}" if prog else None)
         return
     arguments = parse_arguments(words, prog)
 

@@ -37,12 +37,14 @@ class Argument:
         value: lists and dicts without calls as Python has them; UNKNOWN for what is built or given later.
         hint: type hint of what is taken.
         owner: of the argument, in words: "num_classes of RetinaNet".
+        way: keys that refer to `key`, from the argument's own one on.
     """
 
     key: str
     value: Any
     hint: Any
     owner: str
+    way: tuple[str, ...] = ()
 
 
 def check_calls(cfg: DictConfig, typed: Collection[str] = ()) -> None:
@@ -57,7 +59,7 @@ def check_calls(cfg: DictConfig, typed: Collection[str] = ()) -> None:
         UserError: a `_target_` that is not there, an argument that it does not take (the nearest ones are named), or
             a value of another type than it takes.
     """
-    for path, node in _calls(cfg, ""):
+    for path, node in calls_of(cfg):
         signature = _signature(path, node)
         if signature is None:
             continue
@@ -100,17 +102,19 @@ def _unquoted(text: str) -> Any:
 def arguments_by_key(cfg: DictConfig) -> dict[str, list[Argument]]:
     """All arguments of a config's calls, by where their values are written. What cannot be found out is left out."""
     found: dict[str, list[Argument]] = {}
-    for path, node in _calls(cfg, ""):
+    for path, node in calls_of(cfg):
         try:
             signature = _signature(path, node)
         except UserError:
             continue
         for argument in _arguments(path, node, signature) if signature else ():
-            found.setdefault(argument.key, []).append(argument)
+            # A value in place of a reference is given to the same argument.
+            for key in {argument.key, *argument.way}:
+                found.setdefault(key, []).append(argument)
     return found
 
 
-def _calls(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
+def calls_of(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
     """Path and config of every call, the outer ones first. What is an interpolation is found where it leads."""
     if isinstance(node, DictConfig):
         if "_target_" in node:
@@ -122,7 +126,7 @@ def _calls(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
         return
     for name in names:
         if not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):
-            yield from _calls(node[name], _join(path, name))
+            yield from calls_of(node[name], _join(path, name))
 
 
 def _join(path: str, name: Any) -> str:
@@ -189,21 +193,32 @@ def _arguments(path: str, node: DictConfig, signature: Signature) -> Iterator[Ar
         items = None if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name) else node[name]
         if isinstance(items, ListConfig) and (inner := item_hint(hint)) is not Any:
             for index in range(len(items)):
-                if (key := _source(items, index)) is not None:
-                    yield Argument(key, _plain(items, index), inner, owner)
-        key = _source(node, name) or _join(path, name)
+                if way := _way(items, index):
+                    yield Argument(way[-1], _plain(items, index), inner, owner)
+        *way, key = _join(path, name), *_way(node, name)
         if not key.startswith("train."):  # has settings of its own, which training makes numbers of
-            yield Argument(key, _plain(node, name), hint, owner)
+            yield Argument(key, _plain(node, name), hint, owner, tuple(way))
 
 
-def _source(node: DictConfig | ListConfig, name: Any) -> str | None:
-    """The key that a value is taken from, where it is a reference and nothing else (`${data.image_size}`)."""
-    key = None
+def source_of(node: DictConfig, name: str, path: str = "") -> str:
+    """The key that the value of an argument is written at: its own, or the one that it refers to in the end.
+
+    Args:
+        node: a call of a config.
+        name: of the argument.
+        path: of the call.
+    """
+    return [_join(path, name), *_way(node, name)][-1]
+
+
+def _way(node: DictConfig | ListConfig, name: Any) -> list[str]:
+    """Keys from reference to reference, where a value is nothing else (`${data.image_size}`); the last one has it."""
+    keys = []
     while node is not None and (found := _reference(node, name)) is not None:
-        key = found
-        *parents, name = key.split(".")
+        keys.append(found)
+        *parents, name = found.split(".")
         node = _descend(node._get_root(), parents)
-    return key
+    return keys
 
 
 def _reference(node: DictConfig | ListConfig, name: Any) -> str | None:

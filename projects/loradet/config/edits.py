@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf, open_dict
 from torch import nn
 
 from loradet.adapters import lora
@@ -39,15 +39,23 @@ def without_weights(cfg: DictConfig) -> DictConfig:
 def with_num_classes(cfg: DictConfig, count: int) -> DictConfig:
     """A copy of a model's config in which every `num_classes` that a call works out of the data is a number.
 
-    So the data set need not be there.
+    So the data set need not be there. The call that counts may be written there, or be `data.num_classes`, which the
+    model refers to.
     """
     cfg = _copy(cfg)
     for node in _calls(cfg):
-        # The call that counts may be referred to, and refer to data that are not known.
-        if OmegaConf.is_dict(node._get_node("num_classes")):
+        given = node._get_node("num_classes")
+        if given is not None and _is_counted(given):
             with open_dict(node):
                 node.num_classes = count
     return cfg
+
+
+def _is_counted(given: Node) -> bool:
+    """Whether a node is a call, or refers to one, or to `data` that are not there."""
+    # What is below the call may refer to data that are not known: nothing of it is looked at.
+    found = given._maybe_dereference_node()
+    return found is None or OmegaConf.is_dict(found)
 
 
 def _copy(cfg: DictConfig) -> DictConfig:

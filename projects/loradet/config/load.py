@@ -11,6 +11,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
 from loradet.config.calls import check_calls
+from loradet.config.class_count import check_class_count, complete_class_count
 from loradet.config.library import find_config
 from loradet.config.overrides import apply_overrides, typed_keys
 from loradet.config.settings import complete_train_settings
@@ -57,10 +58,12 @@ def complete(cfg: DictConfig, overrides: Sequence[str], *, needs_data: bool = Tr
         UserError: as `load_config`.
     """
     complete_train_settings(cfg)
+    complete_class_count(cfg)
     apply_overrides(cfg, overrides, needs_data=needs_data)
     complete_train_settings(cfg)
     _expand_home(cfg.train)
     check_calls(cfg, typed_keys(overrides))
+    check_class_count(cfg)
     fill_in_evaluated_data(cfg)
     return cfg
 

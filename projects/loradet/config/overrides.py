@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from loradet.config.another_backbone import no_model_name
 from loradet.config.calls import Argument, arguments_by_key
 from loradet.config.override_values import holds_path, parse_value
 from loradet.config.unread import check_has_effect
@@ -69,6 +70,7 @@ def _value(cfg: DictConfig, override: str, arguments: dict[str, list[Argument]])
 
 def _apply(cfg: DictConfig, override: str, key: str, value: Any) -> None:
     try:
+        key = _written_at(cfg, key)
         _refuse_inside_value(cfg, key)
         OmegaConf.update(cfg, key, value, merge=True)
         if isinstance(value, str) and OmegaConf.is_interpolation(_parent(cfg, key), _last(key)):
@@ -81,6 +83,23 @@ def _apply(cfg: DictConfig, override: str, key: str, value: Any) -> None:
 
 def _plain_key(key: str) -> str:
     return key.replace("[", ".").replace("]", "")
+
+
+def _written_at(cfg: DictConfig, key: str) -> str:
+    """The key without references above its last part: below one, a key belongs to what it leads to."""
+    node, path = cfg, []
+    *above, last = key.split(".")
+    for part in above:
+        if isinstance(node, ListConfig):
+            node = node._get_node(int(part)) if part.isdigit() else None
+        else:
+            node = node._get_node(part) if isinstance(node, DictConfig) else None
+        path.append(part)
+        if isinstance(node, Node) and node._is_interpolation():
+            node = node._maybe_dereference_node()
+            if OmegaConf.is_config(node):
+                path = _plain_key(node._get_full_key(None)).split(".")
+    return ".".join([*path, last])
 
 
 def _last(key: str) -> str | int:
@@ -159,6 +178,8 @@ def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
         near = difflib.get_close_matches(key, known, n=4, cutoff=0.6)
         near += [k for k in known if k.rsplit(".", 1)[-1] == last and k not in near][:4]
         hint = f" Nearest: {', '.join(near[:5])}." if near else ""
+        if last == "model_name" and (instead := no_model_name(cfg)):
+            raise UserError(f"Override {override!r}: the config has no key {key!r}. {instead}")
         raise UserError(f"Override {override!r}: the config has no key {key!r}.{hint} Write +{override} to add it.")
 
 

@@ -173,6 +173,10 @@ class TrainSettings:
     allow_random_frozen: bool = _setting(
         False, "let frozen parts stay random that nothing filled with weights; without it, that is an error"
     )
+    allow_other_pixel_statistics: bool = _setting(
+        False,
+        "let `model.pixel_mean` and `pixel_std` differ from what the backbone states; without it, that is an error",
+    )
     accept_changed_data: bool = _setting(
         False,
         "let `--resume` go on although annotation files have changed since the run began; without it, that is an error",

@@ -38,6 +38,7 @@ _FUNCTIONS = (
     "loradet.adapters.lora",
     "loradet.backbones.batch_norm.batch_norm_for",
     "loradet.backbones.batch_norm.gathers_statistics",
+    "loradet.backbones.resnet_stages.resnet_stages",
     "loradet.backbones.resnet_weights.resnet_with_weights",
     "loradet.datasets.classes.count_classes",
     "loradet.datasets.coco_dataset",
@@ -47,6 +48,7 @@ _FUNCTIONS = (
     "loradet.datasets.voc_dataset",
     "loradet.datasets.yolo_dataset",
     "loradet.detectors.feature_shape.feature_shape",
+    "loradet.detectors.pyramid.pyramid",
     "loradet.training.schedule.warmup",
     "timm.create_model",
 )

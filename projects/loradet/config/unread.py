@@ -37,7 +37,7 @@ def check_has_effect(
         return
     before = _select(cfg, key)
     is_no_matter = key == "data.name" or (not needs_data and (holds_path(key) or key.startswith("data.classes")))
-    if before == value or is_no_matter or any(_reaches(target, key) for target in _references(cfg)):
+    if before == value or is_no_matter or any(_reaches(target, key) for target in references(cfg)):
         return
     if table == "train":
         last = key.rpartition(".")[2]
@@ -53,7 +53,7 @@ def check_has_effect(
     )
 
 
-def _references(cfg: DictConfig) -> set[str]:
+def references(cfg: DictConfig) -> set[str]:
     """What interpolations of a config refer to; of relative ones the last name, behind a dot."""
     plain = OmegaConf.to_container(cfg, resolve=False)
     texts = [text for _, text in _leaves(plain, "") if isinstance(text, str) and "${" in text]

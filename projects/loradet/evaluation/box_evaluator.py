@@ -1,7 +1,5 @@
 """Average precision of boxes as COCO defines it, in Detectron2's evaluation loop."""
 
-import contextlib
-import io
 import itertools
 import json
 import logging
@@ -16,7 +14,8 @@ from tabulate import tabulate
 
 from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
-from loradet.evaluation.coco_metrics import BoxEvaluation, match_columns, mean_known
+from loradet.evaluation.box_evaluation import BoxEvaluation
+from loradet.evaluation.coco_metrics import match_columns, mean_known
 from loradet.evaluation.detections.collector import DetectionCollector, ImageDetections
 from loradet.evaluation.detections.numbering import MAX_DETECTIONS, write_category_map
 from loradet.evaluation.detections.results_file import Detections
@@ -90,8 +89,7 @@ class BoxEvaluator(DetectionCollector):
         return {"bbox": self._metrics(evaluation)}
 
     def _metrics(self, evaluation: BoxEvaluation) -> dict[str, float]:
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluation.accumulate()
+        evaluation.accumulate()
         at = evaluation.limit_index(evaluation.max_detections)
         precision = evaluation.eval["precision"][..., at]  # (IoU threshold, recall, class, area)
         results = {"AP": _percent(precision[..., 0])}
@@ -113,7 +111,7 @@ class BoxEvaluator(DetectionCollector):
         names = self._metadata.get("thing_classes")
         ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
         if names is None or ids is None:
-            return [evaluation.cocoGt.cats[number]["name"] for number in evaluation.params.catIds]
+            return [evaluation.class_names[number] for number in evaluation.params.catIds]
         return [names[ids[number]] for number in evaluation.params.catIds]
 
 

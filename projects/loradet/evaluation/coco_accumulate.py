@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loradet.evaluation.coco_metrics import BoxEvaluation
+from loradet.evaluation.box_evaluation import BoxEvaluation
+from loradet.evaluation.matchers.columns import BoxColumns, Outcomes
 
 EPSILON = np.spacing(1)  # with which COCOeval keeps from dividing by zero
 
@@ -66,26 +67,25 @@ class AccumulatedMatches:
 
     @classmethod
     def from_evaluation(cls, evaluation: BoxEvaluation, max_detections: int | None = None) -> "AccumulatedMatches":
-        """Take over the matches of an evaluation whose `evaluate` has run.
+        """Take over the matches of an evaluation.
 
         Args:
             max_detections: of a class in an image; one of the evaluation's own `maxDets`, or less. None: those that
                 the evaluation counts.
         """
         limit = evaluation.max_detections if max_detections is None else max_detections
-        params = evaluation.params
-        images, areas = len(params.imgIds), len(params.areaRng)
-        cells = []
-        for k in range(len(params.catIds)):
-            starts = [(k * areas + a) * images for a in range(areas)]
-            cells.append(tuple(_cell(evaluation.evalImgs[s : s + images], limit) for s in starts))
+        params, columns = evaluation.params, evaluation.columns
+        by_area = [
+            _cells(evaluation.matcher.outcomes(place, limit), _boxes_to_find(columns, limits))
+            for place, limits in enumerate(params.areaRng)
+        ]
         return cls(
             tuple(params.imgIds),
             tuple(params.catIds),
             np.array(params.iouThrs),
             np.array(params.recThrs),
             tuple(params.areaRngLbl),
-            tuple(cells),
+            tuple(zip(*by_area)),
             limit,
         )
 
@@ -122,25 +122,28 @@ class AccumulatedMatches:
         return precision, recall
 
 
-def _cell(entries: Sequence[dict | None], limit: int) -> _Cell | None:
-    """The detections of one class and area range in all images."""
-    known = [(image, entry) for image, entry in enumerate(entries) if entry is not None]
-    if not known:
-        return None
-    scores = np.concatenate([entry["dtScores"][:limit] for _, entry in known])
-    order = np.argsort(-scores, kind="stable")
-    counts = [min(len(entry["dtScores"]), limit) for _, entry in known]
-    images = np.repeat([image for image, _ in known], counts)[order]
-    matched = np.concatenate([entry["dtMatches"][:, :limit] for _, entry in known], axis=1)[:, order] != 0
-    ignored = np.concatenate([entry["dtIgnore"][:, :limit] for _, entry in known], axis=1)[:, order].astype(bool)
-    boxes = np.zeros(len(entries))
-    for image, entry in known:
-        boxes[image] = np.count_nonzero(entry["gtIgnore"] == 0)
-    thresholds = []
-    for hit, skipped in zip(matched & ~ignored, ignored):
-        hits, skips = np.flatnonzero(hit), np.flatnonzero(skipped)
-        thresholds.append(_Threshold(hits, images[hits], images[skips], np.searchsorted(skips, hits)))
-    return _Cell(images, boxes, tuple(thresholds))
+def _boxes_to_find(columns: BoxColumns, area: Sequence[float]) -> np.ndarray:
+    """(K, I) boxes of an area range, crowds left out."""
+    low, high = area
+    counted = ~columns.truth_crowd & (columns.truth_area >= low) & (columns.truth_area <= high)
+    place = columns.truth_class[counted] * columns.images + columns.truth_image[counted]
+    counts = np.bincount(place, minlength=columns.classes * columns.images)
+    return counts.reshape(columns.classes, columns.images).astype(np.float64)
+
+
+def _cells(outcomes: Outcomes, boxes: np.ndarray) -> list[_Cell | None]:
+    """A cell a class, of one area range."""
+    edges = np.searchsorted(outcomes.category, np.arange(len(boxes) + 1))
+    cells = []
+    for of_class, start, stop in zip(boxes, edges, edges[1:]):
+        order = start + np.argsort(-outcomes.scores[start:stop], kind="stable")
+        images = outcomes.image[order]
+        thresholds = []
+        for hit, skipped in zip(outcomes.found[order].T, outcomes.ignored[order].T):
+            hits, skips = np.flatnonzero(hit), np.flatnonzero(skipped)
+            thresholds.append(_Threshold(hits, images[hits], images[skips], np.searchsorted(skips, hits)))
+        cells.append(_Cell(images, of_class, tuple(thresholds)) if len(images) or of_class.any() else None)
+    return cells
 
 
 def _curve(

@@ -1,7 +1,5 @@
 """COCO's box metrics under the names that the studies use, as fractions of 1."""
 
-import contextlib
-import io
 import logging
 import math
 import os
@@ -9,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
-from loradet.evaluation.detections.numbering import MAX_DETECTIONS, recorded_max_detections
+from loradet.evaluation.box_evaluation import BoxEvaluation, chosen_columns
+from loradet.evaluation.detections.numbering import recorded_max_detections
 from loradet.evaluation.detections.results_file import Detections, read_detections
 from loradet.files import FileError, read_json, write_json
 from loradet.json_kinds import NUMBER, TEXT, WHOLE, entries, optional
@@ -39,16 +36,6 @@ MEANINGS = {
 _LEAST = 10  # the least limit of detections of an image, as Detectron2's COCOEvaluator has it
 
 
-class BoxEvaluation(COCOeval):
-    """pycocotools' evaluation, with the number of detections of a class in an image that count for AP."""
-
-    max_detections: int = MAX_DETECTIONS
-
-    def limit_index(self, limit: int) -> int:
-        """Where results at a limit of detections are along the last axis of `eval`'s arrays."""
-        return self.params.maxDets.index(limit)
-
-
 def coco_metrics(
     ground_truth: str | os.PathLike,
     predictions: str | os.PathLike,
@@ -56,7 +43,7 @@ def coco_metrics(
     *,
     max_detections: int | None = None,
 ) -> dict[str, float]:
-    """Evaluate a detections file against its ground truth, by pycocotools.
+    """Evaluate a detections file against its ground truth, with the numbers of pycocotools.
 
     Args:
         ground_truth: COCO annotations (`images`, `categories`, `annotations`).
@@ -75,13 +62,12 @@ def coco_metrics(
         MissingFileError: a file is missing.
         UserError: a file is broken, or predictions are of other images or categories.
     """
-    evaluation = match_detections(ground_truth, predictions, image_ids, max_detections=max_detections)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.accumulate()
-    truth = evaluation.cocoGt
-    if not any(not annotation["iscrowd"] for annotation in truth.dataset["annotations"]):
+    file, found, limit = _read(ground_truth, predictions, max_detections)
+    evaluation = match_columns(file, found, image_ids, max_detections=limit)
+    evaluation.accumulate()
+    if not (file.boxes.known & ~file.boxes.crowd).any():
         logger.warning("%s has no boxes: every metric is NaN.", ground_truth)
-    elif not evaluation.cocoDt.dataset["annotations"]:
+    elif not len(found):
         logger.warning("%s has no detections: every metric of it is zero (Detectron2's log has NaN).", predictions)
 
     limit = evaluation.max_detections
@@ -98,7 +84,7 @@ def coco_metrics(
     metrics |= {f"AR{size}@100": mean_known(recalls[100][..., area]) for size, area in _AREAS.items() if size}
     if limit > 100:
         metrics |= {f"AR{size}@{limit}": mean_known(recalls[limit][..., area]) for size, area in _AREAS.items()}
-    names = [truth.cats[category_id]["name"] for category_id in evaluation.params.catIds]
+    names = [evaluation.class_names[category_id] for category_id in evaluation.params.catIds]
     metrics |= {f"mAP/{name}": mean_known(precision[:, :, index, 0]) for index, name in enumerate(names)}
     metrics |= {f"AR@100/{name}": mean_known(recalls[100][:, index, 0]) for index, name in enumerate(names)}
     return {PREFIX + name: value for name, value in metrics.items()}
@@ -111,10 +97,18 @@ def match_detections(
     *,
     max_detections: int | None = None,
 ) -> BoxEvaluation:
-    """pycocotools' evaluation of two files after its matching (`evaluate`) and before `accumulate`.
+    """The evaluation of two files before its `accumulate`.
 
     Arguments and errors are those of `coco_metrics`.
     """
+    file, found, limit = _read(ground_truth, predictions, max_detections)
+    return match_columns(file, found, image_ids, max_detections=limit)
+
+
+def _read(
+    ground_truth: str | os.PathLike, predictions: str | os.PathLike, max_detections: int | None
+) -> tuple[AnnotationFile, Detections, int]:
+    """Both files, and how many detections of a class in an image count."""
     file = read_annotations(ground_truth)
     found = read_detections(predictions, file)
     limit = recorded_max_detections(predictions) if max_detections is None else max_detections
@@ -126,7 +120,7 @@ def match_detections(
             limit,
             most,
         )
-    return match_columns(file, found, image_ids, max_detections=limit)
+    return file, found, limit
 
 
 def _most_of_a_class(found: Detections, classes: int) -> int:
@@ -143,22 +137,18 @@ def match_columns(
     category_ids: Iterable[int] | None = None,
 ) -> BoxEvaluation:
     """`match_detections` of what was read; with `category_ids`, of these categories only."""
-    head = {
-        "info": {},
-        "images": [{"id": number} for number in file.images.ids],
-        "categories": [{"id": category.id, "name": category.name} for category in file.categories],
-    }
-    truth = _index({**head, "annotations": _truth(file)})
-    evaluation = BoxEvaluation(truth, _index({**head, "annotations": _detections(file, found)}), "bbox")
-    evaluation.max_detections = max(max_detections, _LEAST)
-    evaluation.params.maxDets = sorted({1, 10, 100, evaluation.max_detections})
-    if image_ids is not None:
-        evaluation.params.imgIds = sorted(image_ids)
-    if category_ids is not None:
-        evaluation.params.catIds = sorted(category_ids)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
-    return evaluation
+    limits = sorted({1, 10, 100, max(max_detections, _LEAST)})
+    image_ids = sorted(set(file.images.ids if image_ids is None else image_ids))
+    of_file = {category.id: category.name for category in file.categories}
+    category_ids = sorted(set(of_file if category_ids is None else category_ids))
+    return BoxEvaluation(
+        chosen_columns(file, found, image_ids, category_ids),
+        image_ids,
+        category_ids,
+        of_file,
+        limits=limits,
+        max_detections=max(max_detections, _LEAST),
+    )
 
 
 def write_metrics(path: str | os.PathLike, metrics: Mapping[str, Any], **provenance: Any) -> None:
@@ -190,51 +180,6 @@ def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
 
 
 _PROVENANCE = {"checkpoint": TEXT, "iteration": optional(WHOLE), "split": TEXT, "data": optional(TEXT)}
-
-
-def _truth(file: AnnotationFile) -> list[dict[str, Any]]:
-    """What is to be found. Ids are given anew: COCOeval takes 0 for "no match"."""
-    boxes = file.boxes
-    rows = np.flatnonzero(boxes.known)
-    category_ids = np.array([category.id for category in file.categories], np.int64)[boxes.category[rows]]
-    columns = (boxes.image[rows], category_ids, boxes.xywh[rows], boxes.area[rows], boxes.crowd[rows].astype(np.int64))
-    return [
-        {
-            "id": number,
-            "image_id": file.images.ids[image],
-            "category_id": category,
-            "bbox": box,
-            "area": area,
-            "iscrowd": crowd,
-        }
-        for number, (image, category, box, area, crowd) in enumerate(zip(*(c.tolist() for c in columns)), start=1)
-    ]
-
-
-def _detections(file: AnnotationFile, found: Detections) -> list[dict[str, Any]]:
-    category_ids = np.array([category.id for category in file.categories], np.int64)[found.category]
-    areas = found.xywh[:, 2] * found.xywh[:, 3]
-    columns = (found.image, category_ids, found.xywh, areas, found.scores)
-    return [
-        {
-            "id": number,
-            "image_id": file.images.ids[image],
-            "category_id": category,
-            "bbox": box,
-            "area": area,
-            "iscrowd": 0,
-            "score": score,
-        }
-        for number, (image, category, box, area, score) in enumerate(zip(*(c.tolist() for c in columns)), start=1)
-    ]
-
-
-def _index(dataset: dict[str, Any]) -> COCO:
-    coco = COCO()
-    coco.dataset = dataset
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
 
 
 def mean_known(values: np.ndarray) -> float:

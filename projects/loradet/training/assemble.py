@@ -16,6 +16,7 @@ from torch import nn
 
 from loradet.adapters import parameter_table
 from loradet.adapters.filled import random_frozen
+from loradet.backbones.pixels import check_pixels
 from loradet.backbones.precision import amp_dtype
 from loradet.checkpoint import Checkpointer
 from loradet.config.build import build
@@ -82,13 +83,15 @@ def assemble(prepared: Prepared, more_hooks: Sequence[HookBase] = ()) -> Assembl
         more_hooks: beside the run's own; their states are restored with the trainer's.
 
     Raises:
-        UserError: the model cannot be built, nothing trains, what is frozen is random, or a checkpoint is of another
-            model.
+        UserError: the model cannot be built, nothing trains, what is frozen is random, the backbone expects other pixel
+            statistics than the model's, or a checkpoint is of another model.
     """
     cfg, folder = prepared.cfg, prepared.folder
     model = initial_model(cfg, device=prepared.device, metadata=prepared.metadata, initialize=not prepared.resume)
     if not prepared.resume:
         check_frozen(model, allow_random=allows_random_frozen(cfg))
+        if not cfg.train.allow_other_pixel_statistics:
+            check_pixels(model)
     trainer = build_trainer(cfg, model, prepared.loader, prepared.plan, folder.path)
     classes, intensity = WeightClasses.of(prepared.metadata), trained_intensity(cfg)
     checkpointer = Checkpointer(model, folder.path, classes=classes, intensity=intensity, trainer=trainer)
@@ -248,6 +251,8 @@ def _write_config(cfg: DictConfig, folder: Path, model: nn.Module, classes: Weig
         OmegaConf.update(resolved, key, reference)
     if (count := model_classes(model)) is not None:
         resolved.model = with_num_classes(resolved.model, count)
+        if OmegaConf.is_dict((resolved.get("data") or {}).get("num_classes")):
+            resolved.data.num_classes = count
     temporary = folder / f".{RunFolder.CONFIG}"
     LazyConfig.save(resolved, str(temporary))
     if not temporary.is_file():

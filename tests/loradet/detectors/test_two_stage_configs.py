@@ -11,6 +11,7 @@ from detectron2.utils.events import EventStorage
 from helpers.paths import ROOT
 from omegaconf import DictConfig, OmegaConf
 
+from loradet.config.class_count import complete_class_count
 from loradet.model import check_classes
 
 CONFIGS = ROOT / "configs" / "common" / "models"
@@ -36,6 +37,7 @@ def config(name: str, classes: int | list[str] | None = 80) -> DictConfig:
     cfg = LazyConfig.load(str(CONFIGS / f"{name}.py"))
     names = [f"class {i}" for i in range(classes)] if isinstance(classes, int) else classes
     cfg.data = OmegaConf.create({"train_json": "/none.json", "classes": names})
+    complete_class_count(cfg)
     return cfg
 
 

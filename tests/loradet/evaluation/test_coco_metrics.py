@@ -1,10 +1,16 @@
 """Metrics files, against numbers that Detectron2 recorded and by hand."""
 
+import contextlib
+import io
 import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+from helpers.detection_sets import random_set, write
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from loradet.evaluation.coco_accumulate import AccumulatedMatches
 from loradet.evaluation.coco_metrics import coco_metrics, match_detections, read_metrics, write_metrics
@@ -108,6 +114,69 @@ def test_ids_of_annotations_do_not_matter(tmp_path, ids):
     evaluation = match_detections(tmp_path / "gt.json", tmp_path / "dt.json")
     precision, recall = AccumulatedMatches.from_evaluation(evaluation).accumulate()
     assert (precision[..., 0], recall[..., 0]) == (pytest.approx(1), pytest.approx(1))
+
+
+def by_pycocotools(paths, limit: int) -> dict[str, float]:
+    """Its own reading, matching and means of two files."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(paths[0])
+        truth.dataset["info"] = {}
+        evaluation = COCOeval(truth, truth.loadRes(json.loads(paths[1].read_text())), "bbox")
+        evaluation.params.maxDets = sorted({1, 10, 100, limit})
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision, recall = (evaluation.eval[name] for name in ("precision", "recall"))
+    at = evaluation.params.maxDets.index(limit)
+
+    def mean(values):
+        return float(np.mean(values[values > -1])) if (values > -1).any() else math.nan
+
+    found = {f"mAP{name}": mean(precision[..., a, at]) for a, name in enumerate(("", "_s", "_m", "_l"))}
+    found |= {f"mAP_{50 + 5 * t}": mean(precision[t, ..., 0, at]) for t in (0, 5)}
+    found |= {f"AR@{n}": mean(recall[..., 0, evaluation.params.maxDets.index(n)]) for n in {1, 10, 100, limit}}
+    for place, number in enumerate(evaluation.params.catIds):
+        found[f"mAP/{truth.cats[number]['name']}"] = mean(precision[:, :, place, 0, at])
+    return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("limit", [10, 100, 150])
+def test_numbers_are_those_of_pycocotools_to_the_last_digit(tmp_path, seed, limit):
+    ground_truth, detections = random_set(seed, images=12)
+    rng = np.random.default_rng(seed)
+    detections = detections * (1 + seed % 3 * 4)  # up to nine of each, so that limits matter
+    for each in (ground_truth["images"], ground_truth["annotations"], detections, ground_truth["categories"]):
+        rng.shuffle(each)
+    if seed % 2:  # ids that are texts have another order than numbers
+        name = {image["id"]: f"scene {image['id']}" for image in ground_truth["images"]}
+        for image in ground_truth["images"]:
+            image["id"] = name[image["id"]]
+        for box in ground_truth["annotations"] + detections:
+            box["image_id"] = name.get(box["image_id"], box["image_id"])
+    paths = write(tmp_path, ground_truth, detections)
+    metrics = coco_metrics(*paths, max_detections=limit)
+    for name, value in by_pycocotools(paths, limit).items():
+        assert str(metrics[f"coco/bbox_{name}"]) == str(value), name
+    assert metrics["coco/bbox_mAP"] > 0
+
+    for number, box in enumerate(ground_truth["annotations"]):
+        box["id"] = number
+    write(tmp_path, ground_truth, detections)
+    assert str(coco_metrics(*paths, max_detections=limit)) == str(metrics), "ids that begin at 0"
+
+
+def test_a_choice_of_images(tmp_path):
+    ground_truth, detections = random_set(5, images=12)
+    paths = write(tmp_path, ground_truth, detections)
+    some = [image["id"] for image in ground_truth["images"]][::-2]
+    expected = coco_metrics(*paths, some)
+    assert str(coco_metrics(*paths, [*some, some[0], 12345])) == str(expected), "twice the same, and one that is not"
+    part = {**ground_truth, "images": [image for image in ground_truth["images"] if image["id"] in some]}
+    part["annotations"] = [box for box in ground_truth["annotations"] if box["image_id"] in some]
+    (tmp_path / "part").mkdir()
+    alone = write(tmp_path / "part", part, [one for one in detections if one["image_id"] in some])
+    assert str(coco_metrics(*alone)) == str(expected)
+    assert all(math.isnan(value) for value in coco_metrics(*paths, []).values())
 
 
 def test_no_detections_are_zeros(tmp_path, caplog):

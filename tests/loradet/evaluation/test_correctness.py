@@ -1,4 +1,4 @@
-"""Matching of a whole data set at once, against the matching of one class after the other."""
+"""Matching of a whole data set at once, against a plain loop over images, classes and detections."""
 
 import time
 
@@ -8,39 +8,66 @@ from helpers.detection_sets import as_files, as_records, large_set, one_image, r
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loradet.evaluation import correctness
-from loradet.evaluation.analysis.matching import match_class
+from loradet.evaluation.analysis.matching import match_classes
 from loradet.evaluation.calibration.report import CalibrationSettings, calibration_report, fit_on_records
 from loradet.evaluation.correctness import match_all
-from loradet.evaluation.detections.records import read_records
+from loradet.evaluation.detections.records import DetectionRecords, ImageRecord, box_iou, read_records
 
 IOUS = (0.3, 0.5, 0.75, 1.0)
 
 
-def class_by_class(records, iou_threshold):
-    """Box (counted through the images) and whether ignored, of each detection in the order of `match_all`."""
-    first_box = np.cumsum([0, *(len(image.truth_classes) for image in records.images)])
-    first_detection = np.cumsum([0, *(len(image.scores) for image in records.images)])
-    truth, ignored = np.full(first_detection[-1], -2), np.zeros(first_detection[-1], bool)
-    for index in range(len(records.class_names)):
-        found = match_class(records, index, iou_threshold, max_detections=10**6)
-        places = first_detection[found.image] + found.detection
-        truth[places] = np.where(found.truth >= 0, found.truth + first_box[found.image], -1)
-        ignored[places] = found.ignored
-    return truth, ignored
+def by_loops(image: ImageRecord, class_index: int, iou_threshold: float, limit: int | None = None) -> list[tuple]:
+    """(detection, box found or -1, ignored) of the detections of a class in an image."""
+    boxes = [box for box, kind in enumerate(image.truth_classes) if kind == class_index]
+    free, found = {box for box in boxes if not image.truth_crowd[box]}, []
+    for detection in [place for place, kind in enumerate(image.found_classes) if kind == class_index][:limit]:
+        overlaps = box_iou(image.found_xywh[[detection]], image.truth_xywh, image.truth_crowd)[0]
+        reached = [box for box in boxes if overlaps[box] >= min(iou_threshold, 1 - 1e-10)]
+        best = max((box for box in reached if box in free), key=lambda box: (overlaps[box], box), default=-1)
+        free.discard(best)
+        found.append((detection, best, best < 0 and any(image.truth_crowd[box] for box in reached)))
+    return found
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**6), classes=st.integers(1, 4), limit=st.sampled_from([1, 5, 4_000_000]))
-def test_agrees_with_the_matching_of_each_class(tmp_path_factory, seed, classes, limit):
+@given(seed=st.integers(0, 10**6), classes=st.integers(1, 4))
+def test_agrees_with_loops(tmp_path_factory, seed, classes):
     records = as_records(tmp_path_factory.mktemp("set"), *random_set(seed, images=6, classes=classes))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(correctness, "_MAX_PAIRS", limit)  # blocks of pairs must not change anything
-        found = match_all(records, IOUS)
+    found = match_all(records, IOUS)
+    first = np.cumsum([0, *(len(image.scores) for image in records.images)])
+    assert found.scores.tolist() == [score for image in records.images for score in image.scores.tolist()]
     for row, threshold in enumerate(IOUS):
-        truth, ignored = class_by_class(records, threshold)
-        np.testing.assert_array_equal(found.truth[row], truth)
+        correct, ignored = np.zeros(first[-1], bool), np.zeros(first[-1], bool)
+        for start, image in zip(first, records.images):
+            for index in range(classes):
+                for detection, box, skipped in by_loops(image, index, threshold):
+                    correct[start + detection], ignored[start + detection] = box >= 0, skipped
+        np.testing.assert_array_equal(found.correct[row], correct)
         np.testing.assert_array_equal(found.ignored[row], ignored)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), threshold=st.sampled_from(IOUS), limit=st.sampled_from([None, 1, 2]))
+def test_finds_of_each_class_are_those_of_loops(tmp_path_factory, seed, threshold, limit):
+    records = as_records(tmp_path_factory.mktemp("set"), *random_set(seed, images=6))
+    for index, matches in enumerate(match_classes(records, threshold, limit)):
+        expected = [
+            (place, *one)
+            for place, image in enumerate(records.images)
+            for one in by_loops(image, index, threshold, limit)
+        ]
+        columns = (matches.image, matches.detection, matches.truth, matches.ignored)
+        assert sorted(zip(*(column.tolist() for column in columns))) == expected
+        scores = [records.images[place].scores[detection] for place, detection in zip(*columns[:2])]
+        assert matches.scores.tolist() == scores == sorted(scores, reverse=True)
+
+
+def test_detections_out_of_order_are_refused():
+    box = np.array([[0.0, 0, 9, 9]] * 2)
+    none = np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, bool)
+    image = ImageRecord(1, *none, box, np.zeros(2, np.int64), np.array([0.2, 0.7]))
+    with pytest.raises(ValueError, match="falling score"):
+        match_all(DetectionRecords((image,), ("ship",)))
 
 
 def test_by_hand(tmp_path):

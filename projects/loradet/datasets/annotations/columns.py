@@ -59,7 +59,7 @@ def boxes(values: Sequence[Any], refuse: Refuse, note: Note) -> np.ndarray:
                 column = np.array(numbers, np.float64).reshape(-1, 4)
             except OverflowError:
                 column = np.full((len(values), 4), np.inf)
-            if (np.abs(column) <= MAX_PIXELS).all():  # so that NaN is not
+            if are_in_range(column):
                 return column
     column = np.zeros((len(values), 4))
     for position, value in enumerate(values):
@@ -72,6 +72,11 @@ def boxes(values: Sequence[Any], refuse: Refuse, note: Note) -> np.ndarray:
             note()
         column[position] = box
     return column
+
+
+def are_in_range(coordinates: np.ndarray) -> bool:
+    """Whether all are numbers of pixels that boxes may have; NaN is none."""
+    return bool((np.abs(coordinates) <= MAX_PIXELS).all())
 
 
 def positions(numbers: np.ndarray, ids: Sequence[int]) -> np.ndarray:

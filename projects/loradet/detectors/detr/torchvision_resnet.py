@@ -11,6 +11,7 @@ from detectron2.modeling import Backbone
 from torch import nn
 
 from loradet.adapters.filled import mark_loaded
+from loradet.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD
 from loradet.backbones.weights import read_state_dict, resolve
 from loradet.errors import UserError
 from loradet.tensors import check_tensors
@@ -26,6 +27,8 @@ class TorchvisionResNet(Backbone):
     Stages after the last output asked for are not built. Inputs are RGB, normalised by ImageNet's mean and standard
     deviation, of any size: maps have sides of ceil(side / stride).
     """
+
+    pixel_mean, pixel_std = IMAGENET_MEAN, IMAGENET_STD
 
     def __init__(
         self,

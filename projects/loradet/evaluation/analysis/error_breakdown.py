@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from loradet.errors import UserError
-from loradet.evaluation.analysis.matching import match_class
+from loradet.evaluation.analysis.matching import match_classes
 from loradet.evaluation.analysis.precision_recall import precision_at_recalls
-from loradet.evaluation.detections.records import DetectionRecords, ImageRecord, box_iou
+from loradet.evaluation.detections.records import DetectionRecords, box_iou
 
 CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = KINDS = (
     *("classification", "localisation", "both", "duplicate", "background", "missed"),
@@ -98,10 +98,8 @@ def break_down_errors(
     """
     if not 0 < background_iou < foreground_iou <= 1:
         raise UserError(f"IoU thresholds: expected 0 < {background_iou} (background) < {foreground_iou} <= 1.")
-    starts = np.cumsum([0, *(len(image.truth_classes) for image in records.images)])
-    truth_classes = np.concatenate([*(image.truth_classes for image in records.images), np.zeros(0, np.int64)])
-    crowd = np.concatenate([*(image.truth_crowd for image in records.images), np.zeros(0, bool)])
-    table, ignored = _make_table(records, starts, foreground_iou, background_iou)
+    truth_classes, crowd = records.columns.truth_class, records.columns.truth_crowd
+    table, ignored = _make_table(records, foreground_iou, background_iou)
     num_truth = records.count_truth()
     covered = np.concatenate([table.hits, table.targets])
     missed = ~crowd
@@ -134,54 +132,54 @@ def break_down_errors(
     )
 
 
-def _make_table(
-    records: DetectionRecords, starts: np.ndarray, foreground: float, background: float
-) -> tuple[_Table, int]:
-    overlaps = [_overlaps(image) for image in records.images]
-    rows: list[tuple] = []
-    num_ignored = 0
-    for index in range(len(records.class_names)):
-        matches = match_class(records, index, foreground)
-        num_ignored += int(matches.ignored.sum())
-        for place, detection, score, truth, ignored in zip(*(column.tolist() for column in vars(matches).values())):
-            if ignored:
-                continue
-            start = int(starts[place])
-            if truth >= 0:
-                rows.append((index, score, start + truth, -1, _FREE))
-                continue
-            overlap = overlaps[place][detection]
-            own = records.images[place].truth_classes == index
-            kind, target = _diagnose(overlap, own, foreground, background)
-            rows.append((index, score, _FREE, KINDS.index(kind), _FREE if target is None else start + target))
-    columns = list(zip(*rows)) or [()] * 5
-    types = (np.int64, np.float64, np.int64, np.int64, np.int64)
-    return _Table(*(np.array(column, dtype=kind) for column, kind in zip(columns, types))), num_ignored
+def _make_table(records: DetectionRecords, foreground: float, background: float) -> tuple[_Table, int]:
+    """All detections that are not ignored, class by class and by falling score; the number of those that are."""
+    matches = match_classes(records, foreground)
+    counts = [len(of_class.scores) for of_class in matches]
+    classes = np.repeat(np.arange(len(matches)), np.array(counts, np.int64))
+    image, detection, scores, truth, ignored = (
+        np.concatenate([*(getattr(of_class, name) for of_class in matches), np.zeros(0, kind)])
+        for name, kind in (
+            *(("image", np.int64), ("detection", np.int64), ("scores", np.float64)),
+            *(("truth", np.int64), ("ignored", bool)),
+        )
+    )
+    first = np.cumsum([0, *(len(one.scores) for one in records.images)])
+    first_truth = np.cumsum([0, *(len(one.truth_classes) for one in records.images)])
+    kinds, targets = (column[first[image] + detection] for column in _diagnose(records, foreground, background))
+    hits = np.where(truth >= 0, first_truth[image] + truth, _FREE)
+    right = truth >= 0
+    table = _Table(classes, scores, hits, np.where(right, -1, kinds), np.where(right, _FREE, targets))
+    return table.keep(~ignored), int(ignored.sum())
 
 
-def _overlaps(image: ImageRecord) -> np.ndarray:
-    """IoU (D, G); crowd boxes overlap nothing."""
-    overlaps = box_iou(image.found_xywh, image.truth_xywh)
-    overlaps[:, image.truth_crowd] = 0.0
-    return overlaps
-
-
-def _diagnose(overlap: np.ndarray, own: np.ndarray, foreground: float, background: float) -> tuple[str, int | None]:
-    """Kind of error of one detection, and the box meant.
-
-    Args:
-        overlap: (G,) IoU with the image's boxes.
-        own: (G,) bool, those of the detection's class.
-    """
-    same, other = np.where(own, overlap, 0.0), np.where(own, 0.0, overlap)
-    best_same, best_other = same.max(initial=0.0), other.max(initial=0.0)
-    if best_same >= min(foreground, 1 - 1e-10):
-        return DUPLICATE, None
-    if best_other >= foreground:
-        return CLASSIFICATION, int(other.argmax())
-    if best_same >= background:
-        return LOCALISATION, int(same.argmax())
-    return (BOTH, None) if best_other >= background else (BACKGROUND, None)
+def _diagnose(records: DetectionRecords, foreground: float, background: float) -> tuple[np.ndarray, np.ndarray]:
+    """What kind of error each detection is where it finds nothing, and the box meant, in the order of the columns."""
+    columns = records.columns
+    shape = len(columns.scores)
+    same, other = np.zeros(shape), np.zeros(shape)  # the largest IoU with a box of its class, and of another one
+    same_box, other_box = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    start = first_box = 0
+    for image in records.images:
+        stop = start + len(image.scores)
+        if stop > start and len(image.truth_classes):
+            overlaps = box_iou(image.found_xywh, image.truth_xywh)
+            overlaps[:, image.truth_crowd] = 0.0
+            own = image.found_classes[:, None] == image.truth_classes
+            for best, box, of in ((same, same_box, own), (other, other_box, ~own)):
+                values = np.where(of, overlaps, 0.0)
+                best[start:stop], box[start:stop] = values.max(axis=1), values.argmax(axis=1) + first_box
+        start, first_box = stop, first_box + len(image.truth_classes)
+    cases = [
+        (DUPLICATE, same >= min(foreground, 1 - 1e-10), None),
+        (CLASSIFICATION, other >= foreground, other_box),
+        (LOCALISATION, same >= background, same_box),
+        (BOTH, other >= background, None),
+    ]
+    holds = [where for _, where, _ in cases]
+    free = np.full(shape, _FREE)
+    kinds = np.select(holds, [KINDS.index(kind) for kind, _, _ in cases], KINDS.index(BACKGROUND))
+    return kinds, np.select(holds, [free if box is None else box for _, _, box in cases], _FREE)
 
 
 def _mend(table: _Table, kind: int, truth_classes: np.ndarray) -> _Table:

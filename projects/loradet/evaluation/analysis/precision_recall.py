@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from loradet.evaluation.analysis.matching import match_class
+from loradet.evaluation.analysis.matching import match_classes
 from loradet.evaluation.detections.records import DetectionRecords
 
 RECALLS = np.linspace(0, 1, 101)
@@ -71,8 +71,7 @@ def precision_recall_curves(
     curves = []
     for threshold in iou_thresholds:
         of_classes = []
-        for index, name in enumerate(records.class_names):
-            matches = match_class(records, index, threshold)
+        for index, (name, matches) in enumerate(zip(records.class_names, match_classes(records, threshold))):
             hits = matches.truth[~matches.ignored] >= 0
             of_classes.append(PrecisionRecall(name, threshold, precision_at_recalls(hits, counts[index])))
         known = [curve.precision for curve, count in zip(of_classes, counts) if count]

@@ -89,8 +89,7 @@ def bootstrap_files(
     check_category_map(predictions, annotations)
     started = time.perf_counter()
     evaluation = match_detections(annotations, predictions)
-    names = {number: category["name"] for number, category in evaluation.cocoGt.cats.items()}
-    matches = AccumulatedMatches.from_evaluation(evaluation)
+    names, matches = evaluation.class_names, AccumulatedMatches.from_evaluation(evaluation)
     options: dict[str, Any] = {"resamples": resamples, "seed": seed, "progress": progress}
     found = {"metrics": bootstrap_metrics(matches, names, **options)}
     if against is not None:

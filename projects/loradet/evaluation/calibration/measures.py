@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from loradet.evaluation.correctness import JudgedDetections
+from loradet.evaluation.correctness import class_order
 
 BINS = 15
 SCORE_EPSILON = 1e-7  # scores are kept this far from 0 and 1 where a logarithm is taken
@@ -54,12 +54,7 @@ class ReliabilityBins:
 
 def reliability_bins(scores: np.ndarray, correct: np.ndarray, bins: int = BINS) -> ReliabilityBins:
     """Sort scores (N,) in 0..1 and their correctness (N,) into bins."""
-    place = np.searchsorted(np.arange(1, bins) / bins, scores, side="left")
-    counts = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        mean_scores = np.bincount(place, weights=scores, minlength=bins) / counts
-        precisions = np.bincount(place, weights=correct, minlength=bins) / counts
-    return ReliabilityBins(counts, mean_scores, precisions)
+    return ScoreTerms.of(scores, bins).judged(correct).reliability()
 
 
 def clip_scores(scores: np.ndarray) -> np.ndarray:
@@ -73,11 +68,6 @@ def negative_log_likelihood(scores: np.ndarray, correct: np.ndarray) -> float:
         return math.nan
     clipped = clip_scores(scores)
     return float(-np.mean(np.where(correct, np.log(clipped), np.log1p(-clipped))))
-
-
-def brier_score(scores: np.ndarray, correct: np.ndarray) -> float:
-    """Mean squared difference of scores (N,) and correctness (N,); NaN without detections."""
-    return float(np.mean((scores - correct) ** 2)) if len(scores) else math.nan
 
 
 @dataclass(frozen=True)
@@ -96,25 +86,91 @@ class CalibrationMeasures:
         return {name: or_none(value) for name, value in vars(self).items()}
 
 
-def measure(detections: JudgedDetections, bins: int = BINS) -> CalibrationMeasures:
-    """ECE, NLL and Brier score of detections."""
-    scores, correct = detections.scores, detections.correct
-    return CalibrationMeasures(
-        count=len(detections),
-        precision=float(correct.mean()) if len(detections) else math.nan,
-        mean_score=float(scores.mean()) if len(detections) else math.nan,
-        ece=reliability_bins(scores, correct, bins).error,
-        nll=negative_log_likelihood(scores, correct),
-        brier=brier_score(scores, correct),
-    )
+@dataclass(frozen=True)
+class ScoreTerms:
+    """What N scores add to the measures if they are right and if they are wrong, worked out once for all judgements.
+
+    Attributes:
+        place: (N,) twice the bin.
+        log_right, log_wrong: (N,) logarithms of the score and of what it lacks to 1.
+    """
+
+    bins: int
+    scores: np.ndarray
+    place: np.ndarray
+    log_right: np.ndarray
+    log_wrong: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray, bins: int = BINS) -> "ScoreTerms":
+        """Of scores (N,) in 0..1."""
+        clipped = clip_scores(scores)
+        place = 2 * np.searchsorted(np.arange(1, bins) / bins, scores, side="left")
+        place = place.astype(np.min_scalar_type(2 * bins))  # a byte mostly: what is fetched often should be small
+        return cls(bins, scores, place, np.log(clipped), np.log1p(-clipped))
+
+    def judged(self, correct: np.ndarray) -> "JudgedTerms":
+        """With the correctness (N,) of each."""
+        correct = np.asarray(correct, bool)
+        logs = np.where(correct, self.log_right, self.log_wrong)
+        return JudgedTerms(self.bins, self.scores, self.place + correct, logs)
 
 
-def measure_classes(detections: JudgedDetections, num_classes: int, bins: int = BINS) -> list[CalibrationMeasures]:
-    """The same for each class."""
-    order = np.argsort(detections.classes, kind="stable")
-    by_class = detections.where(order)
-    edges = np.searchsorted(by_class.classes, np.arange(num_classes + 1))
-    return [measure(by_class.where(slice(a, b)), bins) for a, b in itertools.pairwise(edges)]
+@dataclass(frozen=True)
+class JudgedTerms:
+    """What N detections that are right or wrong add to the measures.
+
+    Attributes:
+        scores: (N,).
+        place: (N,) twice the bin, and one more where they are right.
+        logs: (N,) logarithm of the probability that their scores give to what they are.
+    """
+
+    bins: int
+    scores: np.ndarray
+    place: np.ndarray
+    logs: np.ndarray
+
+    def where(self, chosen: np.ndarray | slice) -> "JudgedTerms":
+        """Those of a mask (N,), of indices or of a range."""
+        if getattr(chosen, "dtype", None) == np.bool_:
+            chosen = np.flatnonzero(chosen)
+        return JudgedTerms(self.bins, self.scores[chosen], self.place[chosen], self.logs[chosen])
+
+    def reliability(self) -> ReliabilityBins:
+        """By score."""
+        both = np.bincount(self.place, minlength=2 * self.bins).reshape(self.bins, 2)
+        counts = both.sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            mean_scores = np.bincount(self.place >> 1, weights=self.scores, minlength=self.bins) / counts
+            return ReliabilityBins(counts, mean_scores, both[:, 1] / counts)
+
+    def measures(self) -> CalibrationMeasures:
+        """ECE, NLL and Brier score."""
+        count = len(self.scores)
+        if not count:
+            return CalibrationMeasures(0, *[math.nan] * 5)
+        correct = self.place & 1
+        return CalibrationMeasures(
+            count=count,
+            precision=np.count_nonzero(correct) / count,
+            mean_score=float(self.scores.mean()),
+            ece=self.reliability().error,
+            nll=float(-np.mean(self.logs)),
+            brier=float(np.mean((self.scores - correct) ** 2)),
+        )
+
+    def measures_of_classes(self, classes: np.ndarray, num_classes: int) -> list[CalibrationMeasures]:
+        """Of the detections of each class, of `classes` (N,)."""
+        order = class_order(classes, num_classes)
+        by_class = self.where(order)
+        edges = np.searchsorted(classes[order], np.arange(num_classes + 1))
+        return [by_class.where(slice(a, b)).measures() for a, b in itertools.pairwise(edges)]
+
+    def measures_of_sizes(self, areas: np.ndarray) -> dict[str, CalibrationMeasures]:
+        """Of small, medium and large detected boxes, of `areas` (N,) in square pixels."""
+        sizes = box_sizes(areas)
+        return {name: self.where(sizes == index).measures() for index, name in enumerate(SIZES)}
 
 
 def classwise_mean(classes: list[CalibrationMeasures]) -> dict[str, float]:
@@ -129,14 +185,8 @@ def box_sizes(areas: np.ndarray) -> np.ndarray:
     return np.searchsorted(list(SIZES.values()), areas, side="right") - 1
 
 
-def measure_sizes(detections: JudgedDetections, bins: int = BINS) -> dict[str, CalibrationMeasures]:
-    """The measures of small, medium and large detected boxes."""
-    sizes = box_sizes(detections.areas)
-    return {name: measure(detections.where(sizes == index), bins) for index, name in enumerate(SIZES)}
-
-
 def detection_ece(sizes: dict[str, CalibrationMeasures]) -> float:
-    """D-ECE over score and box size, of what `measure_sizes` gives; NaN without detections.
+    """D-ECE over score and box size, of what `measures_of_sizes` gives; NaN without detections.
 
     The mean of |precision - mean score| over the cells of a grid, weighted by their counts: M score bins times the
     three sizes of COCO. It is never below the ECE, since over- and underconfidence of different sizes cannot cancel.

@@ -6,22 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from loradet.errors import UserError
 from loradet.evaluation.calibration.held_out_temperature import HeldOutTemperature, fit_held_out
 from loradet.evaluation.calibration.measures import (
     BINS,
     SCORE_EPSILON,
     CalibrationMeasures,
+    JudgedTerms,
     ReliabilityBins,
+    ScoreTerms,
     classwise_mean,
     detection_ece,
-    measure,
-    measure_classes,
-    measure_sizes,
     or_none,
-    reliability_bins,
 )
 from loradet.evaluation.calibration.temperature import Temperature, fit_temperature
+from loradet.evaluation.calibration.threshold_table import ThresholdRow, threshold_table
 from loradet.evaluation.correctness import Correctness, JudgedDetections, match_all
 from loradet.evaluation.detections.records import DetectionRecords
 from loradet.files import write_json
@@ -69,13 +70,13 @@ class CalibrationSide:
     reliability: ReliabilityBins
 
     @classmethod
-    def of(cls, detections: JudgedDetections, num_classes: int, bins: int) -> "CalibrationSide":
-        """Measure detections."""
+    def of(cls, terms: JudgedTerms, classes: np.ndarray, areas: np.ndarray, num_classes: int) -> "CalibrationSide":
+        """Measure detections of these classes (N,) and areas (N,)."""
         return cls(
-            whole=measure(detections, bins),
-            classes=measure_classes(detections, num_classes, bins),
-            sizes=measure_sizes(detections, bins),
-            reliability=reliability_bins(detections.scores, detections.correct, bins),
+            whole=terms.measures(),
+            classes=terms.measures_of_classes(classes, num_classes),
+            sizes=terms.measures_of_sizes(areas),
+            reliability=terms.reliability(),
         )
 
     def to_dict(self, class_names: Sequence[str]) -> dict[str, Any]:
@@ -88,29 +89,6 @@ class CalibrationSide:
             "classes": [{"name": name, **one.to_dict()} for name, one in zip(class_names, self.classes)],
             "reliability": self.reliability.to_dict(),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ThresholdRow:
-    """The detections from a score on, judged at an IoU.
-
-    Attributes:
-        before: of the scores as they are.
-        after: of the scaled ones; None without a temperature.
-    """
-
-    score_threshold: float
-    match_iou: float
-    before: CalibrationMeasures
-    after: CalibrationMeasures | None
-
-    def to_dict(self) -> dict[str, float | None]:
-        """For JSON."""
-        row = {"score_threshold": self.score_threshold, "match_iou": self.match_iou, "count": self.before.count}
-        row |= {"ece": or_none(self.before.ece), "nll": or_none(self.before.nll)}
-        if self.after is not None:
-            row |= {"ece_after": or_none(self.after.ece), "nll_after": or_none(self.after.nll)}
-        return row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,9 +163,13 @@ def calibration_report(
     """
     ious = sorted({settings.match_iou, *table_ious})
     matches = _match(records, ious)
-    detections = matches.judged(settings.match_iou, settings.score_threshold)
-    count = len(records.class_names)
-    scaled = None if temperature is None else temperature.scale(detections)
+    at_match_iou = matches.iou_thresholds.index(settings.match_iou)
+    terms = [ScoreTerms.of(matches.scores, settings.bins)]
+    if temperature is not None:
+        terms.append(ScoreTerms.of(temperature.scale(matches.every(settings.match_iou)).scores, settings.bins))
+    kept = ~matches.ignored[at_match_iou] & (matches.scores >= settings.score_threshold)
+    of_kept = matches.classes[kept], matches.areas[kept], len(records.class_names)
+    sides = [CalibrationSide.of(one.judged(matches.correct[at_match_iou]).where(kept), *of_kept) for one in terms]
     thresholds = sorted({settings.score_threshold, *table_scores})
     kind = "synthetic images" if records.synthetic else "images"
     return CalibrationReport(
@@ -196,41 +178,35 @@ def calibration_report(
         num_images=len(records.images),
         synthetic=records.synthetic,
         settings=settings,
-        before=CalibrationSide.of(detections, count, settings.bins),
+        before=sides[0],
         temperature=temperature,
-        after=None if scaled is None else CalibrationSide.of(scaled, count, settings.bins),
-        table=[_row(matches, score, iou, settings.bins, temperature) for score in thresholds for iou in ious],
+        after=sides[1] if temperature is not None else None,
+        table=threshold_table(matches, terms, thresholds, ious),
     )
 
 
 def fit_on_records(records: DetectionRecords, settings: CalibrationSettings) -> Temperature:
     """Fit a temperature to the detections that the settings choose. Raises ValueError as `calibration_report`."""
-    detections = _match(records, [settings.match_iou]).judged(settings.match_iou, settings.score_threshold)
+    detections = _judged(records, settings)
     return fit_temperature(detections.scores, detections.correct)
 
 
 def fit_on_halves(records: DetectionRecords, settings: CalibrationSettings) -> HeldOutTemperature:
     """Fit temperatures to a split that is measured itself. Raises ValueError as `calibration_report`."""
-    detections = _match(records, [settings.match_iou]).judged(settings.match_iou, settings.score_threshold)
+    detections = _judged(records, settings)
     return fit_held_out(detections, [image.image_id for image in records.images])
 
 
+def _judged(records: DetectionRecords, settings: CalibrationSettings) -> JudgedDetections:
+    return _match(records, [settings.match_iou]).judged(settings.match_iou, settings.score_threshold)
+
+
 def _match(records: DetectionRecords, ious: Sequence[float]) -> Correctness:
-    for image in records.images:
-        wrong = image.scores[~((image.scores >= 0) & (image.scores <= 1))]
-        if len(wrong):
-            raise UserError(f"Image {image.image_id} has a score of {wrong[0]}: calibration needs scores in 0..1.")
+    columns = records.columns
+    if len(wrong := np.flatnonzero(~((columns.scores >= 0) & (columns.scores <= 1)))):
+        image, score = records.images[columns.image[wrong[0]]], columns.scores[wrong[0]]
+        raise UserError(f"Image {image.image_id} has a score of {score}: calibration needs scores in 0..1.")
     return match_all(records, ious)
-
-
-def _row(matches: Correctness, score: float, iou: float, bins: int, temperature: AnyTemperature | None) -> ThresholdRow:
-    detections = matches.judged(iou, score)
-    return ThresholdRow(
-        score_threshold=score,
-        match_iou=iou,
-        before=measure(detections, bins),
-        after=None if temperature is None else measure(temperature.scale(detections), bins),
-    )
 
 
 def summary_metrics(report: CalibrationReport) -> dict[str, float]:

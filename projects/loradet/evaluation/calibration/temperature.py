@@ -85,13 +85,14 @@ def fit_temperature(scores: np.ndarray, correct: np.ndarray) -> Temperature:
         return Temperature(1.0, count, note)
 
     low, high = 1 / LIMITS[1], 1 / LIMITS[0]
-    if _slope(logits, correct, low)[0] >= 0:
+    squares = logits**2
+    if _slope(logits, squares, correct, low)[0] >= 0:
         return Temperature(LIMITS[1], count, "at the upper limit: a score of 0.5 for all would do no worse")
-    if _slope(logits, correct, high)[0] <= 0:
+    if _slope(logits, squares, correct, high)[0] <= 0:
         return Temperature(LIMITS[0], count, "at the lower limit: scores above 0.5 are right and those below wrong")
     inverse = 1.0
     for _ in range(_ITERATIONS):
-        slope, curvature = _slope(logits, correct, inverse)
+        slope, curvature = _slope(logits, squares, correct, inverse)
         low, high = (inverse, high) if slope < 0 else (low, inverse)
         step = inverse - slope / curvature if curvature > 0 else math.nan
         following = step if low < step < high else (low + high) / 2
@@ -109,12 +110,21 @@ def _logits(scores: np.ndarray) -> np.ndarray:
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
     # exp of a number that is never positive cannot overflow.
-    small = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1.0, small) / (1 + small)
+    small = np.abs(logits)
+    np.negative(small, out=small)
+    np.exp(small, out=small)
+    upper = np.where(logits >= 0, 1.0, small)
+    small += 1
+    upper /= small
+    return upper
 
 
-def _slope(logits: np.ndarray, correct: np.ndarray, inverse: float) -> tuple[float, float]:
+def _slope(logits: np.ndarray, squares: np.ndarray, correct: np.ndarray, inverse: float) -> tuple[float, float]:
     """First and second derivative of the mean cross-entropy by the inverse temperature."""
     probability = _sigmoid(logits * inverse)
-    first = np.mean((probability - correct) * logits)
-    return float(first), float(np.mean(probability * (1 - probability) * logits**2))
+    first = probability - correct
+    first *= logits
+    second = 1 - probability
+    second *= probability
+    second *= squares
+    return float(np.mean(first)), float(np.mean(second))

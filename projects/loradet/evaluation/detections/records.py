@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from loradet.datasets.annotations import AnnotationFile, read_annotations
 from loradet.errors import UserError
 from loradet.evaluation.detections.numbering import MAX_DETECTIONS, recorded_max_detections
 from loradet.evaluation.detections.results_file import read_detections
+from loradet.evaluation.matchers.columns import BoxColumns
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,42 @@ class DetectionRecords:
     synthetic: bool = False
     max_detections: int = MAX_DETECTIONS
 
+    @cached_property
+    def correctness(self) -> list[Any]:
+        """Where `correctness.match_all` keeps what it has found."""
+        return []
+
+    @cached_property
+    def columns(self) -> BoxColumns:
+        """All boxes and detections, image by image."""
+        images = self.images
+        xywh, truth_xywh = _join([one.found_xywh for one in images], 4), _join([one.truth_xywh for one in images], 4)
+        return BoxColumns(
+            images=len(images),
+            classes=len(self.class_names),
+            truth_image=_places([len(one.truth_classes) for one in images]),
+            truth_class=_join([one.truth_classes for one in images]).astype(np.int64),
+            truth_xywh=truth_xywh,
+            truth_area=truth_xywh[:, 2] * truth_xywh[:, 3],
+            truth_crowd=_join([one.truth_crowd for one in images]).astype(bool),
+            image=_places([len(one.scores) for one in images]),
+            category=_join([one.found_classes for one in images]).astype(np.int64),
+            xywh=xywh,
+            scores=_join([one.scores for one in images]),
+        )
+
     def count_truth(self) -> np.ndarray:
         """(K,) boxes to find of each class; crowds do not count."""
-        classes = [image.truth_classes[~image.truth_crowd] for image in self.images]
-        return np.bincount(np.concatenate([*classes, np.zeros(0, np.int64)]), minlength=len(self.class_names))
+        columns = self.columns
+        return np.bincount(columns.truth_class[~columns.truth_crowd], minlength=len(self.class_names))
+
+
+def _join(arrays: list[np.ndarray], *columns: int) -> np.ndarray:
+    return np.concatenate([*arrays, np.zeros((0, *columns))])
+
+
+def _places(counts: list[int]) -> np.ndarray:
+    return np.repeat(np.arange(len(counts)), np.array(counts, np.int64))
 
 
 def box_iou(found_xywh: np.ndarray, truth_xywh: np.ndarray, crowd: np.ndarray | None = None) -> np.ndarray:

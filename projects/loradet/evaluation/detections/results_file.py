@@ -1,7 +1,10 @@
 """Reads `coco_instances_results.json` as typed columns, beside the annotation file that it is numbered as."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from loradet.datasets.annotations import AnnotationFile, columns
 from loradet.datasets.annotations.content import decode_json
 from loradet.datasets.annotations.values import as_number, as_whole, is_no_box, show
 from loradet.errors import MissingFileError, UserError
+from loradet.evaluation.garbage_pause import garbage_collection_paused
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,24 @@ class Detections:
         return np.split(rows, np.searchsorted(self.image[rows], np.arange(1, images)))
 
 
+class _PlainEntry(msgspec.Struct, gc=False):
+    """As every entry of most files is."""
+
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+class _TextEntry(msgspec.Struct, gc=False):
+    """As every entry is where ids of images are texts."""
+
+    image_id: str
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
 class _Entry(msgspec.Struct, gc=False):
     image_id: Any = None
     category_id: Any = None
@@ -46,6 +68,7 @@ class _Entry(msgspec.Struct, gc=False):
     score: Any = None
 
 
+_PLAIN_DECODERS = {int: msgspec.json.Decoder(list[_PlainEntry]), str: msgspec.json.Decoder(list[_TextEntry])}
 _DECODER = msgspec.json.Decoder(list[_Entry])
 _ADVICE = "A detections file is a list of boxes."
 _KEYS = ("image_id", "category_id", "bbox", "score")
@@ -63,7 +86,46 @@ def read_detections(predictions: str | os.PathLike, file: AnnotationFile) -> Det
         UserError: it is broken, or of images or categories that the annotations lack.
     """
     path = Path(predictions)
-    entries = _entries(path)
+    data = _read(path)
+    with garbage_collection_paused():
+        found = _plain_detections(data, file)
+    return _any_detections(_entries(data, path), path, file) if found is None else found
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: there is no such file. {_ADVICE}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _plain_detections(data: bytes, file: AnnotationFile) -> Detections | None:
+    """A sound file of numbers that are written as what they are; None: a closer look has to tell."""
+    ids = file.images.ids
+    try:
+        entries = _PLAIN_DECODERS[type(ids[0]) if ids else int].decode(data)
+        count = len(entries)
+        if ids and type(ids[0]) is str:
+            place = file.images.index
+            image = np.fromiter((place.get(entry.image_id, -1) for entry in entries), np.int64, count)
+        else:
+            image = columns.positions(np.fromiter(map(attrgetter("image_id"), entries), np.int64, count), ids)
+        numbers = np.fromiter(map(attrgetter("category_id"), entries), np.int64, count)
+        scores = np.fromiter(map(attrgetter("score"), entries), np.float64, count)
+        xywh = np.fromiter(chain.from_iterable(map(attrgetter("bbox"), entries)), np.float64, 4 * count)
+    except (msgspec.MsgspecError, RecursionError, OverflowError):
+        return None
+    category = columns.positions(numbers, [category.id for category in file.categories])
+    sound = np.isfinite(scores).all() and columns.are_in_range(xywh)
+    if not sound or (image < 0).any() or (category < 0).any():
+        return None
+    return Detections(image, category, xywh.reshape(-1, 4), scores)
+
+
+def _any_detections(entries: Sequence[_Entry], path: Path, file: AnnotationFile) -> Detections:
+    """Of entries that may be written otherwise, or broken."""
     given = {key: [getattr(entry, key) for entry in entries] for key in _KEYS}
     refuse = _Refusal(path, given)
     image = columns.image_positions(given["image_id"], file.images, refuse.of("image_id"), _nothing)
@@ -80,13 +142,7 @@ def read_detections(predictions: str | os.PathLike, file: AnnotationFile) -> Det
     return Detections(image, category, xywh, _scores(given["score"], refuse.of("score")))
 
 
-def _entries(path: Path) -> list[_Entry]:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: there is no such file. {_ADVICE}") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+def _entries(data: bytes, path: Path) -> list[_Entry]:
     try:
         return _DECODER.decode(data)
     except (msgspec.MsgspecError, RecursionError):

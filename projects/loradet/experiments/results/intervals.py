@@ -52,9 +52,8 @@ def _intervals(result: Result, split: str, resamples: int, seed: int) -> Mapping
         )
         return None
     evaluation = match_detections(annotations, predictions)
-    names = {number: category["name"] for number, category in evaluation.cocoGt.cats.items()}
     matches = AccumulatedMatches.from_evaluation(evaluation).of_areas(["all"])
-    found = bootstrap_metrics(matches, names, resamples=resamples, seed=seed)
+    found = bootstrap_metrics(matches, evaluation.class_names, resamples=resamples, seed=seed)
     saved, again = result.metrics[split].get(f"{PREFIX}mAP", math.nan), found["mAP"].value
     if not (math.isnan(saved) or math.isclose(saved, again, abs_tol=1e-6)):
         raise UserError(

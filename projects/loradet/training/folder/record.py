@@ -35,7 +35,7 @@ from loradet.run_folder import RunFolder
 # Keys of `train` that change no result: where it is written and reported, how a batch is spread, what is measured or
 # let pass.
 NEUTRAL_KEYS = (
-    *("allow_random_frozen", "accept_changed_data"),
+    *("allow_random_frozen", "allow_other_pixel_statistics", "accept_changed_data"),
     *("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period", "efficiency", "operating_point"),
     *("validation_loss", "validation_pictures"),
     *("trackio", "wandb", "hub"),
@@ -140,6 +140,8 @@ def config_identity(cfg: DictConfig, places: Mapping[str, Any] | None = None) ->
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     for key in NEUTRAL_KEYS:
         plain["train"].pop(key, None)
+    if "data" in plain:
+        plain["data"].pop("num_classes", None)  # what refers to it has it
     return json.loads(json.dumps(plain, default=_name))
 
 

@@ -182,8 +182,9 @@ def test_hyperparameters_are_those_of_the_study(id):
     assert list(model.pixel_mean) == [123.675, 116.28, 103.53]
     assert list(model.pixel_std) == [58.395, 57.12, 57.375]
     assert model.input_format == "RGB"
-    top = model.backbone.top_block
-    assert (top.in_channels, top.out_channels, top.in_feature) == (2048 if first else 768, 256, "stage3")
+    neck = model.backbone
+    assert (neck.out_channels, neck.extra_levels, neck.extra_from) == (256, 2, None)
+    assert list(neck.in_features) == ["stage1", "stage2", "stage3"]  # the last of which P6 and P7 are made from
 
 
 def test_the_learning_rate_warms_up_and_falls_twice():
