@@ -6,6 +6,7 @@ from torch import nn
 
 from loradet.adapters.freezing import FrozenMixin, refresh_mode
 from loradet.adapters.layer import AdapterLayer
+from loradet.adapters.lean.recognise import check_memory, set_memory
 from loradet.adapters.lora_attention import LoRAMultiheadAttention
 from loradet.adapters.lora_layer import check_hyperparameters
 from loradet.adapters.lora_layers import LoRAConv2d, LoRALinear
@@ -29,6 +30,7 @@ def lora(
     alpha: float,
     dropout: float = 0.0,
     freeze_base: bool = True,
+    memory: str = "lean",
 ) -> nn.Module:
     """Add a trainable low-rank delta to the layers that `targets` name, in place.
 
@@ -45,15 +47,19 @@ def lora(
         dropout: probability of dropping an element of the low-rank path's input while training.
         freeze_base: the wrapped layers' own parameters stop training, even inside an unfrozen stage. With False
             they stay as they are.
+        memory: what backward keeps. "lean": what is cheap to compute again, such as norms and activations, is not
+            kept where a block is recognised; "least": nor is the output of the first layer of an MLP; "plain": all
+            that autograd keeps. Results and gradients are the same.
 
     Returns:
         The module itself.
 
     Raises:
-        ValueError: a target names nothing or something that cannot be wrapped, or rank, alpha or dropout is out of
-            range. Nothing has been changed then.
+        ValueError: a target names nothing or something that cannot be wrapped, or rank, alpha, dropout or
+            memory is out of range. Nothing has been changed then.
     """
     check_hyperparameters(rank, alpha, dropout)
+    check_memory(memory)
     modules = {path: m for path, m in module.named_modules(remove_duplicate=False) if path}
     found = _find(targets, modules)
     paths = list(dict.fromkeys(path for matched in found.values() for path in matched))
@@ -63,10 +69,13 @@ def lora(
         if not isinstance(modules[path], AdapterLayer):  # one module can be registered at two paths
             kind.from_base(modules[path], rank=rank, alpha=alpha, dropout=dropout, freeze_base=freeze_base)
     refresh_mode(module)
+    recognised = set_memory(module, {modules[path] for path in paths}, memory)
     entry = {"targets": list(found), "matched": paths, "rank": rank, "alpha": float(alpha)}
     recipe["lora"].append({**entry, "dropout": float(dropout), "freeze_base": bool(freeze_base)})
     named, groups = ", ".join(found), shorten(group_paths(paths), 8)  # the recipe has all of them
     logger.info("lora: rank %d, alpha %g on %d layers (%s): %s", rank, alpha, len(paths), named, groups)
+    if memory != "plain":
+        logger.info("lora: memory %s: %s", memory, recognised or "nothing recognised, all is kept")
     return module
 
 

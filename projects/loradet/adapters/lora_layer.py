@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loradet.adapters.autocast import autocast_dtype
 from loradet.adapters.layer import AdapterLayer
 from loradet.adapters.lowrank_dropout import dropout_linear
 from loradet.errors import UserError
@@ -116,8 +117,5 @@ def check_hyperparameters(rank: int, alpha: float, dropout: float) -> None:
 def cast_for_autocast(x: Tensor) -> Tensor:
     """The input as autocast's linear maps would cast it; unchanged without autocast."""
     # Autocast would cast the input once for the base and once more for lora_a, and backward would keep both.
-    device = x.device.type
-    eligible = x.is_floating_point() and x.dtype != torch.float64
-    if eligible and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return x.to(torch.get_autocast_dtype(device))
-    return x
+    dtype = autocast_dtype(x)
+    return x if dtype is None else x.to(dtype)

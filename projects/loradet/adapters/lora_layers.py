@@ -6,6 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loradet.adapters.autocast import autocast_dtype
+from loradet.adapters.lean.chain import run_chain
+from loradet.adapters.lean.frozen_conv import LeanConv2d
+from loradet.adapters.lean.source import is_traced, source_of
+from loradet.adapters.lean.stages import ConvStage, LinearStage, Parameters, Stage
 from loradet.adapters.lora_layer import (
     LoRALayer,
     cast_for_autocast,
@@ -27,6 +32,8 @@ class OneWeightLoRA(LoRALayer):
     lora_b: nn.Parameter
     weight: Tensor
     _base_weight: Tensor | None
+    # What it keeps for backward, see `lora`; a layer that is built by itself does not ask where its input comes from.
+    memory: str = "plain"
 
     def _add_factors(self, rank: int, alpha: float, dropout: float, freeze_base: bool) -> None:
         self._set_hyperparameters(rank, alpha, dropout, freeze_base)
@@ -45,6 +52,25 @@ class OneWeightLoRA(LoRALayer):
     def adapter_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
         shape_a, shape_b = self._factor_shapes(rank)
         return {"lora_a": shape_a, "lora_b": shape_b}
+
+    def stage(self, x: Tensor) -> tuple[Stage, Parameters] | None:
+        """This layer on that input as part of a lean chain; None where only its own forward pass will do."""
+        raise NotImplementedError
+
+    def _lean_forward(self, x: Tensor) -> Tensor | None:
+        """The output where backward can keep what the input was made from in place of the input, else None."""
+        if self.memory == "plain" or not torch.is_grad_enabled() or source_of(x) is None or is_traced():
+            return None
+        stage = self.stage(x)
+        return None if stage is None else run_chain(x, [stage], self.memory)
+
+    @property
+    def _parameters_of_stage(self) -> Parameters:
+        return self.weight, self.bias, self.lora_a, self.lora_b
+
+    def _settings_of_stage(self, x: Tensor) -> dict[str, Any]:
+        dropout = self.dropout if self.training else 0.0
+        return {"scaling": self.scaling, "dropout": dropout, "dtype": autocast_dtype(x)}
 
     def delta_weight(self) -> Tensor:
         """(alpha / rank) B A in the shape of `weight`; at least float32, without gradient."""
@@ -137,10 +163,15 @@ class LoRALinear(OneWeightLoRA, nn.Linear):
         if self.merged:
             refuse_training_while_merged(self.training)
             return super().forward(x)
+        if (y := self._lean_forward(x)) is not None:
+            return y
         x = cast_for_autocast(x)
         x, y = self._base_forward(x)
         dropout = self.dropout if self.training else 0.0
         return y + low_rank(x, self.lora_a, self.lora_b, scaling=self.scaling, dropout=dropout)
+
+    def stage(self, x: Tensor) -> tuple[Stage, Parameters] | None:
+        return None if self.merged else (LinearStage(**self._settings_of_stage(x)), self._parameters_of_stage)
 
     def _base_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The input to go on with, and W x + b."""
@@ -231,6 +262,8 @@ class LoRAConv2d(OneWeightLoRA, nn.Conv2d):
         if self.merged:
             refuse_training_while_merged(self.training)
             return super().forward(x)
+        if (y := self._lean_forward(x)) is not None:
+            return y
         x, padding = self._explicit_padding(x)
         x = cast_for_autocast(x)
         geometry = (self.stride, padding, self.dilation, self.groups)
@@ -240,6 +273,13 @@ class LoRAConv2d(OneWeightLoRA, nn.Conv2d):
             delta = (self.lora_b.flatten(1) @ self.lora_a.flatten(1)).view(self.weight.shape)
             return y + self._convolve(x, delta * self.scaling, geometry)
         return y + F.conv2d(self._convolve(x, self.lora_a, geometry) * self.scaling, self.lora_b)
+
+    def stage(self, x: Tensor) -> tuple[Stage, Parameters] | None:
+        implicit = self.padding_mode == "zeros" and isinstance(self.padding, tuple)
+        if self.merged or self.depthwise or not implicit or x.dim() != 4:
+            return None
+        geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+        return ConvStage(**self._settings_of_stage(x), **geometry), self._parameters_of_stage
 
     def _convolve(self, x: Tensor, weight: Tensor, geometry: tuple) -> Tensor:
         if self.dropout and self.training:
@@ -257,7 +297,8 @@ class LoRAConv2d(OneWeightLoRA, nn.Conv2d):
 
 
 def _foreign_code(module: nn.Module, kind: type[nn.Module], methods: tuple[str, ...]) -> str | None:
-    if any(getattr(type(module), name) is not getattr(kind, name) for name in methods):
+    own = (kind, LeanConv2d)  # what another call of `lora` has made of a frozen convolution is torch's own
+    if not any(all(getattr(type(module), m) is getattr(known, m, None) for m in methods) for known in own):
         return f"it is a subclass of {kind.__name__} with a forward pass of its own, which wrapping would skip"
     if "weight" not in module._parameters:
         return "its weight is computed by a parametrization; remove that first"

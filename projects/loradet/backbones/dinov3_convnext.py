@@ -16,7 +16,7 @@ class Dinov3TimmConvNeXtLoRA(TimmBackbone):
     Args:
         model_name, pretrained, out_features: see `TimmBackbone`; the study uses DINOv3 ConvNeXts.
         unfreeze: parts of the frozen network that train besides, such as `["stages_3"]`.
-        targets, rank, alpha, dropout, freeze_base: see `loradet.adapters.lora`.
+        targets, rank, alpha, dropout, freeze_base, memory: see `loradet.adapters.lora`.
         timm_kwargs: further arguments of `TimmBackbone`.
     """
 
@@ -31,8 +31,9 @@ class Dinov3TimmConvNeXtLoRA(TimmBackbone):
         alpha: float = 32.0,
         dropout: float = 0.0,
         freeze_base: bool = True,
+        memory: str = "lean",
         **timm_kwargs: Any,
     ):
         super().__init__(model_name, pretrained, out_features, **timm_kwargs)
         freeze(self, unfreeze=unfreeze)
-        lora(self, targets=targets, rank=rank, alpha=alpha, dropout=dropout, freeze_base=freeze_base)
+        lora(self, targets=targets, rank=rank, alpha=alpha, dropout=dropout, freeze_base=freeze_base, memory=memory)

@@ -14,6 +14,7 @@ from torch import nn
 
 from loradet.adapters.filled import mark_loaded
 from loradet.backbones import timm_factory
+from loradet.backbones.checkpointing import checkpoint_blocks, refuse_counting_twice
 from loradet.backbones.weights import load_weights
 from loradet.errors import UserError
 
@@ -43,10 +44,12 @@ class TimmBackbone(Backbone):
         weights: safetensors or pth file to load instead: a path, or `asset://NAME` for a file that loradet
             ships. See `loradet.backbones.weights.load_weights`.
         channels_last: memory format that the network runs in; None decides by what timm's family gains from.
+        checkpoint: gradient checkpointing: backward runs each block again, and keeps its input alone until then.
         timm_kwargs: further arguments of the timm model, such as `drop_path_rate`.
 
     Raises:
-        ValueError: unknown model or output name, or a model without feature extraction.
+        ValueError: unknown model or output name, a model without feature extraction, or `checkpoint` of one that timm
+            does not checkpoint.
         TypeError: an argument that the timm model does not have.
         PretrainedWeightsError: the published weights cannot be had.
     """
@@ -59,6 +62,7 @@ class TimmBackbone(Backbone):
         *,
         weights: str | os.PathLike | None = None,
         channels_last: bool | None = None,
+        checkpoint: bool = False,
         **timm_kwargs: Any,
     ):
         super().__init__()
@@ -89,10 +93,13 @@ class TimmBackbone(Backbone):
         )
         self._is_nhwc = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
 
+        self.checkpoint = checkpoint
         if weights is not None:
             load_weights(self.net, weights, model_name, timm_kwargs)
         if not isinstance(self.net, FeatureDictNet):  # that one is cut after the last output
             _stop_training_unused(self.net, timm_factory.input_size(self.net, timm_kwargs), model_name)
+        if checkpoint:
+            checkpoint_blocks(self.net, model_name)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Features by output name.
@@ -104,6 +111,8 @@ class TimmBackbone(Backbone):
             {name: (N, channels[name], H', W')}, where H' and W' are H and W over strides[name], rounded as
             the network's convolutions do.
         """
+        if self.checkpoint:
+            refuse_counting_twice(self.net)
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         features = self.net(x)

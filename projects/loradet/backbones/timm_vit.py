@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from loradet.backbones import timm_factory
+from loradet.backbones.checkpointing import checkpoint_blocks
 from loradet.backbones.precision import DTYPES, amp_dtype
 from loradet.backbones.weights import load_weights
 from loradet.errors import UserError
@@ -57,6 +58,7 @@ class TimmViT(Backbone):
             something to train, leave it to the caller's autocast.
         weights: safetensors or pth file to load instead: a path, or `asset://NAME`. See
             `loradet.backbones.weights.load_weights`.
+        checkpoint: gradient checkpointing: backward runs each block again, and keeps its input alone until then.
         timm_kwargs: further arguments of the timm model, such as `drop_path_rate`.
 
     Raises:
@@ -75,6 +77,7 @@ class TimmViT(Backbone):
         norm: bool = True,
         frozen_dtype: str | None = None,
         weights: str | os.PathLike | None = None,
+        checkpoint: bool = False,
         **timm_kwargs: Any,
     ):
         super().__init__()
@@ -97,6 +100,8 @@ class TimmViT(Backbone):
                 f"{model_name!r} has no norm of tokens after its last block (it norms what it pools): set norm=False."
             )
         _call_qkv_layers(self.net)
+        if checkpoint:
+            checkpoint_blocks(self.net, model_name)
         self.model_name = model_name
         self._out_features = [f"block{i}" for i in self.blocks]
         self.channels = {f"block{i}": info[i]["num_chs"] for i in self.blocks}

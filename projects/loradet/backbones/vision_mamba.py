@@ -10,6 +10,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as run_again
 
 from loradet.backbones.mamba_mixer import BidirectionalMambaMixer, RMSNorm, VisionMambaBlock
 from loradet.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD
@@ -54,6 +55,7 @@ class VisionMamba(Backbone):
         class_token_row: see `load_vision_mamba_weights`.
         out_feature: name of the output.
         scan: implementation of the scan, see `selective_scan`.
+        checkpoint: gradient checkpointing: backward runs each block again, and keeps its input alone until then.
 
     Raises:
         ValueError: both of `weights` and `random_weights`, an argument out of range, or a checkpoint of
@@ -88,6 +90,7 @@ class VisionMamba(Backbone):
         class_token_row: str = "first",
         out_feature: str = "last_feat",
         scan: str = "auto",
+        checkpoint: bool = False,
     ):
         super().__init__()
         stride = patch_size if stride is None else stride
@@ -99,7 +102,7 @@ class VisionMamba(Backbone):
         if if_rope_residual and not if_rope:
             raise UserError("VisionMamba: if_rope_residual=True needs if_rope=True.")
         self.patch_size, self.stride, self.last_layer_process = patch_size, stride, last_layer_process
-        self.if_rope_residual = if_rope_residual
+        self.if_rope_residual, self.checkpoint = if_rope_residual, checkpoint
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.grid = self.grid_of(height, width)
 
@@ -147,11 +150,12 @@ class VisionMamba(Backbone):
         hidden, residual = tokens, None
         tables = None if self.rope is None else self.rope.tables(grid)
         for layer in self.layers:
+            run = functools.partial(run_again, layer, use_reentrant=False) if self.checkpoint else layer
             if tables is not None:
                 hidden = self.rope(hidden, tables)
                 if residual is not None and self.if_rope_residual:
                     residual = self.rope(residual, tables)
-            hidden, residual = layer(hidden, residual)
+            hidden, residual = run(hidden, residual)
         return hidden, residual
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:

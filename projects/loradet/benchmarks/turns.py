@@ -19,6 +19,7 @@ def interleave(
     *,
     pairs: int,
     warmup: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[list[float], list[float]]:
     """Seconds of two steps that take turns on the same inputs; which goes first alternates.
 
@@ -27,15 +28,16 @@ def interleave(
         steps: inputs of each step, taken in turn.
         pairs: measured pairs.
         warmup: pairs before those.
+        clock: seconds at present.
     """
     seconds: tuple[list[float], list[float]] = ([], [])
     for number in range(warmup + pairs):
         for side in (0, 1) if number % 2 else (1, 0):
-            begin = time.perf_counter()
+            begin = clock()
             (ours, theirs)[side](steps[number % len(steps)])
             wait_for_device()
             if number >= warmup:
-                seconds[side].append(time.perf_counter() - begin)
+                seconds[side].append(clock() - begin)
     return seconds
 
 

@@ -42,7 +42,7 @@ def test_the_log_of_a_deep_network_is_short(caplog):
     with caplog.at_level(logging.INFO, logger="loradet.adapters"):
         freeze(net, unfreeze=["stages_3"])
         lora(net, ["fc1", "re:stages_1.7.fc10"], rank=2, alpha=4.0)
-    frozen, wrapped = (record.getMessage() for record in caplog.records)
+    frozen, wrapped, _memory = (record.getMessage() for record in caplog.records)
     assert frozen.endswith("unfrozen (stages_3): stages_3")
     assert wrapped == (
         "lora: rank 2, alpha 4 on 121 layers (fc1, re:stages_1.7.fc10): stages_{0-3}.{0-29}.fc1 (120), stages_1.7.fc10"

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from loradet.adapters.lean.pair import run_pair
 from loradet.errors import UserError
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"relu": F.relu, "gelu": F.gelu}
@@ -148,10 +149,12 @@ class TransformerDecoder(nn.Module):
 class _Sublayers(nn.Module):
     """What encoder and decoder layers share: residuals, and the feed-forward net."""
 
+    runs_pairs = True  # see loradet.adapters.lean.recognise
+
     def __init__(self, dropout: float, activation: str, pre_norm: bool) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.activation = ACTIVATIONS[activation]
+        self.activation_name, self.activation = activation, ACTIVATIONS[activation]
         self.pre_norm = pre_norm
 
     def _residual(
@@ -162,7 +165,9 @@ class _Sublayers(nn.Module):
         return norm(x + self.dropout(sublayer(x)))
 
     def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear2(self.dropout(self.activation(self.linear1(x))))
+        drops = self.dropout.training and self.dropout.p > 0
+        y = None if drops else run_pair(x, self.linear1, self.activation_name, self.linear2)
+        return self.linear2(self.dropout(self.activation(self.linear1(x)))) if y is None else y
 
 
 class TransformerEncoderLayer(_Sublayers):
