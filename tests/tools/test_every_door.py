@@ -122,7 +122,7 @@ OF_A_CONFIG = ["train", "evaluate", "predict", "export", "paint", "stats", "appl
 MODELS = {
     "model.anchor_generator.sizes=[[8],[16],[32]]": "The model cannot be built: ",
     "+model.numclasses=6": "model.numclasses: unexpected keyword argument 'numclasses' of RetinaNet; nearest: num_cl",
-    "model.backbone.in_features=[res2,res3]": "The model cannot be built: .*res2",
+    "model.backbone.in_features=[res2,res3]": r"in_features=\['res2', 'res3'\] of the pyramid: the backbone gives",
     "model.backbone.bottom_up.targets=[mlp.fc3]": r"mlp\.fc3",
     "model.backbone.out_channels=many": "model.backbone.out_channels='many': expected a whole number",
     "model.head._target_=detectron2.modeling.NoSuchHead": "NoSuchHead",
