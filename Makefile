@@ -11,6 +11,7 @@ export PYTHONUNBUFFERED = 1
 .PHONY: demo test test-slow lint install reference clean-demo
 
 install: $(VENV)/.installed
+	@echo '$(VENV) has the command loradet: . $(VENV)/bin/activate'
 
 $(VENV)/.installed: setup.py
 	$(PYTHON) -m venv $(VENV)

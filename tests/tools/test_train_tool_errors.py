@@ -54,7 +54,7 @@ def config(tmp_path, *more):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("train.max_itre=3", r"'train\.max_itre'.*train\.max_iter.*\+train\.max_itre=3"),
+        ("train.max_itre=3", r"'train\.max_itre'.*train\.max_iter\b"),
         ("optimizer.learning_rate=3", r"'optimizer\.learning_rate'"),
         ("dataloader.train.batch_size=3", r"dataloader\.train\.total_batch_size"),
         ("+train.warmup=3", r"train\.warmup is not a setting"),

@@ -45,6 +45,8 @@ def parse_value(override: str, key: str, text: str, *, given: Any, hints: list[A
         takes_lists = any(fits([], hint) or fits({}, hint) for hint in hints)
         if (is_text and takes_text) or (hints and not takes_text and (is_text or not takes_lists)):
             return _unquoted(text)  # a text, or what is refused as one
+        if any(text.count(left) != text.count(right) for left, right in ("[]", "{}")):
+            raise UserError(f"Override {override!r} cannot be read: a bracket is not closed.") from error
         form = _quoted_form(key, text)
         raise UserError(
             f"Override {override!r} cannot be read: a text with other characters than letters, digits and -_./:%+@ "

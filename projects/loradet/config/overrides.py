@@ -180,7 +180,16 @@ def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
         hint = f" Nearest: {', '.join(near[:5])}." if near else ""
         if last == "model_name" and (instead := no_model_name(cfg)):
             raise UserError(f"Override {override!r}: the config has no key {key!r}. {instead}")
-        raise UserError(f"Override {override!r}: the config has no key {key!r}.{hint} Write +{override} to add it.")
+        raise UserError(f"Override {override!r}: the config has no key {key!r}.{hint}{_instead(cfg, override, key)}")
+
+
+def _instead(cfg: DictConfig, override: str, key: str) -> str:
+    """What to type for a key that is not there, where that is known."""
+    if key.startswith("train."):  # whose settings are fixed
+        return ""
+    if key == "data.root" and "data_yaml" in (cfg.get("data") or {}):
+        return " These are YOLO data: data.data_yaml=PATH, the description or its folder."
+    return f" Write +{override} to add it."
 
 
 def _exists(cfg: DictConfig, key: str) -> bool:

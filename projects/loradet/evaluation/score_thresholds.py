@@ -74,8 +74,18 @@ def choose_thresholds(
     """
     if given is not None:
         return ScoreThresholds(given, "given")
+    if point is not None and point.overall.threshold is None:
+        logger.warning(
+            "%s: nothing that it found on %s was right, so it has no operating point: detections with a score of %g or "
+            "more are taken; --score-threshold sets another.",
+            *(weights, point.split, DEFAULT_THRESHOLD),
+        )
+        return ScoreThresholds(DEFAULT_THRESHOLD, f"default: nothing right was found on {point.split}")
     if point is not None:
-        return ScoreThresholds(point.thresholds(names), f"{point.rule} on {point.split}")
+        own = {one.name for one in point.classes if one.threshold is not None}
+        others = [name for name in names if name not in own]
+        shared = f"; {shorten(others)}: of all classes together" if others else ""
+        return ScoreThresholds(point.thresholds(names), f"{point.rule} on {point.split}{shared}")
     logger.warning(
         "%s has no operating point: detections with a score of %g or more are taken. `lazyconfig_train_net.py "
         "--eval-only` finds one; --score-threshold sets another.",

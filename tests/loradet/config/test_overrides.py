@@ -126,6 +126,7 @@ REFUSED = {
     "train.seed=99999999999999999999": "train.seed=99999999999999999999: expected a whole number up to 4000000000",
     "train.early_stopping.min_delta=nan": "train.early_stopping.min_delta=nan: expected a number",
     "model.input_format=5": "model.input_format=5: expected a text",
+    "data.classes=[ship": "a bracket is not closed",
     "model.pixel_mean=[1,2,x]": r"model.pixel_mean=\[1, 2, 'x'\]: expected a list of numbers",
     "model.backbone=null": "model.backbone=null: expected an object of class Backbone",
     "model.head.conv_dims=16": "model.head.conv_dims=16: expected a list of whole numbers",

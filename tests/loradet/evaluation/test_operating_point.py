@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,6 +148,11 @@ def test_what_is_written_is_found_for_that_file_alone(tmp_path, caplog):
     names = ["class0", "class1"]
     assert choose_thresholds(0.7, point, names, "a.pth").describe(names) == "0.7 (given)"
     assert not caplog.records
-    assert choose_thresholds(None, point, names, "a.pth").describe(names) == ("class0 0.6, class1 0.6 (best F1 on val)")
+    shared = "class0 0.6, class1 0.6 (best F1 on val; class1: of all classes together)"
+    assert choose_thresholds(None, point, names, "a.pth").describe(names) == shared
+    empty = replace(point, overall=replace(point.overall, threshold=None), classes=())
+    default = "0.3 (default: nothing right was found on val)"
+    assert choose_thresholds(None, empty, names, "a.pth").describe(names) == default
+    assert "a.pth: nothing that it found on val was right" in caplog.text
     assert choose_thresholds(None, None, names, "a.pth").by_class == 0.3
     assert "a.pth has no operating point" in caplog.text
