@@ -132,7 +132,8 @@ def test_sigterm_before_training_says_how_to_go_on(train_data, tmp_path, monkeyp
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.parametrize("to_all", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("to_all", [False, True])
 def test_several_processes_hold_one_lock_and_save_on_sigterm(train_data, tmp_path, to_all):
     folder = tmp_path / "out"
     process = start(*arguments(train_data, folder, "--num-gpus", "2", *LONG, "dataloader.train.num_workers=0"))

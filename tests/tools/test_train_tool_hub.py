@@ -170,6 +170,7 @@ def test_a_run_that_fails_is_uploaded_all_the_same(server, train_data, tmp_path)
     assert "model_0000000.pth" in server.files
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_repository_and_tidies_it_up(server, train_data, tmp_path):
     succeed(*arguments(train_data, tmp_path / "out", *SETTINGS))
     folder = tmp_path / "downloaded"
@@ -193,6 +194,7 @@ def test_a_run_goes_on_from_its_repository_and_tidies_it_up(server, train_data, 
     assert server.repositories.keys() == {REPO}
 
 
+@pytest.mark.slow
 def test_runs_of_one_config_keep_each_others_checkpoints(server, train_data, tmp_path):
     succeed(*arguments(train_data, tmp_path / "first", *SETTINGS))
     # As a run that had come further would have left them.

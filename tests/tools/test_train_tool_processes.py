@@ -36,7 +36,7 @@ def probe(folder, **settings):
     """Overrides that put ProbingMapper into the training loader."""
     given = {"folder": folder, **settings}
     return [
-        "dataloader.train.mapper._target_=train_tool_parts.ProbingMapper",
+        "dataloader.train.mapper._target_=helpers.train_tool_parts.ProbingMapper",
         *(f"+dataloader.train.mapper.{key}={value}" for key, value in given.items()),
     ]
 

@@ -133,6 +133,7 @@ def test_a_run_that_fails_is_finished_all_the_same(trackio, train_data, tmp_path
 
 
 @needs_trackio
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_its_own_history(trackio, train_data, tmp_path, crash_at):
     folder = tmp_path / "out"
     words = [*SETTINGS, "train.trackio.project=resumed"]
@@ -182,6 +183,7 @@ def test_the_older_of_two_runs_of_one_name_goes_on_by_its_id(trackio, train_data
 
 
 @needs_trackio
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [1, 2])
 def test_a_run_that_was_noted_by_name_goes_on_where_it_is_alone(trackio, train_data, tmp_path, crash_at, names):
     words = [*SETTINGS, f"train.trackio.project=noted-{names}", "train.trackio.name=same"]

@@ -78,13 +78,17 @@ def _is_frozen_norm(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) and bool(own) and not any(own) and not module.training
 
 
+def _is_of_adapters(module: nn.Module) -> bool:
+    return isinstance(module, AdapterLayer) or type(module).__module__.startswith("loradet.adapters.")
+
+
 def _is_known(modules: dict[str, nn.Module], name: str) -> bool:
     """Whether the innermost module around a tensor that is of no library is one of ours or of Detectron2's."""
     path = name
     while path:
         path = path.rpartition(".")[0]
-        if path not in modules or isinstance(modules[path], AdapterLayer):
-            continue  # an adapter holds a layer of the module around it
+        if path not in modules or _is_of_adapters(modules[path]):
+            continue  # it holds, or stands for, a layer of the module around it
         package, _, rest = type(modules[path]).__module__.partition(".")
         if package not in _LIBRARIES:
             # Detectron2 runs config files, and what they import, under its own name.

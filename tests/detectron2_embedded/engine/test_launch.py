@@ -102,6 +102,7 @@ def test_nan_on_one_process_stops_both(reports: dict[str, list[dict]]) -> None:
         assert "process 1" in report["error"]
 
 
+@pytest.mark.slow
 def test_a_script_that_launches(tmp_path: Path) -> None:
     """Runs on one host at the same time meet at ports of their own; a failing process fails its run."""
     script = tmp_path / "script.py"

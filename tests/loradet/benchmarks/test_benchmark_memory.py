@@ -52,6 +52,7 @@ def test_one_step_is_too_few():
         training_memory(DETR, steps=1)
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_config_is_one_line(monkeypatch):
     with pytest.raises(SystemExit, match=r"^error: .*tiny_detr\.py: .*no_such_key") as stop:
         run_tool(monkeypatch, "--config-file", DETR, "model.no_such_key=1")

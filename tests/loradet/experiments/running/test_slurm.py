@@ -155,6 +155,7 @@ def calls(home, tool):
     return [line for line in file.read_text().splitlines() if line.startswith(f"{tool} ")] if file.is_file() else []
 
 
+@pytest.mark.slow
 def test_slurm_preempts_requeues_and_is_not_asked_twice(data, whole, tmp_path, cluster):
     """Two seeds as one array; a grid that is started again meanwhile finds the jobs."""
     runs = runs_in(tmp_path / "runs", data, seeds=(0, 1))

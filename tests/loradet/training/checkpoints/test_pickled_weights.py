@@ -186,7 +186,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path):
 
 def test_a_pickle_is_refused_with_the_reason_and_the_way(tmp_path):
     """Also a harmless one, and before anything of a harmful one is run."""
-    way = r"to unpickle a file is to run whatever it says.*python tools/convert_weights\.py .*a\.pkl a\.safetensors"
+    way = r"to unpickle a file is to run whatever it says.*loradet weights convert .*a\.pkl a\.safetensors"
     for content in ({"model": arrays(detector()), "__author__": "x"}, {"model": Evil(tmp_path / "ran")}):
         pkl = write(tmp_path / "a.pkl", content)
         for path in (str(pkl), f"{pkl}?matching_heuristics=True"):
