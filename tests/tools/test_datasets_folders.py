@@ -107,6 +107,7 @@ def test_check_of_a_yolo_folder_may_clip_and_take_polygons(tmp_path, ask):
         (["some.json", "--images", "FOLDER", "FOLDER"], "--images: expected 1 folder"),
         (["some.json", "--clip"], "some.json is no YOLO folder"),
         (["FOLDER"], "is laid out in no way that is known"),
+        (["nowhere/at_all"], "nowhere/at_all: there is no such file or folder"),
     ],
 )
 def test_what_check_cannot_take(words, message, tmp_path, ask):

@@ -195,11 +195,14 @@ def run_check(options: argparse.Namespace) -> int:
     """Print what is wrong with a data set; returns 1 where there is anything, else 0."""
     from loradet.datasets.checks import check_splits, splits_of
     from loradet.datasets.readers.any_layout import layout_of
-    from loradet.errors import UserError
+    from loradet.errors import MissingFileError, UserError
 
     rule = _anchor_rule(options.config_file[0], options) if options.config_file else None
     layout, broken = None, False
-    if Path(options.source[0]).expanduser().is_dir():
+    source = Path(options.source[0]).expanduser()
+    if not source.exists() and not source.suffix:
+        raise MissingFileError(f"{source}: there is no such file or folder.")
+    if source.is_dir():
         layout = layout_of(options.source[0])
         print(f"{layout.root}: {layout.name}; splits: {', '.join(layout.splits) or 'none'}")
         splits = list(_readable_splits(layout, options))
