@@ -153,6 +153,8 @@ def _refuse_inside_value(cfg: DictConfig, key: str) -> None:
             return
         if not OmegaConf.is_config(held):
             raise KeyError(f"{above} is {held!r}, which has no keys")
+        if OmegaConf.is_list(held) and not parts[end].isdigit():
+            raise KeyError(f"{above} is a list: its items are 0 to {len(held) - 1}, and {parts[end]} is none")
 
 
 def check_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:

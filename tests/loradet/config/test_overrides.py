@@ -156,6 +156,7 @@ REFUSED = {
     "train.eval_splits=val": "train.eval_splits='val': expected a list of names",
     "optimizer.lr.x=3": "no key 'optimizer.lr.x'",
     "+optimizer.lr.x=3": r"Override '\+optimizer.lr.x=3': optimizer.lr is 0.001, which has no keys",
+    "+model.pixel_std.new=3": "model.pixel_std is a list: its items are 0 to 2, and new is none",
     "+a b=3": "'a b' is no key",
     "~optimizer.lr": "Override '~optimizer.lr': keys cannot be deleted; optimizer.lr=null empties one",
     "optimizer.lr=0.1,0.2": "Override 'optimizer.lr=0.1,0.2' lists several values, and a run takes one",
