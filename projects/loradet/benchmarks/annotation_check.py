@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tabulate import tabulate
 
 from loradet.benchmarks.turns import interleave, ratio_figures
 from loradet.datasets.checks import check
@@ -71,13 +72,17 @@ def benchmark_check(images: int, boxes: int, pairs: int) -> dict:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m loradet.benchmarks.annotation_check`; prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--boxes", type=int, default=2_000_000)
     parser.add_argument("--pairs", type=int, default=5)
     options = parser.parse_args(arguments)
-    for name, value in benchmark_check(options.images, options.boxes, options.pairs).items():
-        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+    print(
+        tabulate(
+            benchmark_check(options.images, options.boxes, options.pairs).items(), tablefmt="plain", floatfmt=".4g"
+        )
+    )
 
 
 if __name__ == "__main__":

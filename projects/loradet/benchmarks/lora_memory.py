@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from tabulate import tabulate
 from torch import Tensor, nn
 
 from loradet.adapters import adapter_layers, freeze, lora
@@ -153,6 +154,7 @@ def benchmark_lora_memory(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m loradet.benchmarks.lora_memory`; prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="convnext_small.dinov3_lvd1689m", help="a timm name; weights are random")
     parser.add_argument("--targets", nargs="+", default=["mlp.fc1", "mlp.fc2"])
@@ -165,8 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cpu-time", action="store_true", help="with OMP_NUM_THREADS=1, where other work runs too")
     options = vars(parser.parse_args(arguments))
     words = [options.pop(name) for name in ("model", "targets", "memory", "against")]
-    for name, value in benchmark_lora_memory(*words, **options).items():
-        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+    print(tabulate(benchmark_lora_memory(*words, **options).items(), tablefmt="plain", floatfmt=".4g"))
 
 
 if __name__ == "__main__":

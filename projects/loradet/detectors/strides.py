@@ -16,15 +16,15 @@ def check_strides(model: nn.Module) -> None:
     Raises:
         UserError: a map that the backbone does not have, or other strides; both are named.
     """
-    shapes = _shapes(model)
-    if not shapes:
+    maps = _strides_of_maps(model)
+    if not maps:
         return
     for key, names_key, names, strides in _stated(model):
-        if unknown := [name for name in names if name not in shapes]:
+        if unknown := [name for name in names if name not in maps]:
             raise UserError(
-                f"{names_key}={list(names)}: the backbone gives {', '.join(shapes)}, and no {', '.join(unknown)}."
+                f"{names_key}={list(names)}: the backbone gives {', '.join(maps)}, and no {', '.join(unknown)}."
             )
-        found = [shapes[name] for name in names]
+        found = [maps[name] for name in names]
         if None not in found and list(strides) != found:
             inverse = key.endswith("scales")
             written, right = (f"[{', '.join(map(_fraction if inverse else _plain, one))}]" for one in (strides, found))
@@ -34,7 +34,7 @@ def check_strides(model: nn.Module) -> None:
             )
 
 
-def _shapes(model: nn.Module) -> dict[str, int | None]:
+def _strides_of_maps(model: nn.Module) -> dict[str, int | None]:
     backbone = getattr(model, "backbone", None)
     if not hasattr(backbone, "output_shape"):
         return {}

@@ -35,6 +35,9 @@ def test_seed_all_rng(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_large_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHASHSEED", "0")
     seed_all_rng(2**40 + 1)
+    first = _draws()
+    seed_all_rng(2**40 + 1)
+    assert _draws() == first
 
 
 def test_torch_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from loradet.benchmarks import lora_memory
 
 def test_what_is_kept_and_the_step_are_compared_after_equality_was_asserted(capsys):
     lora_memory.main(["--model", "test_convnext", "--size", "64", "--memory", "least", "--pairs", "2"])
-    printed = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    printed = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     assert float(printed["largest_difference"]) <= 1e-6
     assert float(printed["kept_mib"]) < 0.6 * float(printed["against_kept_mib"])
     assert printed["pairs"] == "2" and float(printed["median_ratio"]) > 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,21 @@ class BoxColumns:
     category: np.ndarray
     xywh: np.ndarray
     scores: np.ndarray
+
+
+def truth_entries(columns: BoxColumns) -> list[dict[str, Any]]:
+    """The boxes to find as entries of a COCO file. All ids count from 1: 0 is "no match" to COCO's evaluators."""
+    values = (
+        (columns.truth_image + 1).tolist(),
+        (columns.truth_class + 1).tolist(),
+        columns.truth_xywh.tolist(),
+        columns.truth_area.tolist(),
+        columns.truth_crowd.astype(np.int64).tolist(),
+    )
+    return [
+        {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}
+        for number, (image, category, box, area, crowd) in enumerate(zip(*values), start=1)
+    ]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 from ultrafast_pycocotools import _ufcoco
 
 from loradet.evaluation.garbage_pause import garbage_collection_paused
-from loradet.evaluation.matchers.columns import BoxColumns, Curves, Finds, Outcomes, Question
+from loradet.evaluation.matchers.columns import BoxColumns, Curves, Finds, Outcomes, Question, truth_entries
 
 
 class CompiledMatcher:
@@ -20,7 +20,7 @@ class CompiledMatcher:
         found = _ufcoco.load_compact_array(np.ascontiguousarray(rows, np.float64))
         del rows
         with garbage_collection_paused():
-            truth = _truth(columns)
+            truth = truth_entries(columns)
         self._engine = _ufcoco.Evaluator(
             truth,
             found,
@@ -59,17 +59,3 @@ class CompiledMatcher:
         given, _ = self._engine.per_instance(threshold, area, self._most if limit is None else limit)
         truth = given["gt_id"]
         return Finds(given["dt_id"] - 1, np.where(truth > 0, truth - 1, -1), given["ignore"])
-
-
-def _truth(columns: BoxColumns) -> list[dict]:
-    values = (
-        (columns.truth_image + 1).tolist(),
-        (columns.truth_class + 1).tolist(),
-        columns.truth_xywh.tolist(),
-        columns.truth_area.tolist(),
-        columns.truth_crowd.astype(np.int64).tolist(),
-    )
-    return [
-        {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}
-        for number, (image, category, box, area, crowd) in enumerate(zip(*values), start=1)
-    ]

@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from loradet.evaluation.matchers.columns import BoxColumns, Curves, Finds, Outcomes, Question
+from loradet.evaluation.matchers.columns import BoxColumns, Curves, Finds, Outcomes, Question, truth_entries
 
 
 class ReferenceMatcher:
@@ -30,7 +30,7 @@ class ReferenceMatcher:
         }
         with contextlib.redirect_stdout(io.StringIO()):
             truth, found = (
-                _index({**head, "annotations": _truth(columns)}),
+                _index({**head, "annotations": truth_entries(columns)}),
                 _index({**head, "annotations": _detections(columns)}),
             )
             evaluation = COCOeval(truth, found, "bbox")
@@ -84,20 +84,6 @@ class ReferenceMatcher:
 
 def _stack(parts: list[np.ndarray], width: int) -> np.ndarray:
     return np.concatenate([*parts, np.zeros((0, width))])
-
-
-def _truth(columns: BoxColumns) -> list[dict[str, Any]]:
-    values = (
-        (columns.truth_image + 1).tolist(),
-        (columns.truth_class + 1).tolist(),
-        columns.truth_xywh.tolist(),
-        columns.truth_area.tolist(),
-        columns.truth_crowd.astype(np.int64).tolist(),
-    )
-    return [
-        {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}
-        for number, (image, category, box, area, crowd) in enumerate(zip(*values), start=1)
-    ]
 
 
 def _detections(columns: BoxColumns) -> list[dict[str, Any]]:

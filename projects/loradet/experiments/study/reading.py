@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from loradet.config import load_config
 from loradet.config.description import RANDOM, describe, joined, target_name
 from loradet.config.flattening import flatten
-from loradet.errors import UserError, one_line
+from loradet.errors import MissingFileError, UserError, one_line
 from loradet.experiments.study.definition import Entry, Study
 
 FIELDS = ("model", "weights", "method", "targets", "rank", "alpha")
@@ -103,9 +103,9 @@ def check_study(study: Study) -> None:
             reader.entry(entry)
 
 
-def named_error(entry: Entry, error: Exception) -> Exception:
+def named_error(entry: Entry, error: Exception) -> UserError:
     """An error of the same kind (a missing file, or else a wrong value) that names the entry."""
-    kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+    kind = MissingFileError if isinstance(error, FileNotFoundError) else UserError
     return kind(f"Entry {entry.id}: {one_line(error)}")
 
 
