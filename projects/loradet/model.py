@@ -14,9 +14,10 @@ from torch import nn
 
 from loradet.adapters import AdapterError, load_adapter, merged_state_dict
 from loradet.adapters.layer import adapter_layers
+from loradet.adapters.matching import UnmatchedNameError
 from loradet.backbones.weights import ForeignWeightsError, read_state_dict, resolve
 from loradet.checkpoint import Checkpointer
-from loradet.config.another_backbone import another_backbone
+from loradet.config.another_backbone import another_backbone, key_of_name
 from loradet.config.build import build
 from loradet.config.calls import source_of
 from loradet.config.edits import with_num_classes, without_lora, without_weights
@@ -51,6 +52,9 @@ def build_model(model_cfg: DictConfig) -> nn.Module:
         raise MissingFileError(f"{error} {_HINT}") from error
     except (InterpolationKeyError, InterpolationToMissingValueError) as error:
         raise UserError(f"{one_line(error)} {_HINT}") from error
+    except UnmatchedNameError as error:
+        key = key_of_name(model_cfg, error)
+        raise UserError(f"{error} The name is of {key}." if key else str(error)) from error
     except ForeignWeightsError as error:
         raise UserError(f"{error} {another_backbone(model_cfg, error)}") from error
     if not isinstance(model, nn.Module):

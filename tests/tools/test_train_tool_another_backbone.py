@@ -108,7 +108,9 @@ def test_weights_of_the_former_backbone_are_named(name, train_data, tmp_path):
         "train.init_checkpoint=",
     ):
         assert part in message
-    assert "'mlp.fc1' names nothing here" in stopped(TINY_NAME, f"{key}.weights=null")
+    unmatched = stopped(TINY_NAME, f"{key}.weights=null")
+    assert "'mlp.fc1' names nothing here" in unmatched
+    assert unmatched.endswith("The name is of model.backbone.bottom_up.targets.")
     if name == "quickstart":
         file = ROOT / "configs/quickstart.py"
         more = ["model.backbone.bottom_up.targets=[conv2]", "train.init_checkpoint=", "train.allow_random_frozen=True"]

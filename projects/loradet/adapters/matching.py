@@ -9,6 +9,18 @@ from loradet.errors import UserError
 _LISTED = 10
 
 
+class UnmatchedNameError(UserError):
+    """A name in a config names nothing of a module.
+
+    Attributes:
+        pattern: the name.
+    """
+
+    def __init__(self, message: str, pattern: str):
+        super().__init__(message)
+        self.pattern = pattern
+
+
 def match_names(
     patterns: Sequence[str] | str, paths: Sequence[str], *, argument: str, listed: Sequence[str] | None = None
 ) -> dict[str, list[str]]:
@@ -25,15 +37,15 @@ def match_names(
         Pattern → paths, in the order of `paths`; no entry is empty.
 
     Raises:
-        ValueError: a pattern names nothing, or is no regular expression; the nearest names are listed.
+        UnmatchedNameError: a pattern names nothing; the nearest names are listed.
+        UserError: it is no regular expression.
     """
     found = {}
     for pattern in as_list(patterns, argument):
         found[pattern] = _match(pattern, paths, argument)
         if not found[pattern]:
-            raise UserError(
-                f"{argument}: {pattern!r} names nothing here. {nearest(pattern, paths if listed is None else listed)}"
-            )
+            there = nearest(pattern, paths if listed is None else listed)
+            raise UnmatchedNameError(f"{argument}: {pattern!r} names nothing here. {there}", pattern)
     return found
 
 

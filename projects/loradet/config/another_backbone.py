@@ -2,6 +2,7 @@
 
 from omegaconf import DictConfig, OmegaConf
 
+from loradet.adapters.matching import UnmatchedNameError
 from loradet.backbones.weights import ForeignWeightsError
 from loradet.config.calls import calls_of
 
@@ -22,6 +23,16 @@ def another_backbone(model_cfg: DictConfig, error: ForeignWeightsError) -> str:
         also.append("train.init_checkpoint= (left empty: it is of the detector on the former one)")
     more = f" With another backbone change {' and '.join(also)} too." if also else ""
     return f"Set {key}.weights=FILE of {error.model_name!r}, or {key}.weights=null {key}.pretrained=true.{more}"
+
+
+def key_of_name(model_cfg: DictConfig, error: UnmatchedNameError) -> str:
+    """The key whose list has a name that names nothing; "" where no call has it."""
+    for path, node in calls_of(model_cfg, "model"):
+        for key in ("targets", "unfreeze"):
+            names = node.get(key) or ()
+            if error.pattern in ([names] if isinstance(names, str) else list(names)):
+                return f"{path}.{key}"
+    return ""
 
 
 def no_model_name(cfg: DictConfig) -> str:

@@ -1,6 +1,7 @@
 """Command-line overrides: checked against the config, read one by one, applied."""
 
 import difflib
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,8 +12,10 @@ from omegaconf.errors import OmegaConfBaseException
 from loradet.config.another_backbone import no_model_name
 from loradet.config.calls import Argument, arguments_by_key
 from loradet.config.override_values import holds_path, parse_value
-from loradet.config.unread import check_has_effect
+from loradet.config.unread import check_has_effect, is_referred_to
 from loradet.errors import UserError, one_line
+
+logger = logging.getLogger(__name__)
 
 _ADDED_KEY = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
 
@@ -35,6 +38,10 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str], *, needs_data: bo
         if not override.startswith("+"):
             check_has_effect(cfg, key, value, needs_data=needs_data, typed=typed)
         _apply(cfg, override, key, value)
+    for key in (_plain_key(word.partition("=")[0].lstrip("+")) for word in overrides if word.startswith("+data.")):
+        # What is added may be referred to by an override behind it.
+        if not is_referred_to(cfg, key):
+            logger.warning("+%s: nothing in this config refers to it, so that it changes nothing.", key)
     return cfg
 
 

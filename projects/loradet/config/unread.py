@@ -37,7 +37,7 @@ def check_has_effect(
         return
     before = _select(cfg, key)
     is_no_matter = key == "data.name" or (not needs_data and (holds_path(key) or key.startswith("data.classes")))
-    if before == value or is_no_matter or any(_reaches(target, key) for target in references(cfg)):
+    if before == value or is_no_matter or is_referred_to(cfg, key):
         return
     if table == "train":
         last = key.rpartition(".")[2]
@@ -51,6 +51,11 @@ def check_has_effect(
         f"Override {key}={value}: nothing in this config refers to {key}, so that it would change nothing. In a run's "
         f"config.yaml all is worked out: override what is meant itself, or take the .py file that it came from.{hint}"
     )
+
+
+def is_referred_to(cfg: DictConfig, key: str) -> bool:
+    """Whether an interpolation of the config leads to a key, to what holds it, or into it."""
+    return any(_reaches(target, key) for target in references(cfg))
 
 
 def references(cfg: DictConfig) -> set[str]:

@@ -36,7 +36,11 @@ def final_summary(
         example: an image to try them on; None: nothing is known.
     """
     parts = [_results(folder, record, metrics), _costs(record), _files(folder)]
-    if point is not None:
+    if point is not None and point.overall.threshold is None:
+        parts.insert(
+            1, f"Nothing that it found on {point.split} is right: there is no score to take detections from on."
+        )
+    elif point is not None:
         title = f"Detections are taken from these scores on ({point.rule} on {point.split}):"
         parts.insert(1, f"{title}\n{operating_point_table(point)}")
     if commands := next_commands(folder, splits=list(metrics), example=example):

@@ -46,6 +46,15 @@ def test_the_same_value_again_is_fine_and_what_holds_it_can_be_said(saved):
     assert changed.dataloader.val.dataset.json_file == "/mine/val.json"
 
 
+def test_an_added_key_that_nothing_refers_to_is_warned_of(saved, caplog):
+    words = ["+data.note=mine", "+data.height=64", "data.image_size='${data.height}'"]
+    complete(copy.deepcopy(saved), words[:1])
+    assert "+data.note: nothing in this config refers to it, so that it changes nothing" in caplog.text
+    caplog.clear()
+    complete(copy.deepcopy(_PLAIN), ["data.root=/data", *words[1:]], needs_data=False)
+    assert "+data.height" not in caplog.text
+
+
 def test_who_needs_no_data_takes_places_and_names_of_it(saved):
     words = ["data.classes=[car,ship]", "data.root=/mine"]
     assert complete(copy.deepcopy(saved), words, needs_data=False).data.classes == ["car", "ship"]
