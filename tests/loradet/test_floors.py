@@ -27,6 +27,7 @@ FLOORS = [
     ("checkpoint",),
     ("config",),
     ("model",),
+    ("feature_cache",),
     ("evaluation",),
     ("visualization",),
     ("training",),

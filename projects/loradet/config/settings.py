@@ -129,6 +129,21 @@ class EarlyStoppingSettings:
 
 
 @dataclass
+class FeatureCacheSettings:
+    """Outputs of what is frozen are kept per image and view, and not computed again: docs/feature_cache.md."""
+
+    enabled: bool = _setting(False)
+    where: str = _one_of(
+        "disk", "disk: this run and others read them; memory: of this run, a copy a process", "disk", "memory"
+    )
+    folder: str = _setting("work_dirs/feature_cache", "of all runs, with `where=disk`")
+    dtype: str | None = _one_of(
+        None, "what they are kept in; null: as they are, which changes no number", "bf16", "fp16"
+    )
+    max_gb: float | None = _positive(50.0, "the most that those of a run may take, 10^9 bytes; null: any")
+
+
+@dataclass
 class TrackioSettings:
     """Reports to Trackio, where there is a project."""
 
@@ -222,6 +237,7 @@ class TrainSettings:
         4, "images of the first split that are painted at each evaluation", "from 0 to 32", lambda v: 0 <= v <= 32
     )
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
+    feature_cache: FeatureCacheSettings = field(default_factory=FeatureCacheSettings)
     trackio: TrackioSettings = field(default_factory=TrackioSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
     hub: HubSettings = field(default_factory=HubSettings)

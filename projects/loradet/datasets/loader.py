@@ -74,6 +74,13 @@ class NamedFailures:
             ) from error
 
 
+def innermost(mapper: Callable[[dict], dict | None]) -> Callable[[dict], dict | None]:
+    """The mapper inside all `NamedFailures`."""
+    while isinstance(mapper, NamedFailures):
+        mapper = mapper.mapper
+    return mapper
+
+
 class BatchStream(Sampler):
     """Batches of (position, index) for one rank: index into the data set, position of the draw in the whole stream.
 
@@ -151,6 +158,15 @@ class TrainLoader:
     def records(self) -> Sequence[dict[str, Any]]:
         """Detectron2's dicts of the data set."""
         return self.dataset.dataset
+
+    @property
+    def mapper(self) -> Callable[[dict], dict | None]:
+        """Makes a sample of a record; another one is used from the next iteration on."""
+        return innermost(self.dataset.mapper)
+
+    @mapper.setter
+    def mapper(self, mapper: Callable[[dict], dict | None]) -> None:
+        self.dataset.mapper = NamedFailures(mapper)
 
     def resume_at(self, batch: int) -> None:
         """Let the next iteration begin after this rank's first `batch` batches."""

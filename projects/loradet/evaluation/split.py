@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Split:
     Attributes:
         records: Detectron2's dicts; None where the loader's config does not tell its data set.
         metadata: Detectron2's, of these data (`thing_classes`, `json_file` …).
+        wrap_mapper: makes of the loader's mapper the one that `evaluate` uses; set before its first call.
 
     Raises:
         UserError: the config has no such split, or its data are broken.
@@ -55,6 +56,7 @@ class Split:
         self.name = name
         self.records: Sequence[dict[str, Any]] | None = load_dataset(cfg, name)
         self.metadata = dataset_metadata(cfg, name)
+        self.wrap_mapper: Callable[[Any], Any] | None = None
         self._evaluators: dict[Path, DatasetEvaluator] = {}
 
     @property
@@ -82,11 +84,19 @@ class Split:
     @cached_property
     def loader(self) -> Any:
         """The loader, of the records that are read already; its mapper's failures name the file and the image id."""
+        return self._build_loader()
+
+    @cached_property
+    def _evaluation_loader(self) -> Any:
+        """What `evaluate` reads: the loader, or one whose mapper knows which features are kept."""
+        return self.loader if self.wrap_mapper is None else self._build_loader(self.wrap_mapper)
+
+    def _build_loader(self, wrap: Callable[[Any], Any] = lambda mapper: mapper) -> Any:
         node = split_config(self.cfg, self.name)
         if self.records is not None:
             node = copy.deepcopy(node)
             node.dataset = {"_target_": _Given(self.records)}
-        return instantiate_loader(node, f"dataloader.{self.name}")
+        return instantiate_loader(node, f"dataloader.{self.name}", wrap)
 
     def evaluator(self, output_dir: Path) -> DatasetEvaluator:
         """`dataloader.evaluator` for this split, which writes below a run's folder."""
@@ -114,7 +124,7 @@ class Split:
             Detectron2's nested results, percent ({"bbox": {"AP": …}}); empty on processes other than the main one.
         """
         check_evaluation_split(self.cfg, self.name)
-        results = inference_on_dataset(model, self.loader, self.evaluator(output_dir))
+        results = inference_on_dataset(model, self._evaluation_loader, self.evaluator(output_dir))
         if comm.is_main_process():
             print_csv_format(results)
         return dict(results or {})

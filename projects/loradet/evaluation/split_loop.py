@@ -1,7 +1,7 @@
 """Evaluates one split of a config's data."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,17 @@ def dataset_metadata(cfg: DictConfig, split: str) -> Any:
     return Metadata() if name is None else MetadataCatalog.get(name)
 
 
-def instantiate_loader(node: DictConfig, key: str) -> Any:
-    """The loader that `dataloader.<split>` describes; its mapper's failures name the file and the image id."""
+def instantiate_loader(node: DictConfig, key: str, wrap: Callable[[Any], Any] = lambda mapper: mapper) -> Any:
+    """The loader that `dataloader.<split>` describes; its mapper's failures name the file and the image id.
+
+    Args:
+        node: the config of the loader.
+        key: its path, for messages.
+        wrap: makes the mapper that is used of the config's.
+    """
     if node.get("mapper") is not None:
         node = copy.deepcopy(node)
-        node.mapper = NamedFailures(build(node.mapper, f"{key}.mapper"))
+        node.mapper = NamedFailures(wrap(build(node.mapper, f"{key}.mapper")))
     loader = build(node, key)
     if isinstance(loader, DataLoader):
         set_up_workers(loader)

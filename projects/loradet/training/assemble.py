@@ -28,6 +28,7 @@ from loradet.evaluation.split import Split
 from loradet.files import write_json
 from loradet.model import initial_model, model_classes
 from loradet.run_folder import RunFolder
+from loradet.training.cached_features import cache_training
 from loradet.training.earlier_run import clear_folder, clear_temporary
 from loradet.training.folder.record import RunRecord
 from loradet.training.hooks import (
@@ -96,9 +97,11 @@ def assemble(prepared: Prepared, more_hooks: Sequence[HookBase] = ()) -> Assembl
     classes, intensity = WeightClasses.of(prepared.metadata), trained_intensity(cfg)
     checkpointer = Checkpointer(model, folder.path, classes=classes, intensity=intensity, trainer=trainer)
     record = RunRecord(folder.path)
-    best = _register_hooks(prepared, trainer, checkpointer, record)
+    loss = _validation_loss(prepared)
+    best = _register_hooks(prepared, trainer, checkpointer, record, loss)
     trainer.register_hooks(more_hooks)
     start_iter = _restore(prepared, checkpointer, trainer) if prepared.resume else 0
+    cache_training(prepared, trainer, loss)  # of the weights as they are now
     # What was given fits together.
     past_ids = folder.read_record().get("run_ids", {}) if prepared.resume else {}
     if comm.is_main_process():
@@ -162,15 +165,25 @@ def build_trainer(cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPla
     )
 
 
+def _validation_loss(prepared: Prepared) -> ValidationLoss | None:
+    """Of the first split, where there is one."""
+    if not prepared.splits:
+        return None
+    return validation_loss(prepared.cfg, next(iter(prepared.splits.values())), prepared.plan.per_forward)
+
+
 def _register_hooks(
-    prepared: Prepared, trainer: Trainer, checkpointer: Checkpointer, record: RunRecord
+    prepared: Prepared,
+    trainer: Trainer,
+    checkpointer: Checkpointer,
+    record: RunRecord,
+    loss: ValidationLoss | None,
 ) -> EvaluateAndKeepBest | None:
     """Those of every process; each has its turn at its own stage."""
     cfg, train = prepared.cfg, prepared.cfg.train
     best = None
     if prepared.splits:
         first = next(iter(prepared.splits.values()))
-        loss = validation_loss(cfg, first, prepared.plan.per_forward)
         best = EvaluateAndKeepBest(
             prepared.schedule.eval_period,
             lambda: evaluate(first, trainer, loss),

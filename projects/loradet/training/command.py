@@ -25,6 +25,7 @@ from loradet.evaluation.score_thresholds import write_operating_point
 from loradet.evaluation.split import Split
 from loradet.model import load_trained
 from loradet.run_folder import RunFolder
+from loradet.training.cached_features import cache_evaluation
 from loradet.training.distributed import EXIT_ERROR, run_distributed, starts_processes
 from loradet.training.folder.tool_commands import COMMAND, own_call
 from loradet.training.run import train
@@ -175,6 +176,7 @@ def evaluate(
     for one in splits:
         one.check()
     model, extras = load_trained(cfg, checkpoint, device=device, metadata=splits[0].metadata)
+    cache_evaluation(cfg, model, splits)
     fit = _temperature_source(cfg, Path(checkpoint), splits, run)
     first, *_ = evaluation_splits(cfg) or [splits[0].name]
     for split in splits:

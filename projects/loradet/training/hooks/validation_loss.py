@@ -4,7 +4,7 @@ import contextlib
 import copy
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,11 @@ class ValidationLoss:
         )
         set_up_workers(self._loader)
         self._is_off = False
+
+    def wrap_mapper(self, wrap: Callable[[Any], Any]) -> None:
+        """Use what `wrap` makes of the mapper in its place."""
+        mapped = self._loader.dataset
+        mapped.mapper = NamedFailures(wrap(mapped.mapper.mapper))
 
     def measure(self, model: nn.Module) -> dict[str, float]:
         """Losses by name, and their sum as `total_loss`; {} where the model gives none. All processes must call it.

@@ -1,0 +1,137 @@
+"""The part of a detector that is frozen, and through which every image goes first."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import torch
+from detectron2.modeling import Backbone
+from timm.models import FeatureDictNet
+from torch import Tensor, nn
+
+from loradet.adapters.layer import is_under, join
+from loradet.backbones import TimmBackbone, TimmViT
+from loradet.errors import UserError
+from loradet.feature_cache.views import SETTING
+
+# Bookkeeping of modes, which no output of a frozen part depends on.
+_LEFT_OUT = ("training", "asked_mode")
+
+
+@dataclass(frozen=True)
+class FrozenPart:
+    """Modules that an image goes through before anything that trains.
+
+    Attributes:
+        backbone: path of the backbone that they are of.
+        steps: paths of the modules, each of which takes what the one before gives, or the backbone alone.
+        kept: those of them whose outputs others take.
+    """
+
+    backbone: str
+    steps: tuple[str, ...]
+    kept: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the backbone is frozen."""
+        return self.steps == (self.backbone,)
+
+    def __str__(self) -> str:
+        return self.backbone if self.is_whole else f"{self.steps[0]} to {self.steps[-1]}"
+
+
+def find_frozen_part(model: nn.Module) -> FrozenPart:
+    """The largest backbone without anything that trains, else the stages or blocks before the first that trains.
+
+    Raises:
+        UserError: there is none; says what trains first.
+    """
+    backbones = [(path, module) for path, module in model.named_modules() if isinstance(module, Backbone)]
+    if not backbones:
+        raise UserError(f"{SETTING}: {type(model).__name__} has no Detectron2 backbone, whose outputs could be kept.")
+    for path, backbone in backbones:
+        if not any(parameter.requires_grad for parameter in backbone.parameters()):
+            return FrozenPart(path, (path,), (path,))
+    for path, backbone in backbones:
+        if (found := _first_steps(path, backbone)) is not None:
+            return found
+    path, backbone = backbones[-1]
+    first = next(name for name, parameter in backbone.named_parameters() if parameter.requires_grad)
+    raise UserError(
+        f"{SETTING}: nothing is frozen in front of what trains, {join(path, first)} of {type(backbone).__name__}: "
+        "there is no output to keep. Freeze the backbone, or its first stages, or leave the cache off."
+    )
+
+
+def _first_steps(path: str, backbone: nn.Module) -> FrozenPart | None:
+    net = getattr(backbone, "net", None)
+    if isinstance(backbone, TimmBackbone) and isinstance(net, FeatureDictNet):
+        names, taken = [f"net.{name}" for name in net], [f"net.{name}" for name in net.return_layers]
+        around: list[str] = []
+    elif isinstance(backbone, TimmViT):
+        names, taken = [f"net.blocks.{i}" for i in range(len(net.blocks))], [f"net.blocks.{i}" for i in backbone.blocks]
+        # The final norm comes behind the blocks; patches and positions come before them.
+        around = [name for name, p in backbone.named_parameters() if p.requires_grad and not name.startswith("net.norm.")]
+        around = [name for name in around if not is_under(name, "net.blocks")]
+    else:
+        return None
+    frozen = list(takewhile(lambda name: _is_frozen(backbone.get_submodule(name)), names))
+    if around or not any(True for name in frozen for _ in backbone.get_submodule(name).parameters()):
+        return None
+    kept = [name for name in frozen if name in taken or name == frozen[-1]]
+    return FrozenPart(path, tuple(join(path, name) for name in frozen), tuple(join(path, name) for name in kept))
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    return not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def check_eval_mode(model: nn.Module, part: FrozenPart) -> None:
+    """Refuse a frozen part that is in training mode: dropout, stochastic depth and batch norms differ from step to step.
+
+    Raises:
+        UserError: names the first such module.
+    """
+    for step in part.steps:
+        for name, module in model.get_submodule(step).named_modules():
+            if module.training and not isinstance(module, nn.Identity):
+                raise UserError(
+                    f"{SETTING}: {join(step, name)} ({type(module).__name__}) of the frozen part is in training mode, "
+                    "so that what it gives may change from step to step. Freeze it by loradet.adapters.freeze (without "
+                    "statistics=True), which keeps it in eval mode, or leave the cache off."
+                )
+
+
+def _tensors(model: nn.Module, part: FrozenPart) -> Iterator[tuple[str, Tensor]]:
+    """Frozen tensors of the backbone by name, buffers that no state dict has among them."""
+    backbone = model.get_submodule(part.backbone)
+    yield from ((name, p) for name, p in backbone.named_parameters(remove_duplicate=False) if not p.requires_grad)
+    yield from backbone.named_buffers(remove_duplicate=False)
+
+
+def fingerprint(model: nn.Module, part: FrozenPart) -> str:
+    """sha256 of the frozen tensors, with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_tensors(model, part), key=lambda item: item[0]):
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name} {flat.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def structure(model: nn.Module, part: FrozenPart) -> str:
+    """sha256 of what the backbone is made of besides tensors: classes, and plain attributes such as strides."""
+    digest = hashlib.sha256()
+    for name, module in model.get_submodule(part.backbone).named_modules():
+        plain = sorted((key, value) for key, value in vars(module).items() if key not in _LEFT_OUT and _is_plain(value))
+        digest.update(f"{name} {type(module).__module__}.{type(module).__qualname__} {plain!r}\n".encode())
+    return digest.hexdigest()
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return isinstance(value, (str, int, float, bool, type(None)))

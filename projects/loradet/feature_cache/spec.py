@@ -1,0 +1,97 @@
+"""What features depend on besides image and view: entries of different specs never meet."""
+
+import hashlib
+import importlib.metadata
+import inspect
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import loradet
+from loradet.feature_cache.frozen_part import FrozenPart, fingerprint, structure
+
+FORMAT = 1  # of the files; another number lets all of before lie
+_LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "opencv-python-headless")
+_ROOMS = ("backbones", "datasets", "feature_cache")  # of loradet, where pixels and features are made
+
+
+def spec_of(
+    model: nn.Module,
+    part: FrozenPart,
+    mapper: dict[str, str],
+    *,
+    padded: tuple[int, int],
+    autocast: torch.dtype | None,
+    layout: list[list[Any]],
+) -> dict[str, Any]:
+    """All of it as plain values.
+
+    Args:
+        model: with its weights.
+        part: of it.
+        mapper: as `describe_mapper` says it.
+        padded: (height, width) of batches, pixels.
+        autocast: type of the autocast, or None.
+        layout: of the entries.
+    """
+    statistics = [getattr(model, name, None) for name in ("pixel_mean", "pixel_std")]
+    return {
+        "format": FORMAT,
+        "weights": fingerprint(model, part),
+        "structure": structure(model, part),
+        "part": [list(part.steps), list(part.kept)],
+        "code": _code(model, part),
+        "mapper": mapper,
+        "pixels": [None if tensor is None else tensor.flatten().tolist() for tensor in statistics],
+        "padded": list(padded),
+        "computed_in": [next(model.parameters()).device.type, str(autocast)],
+        "layout": layout,
+    }
+
+
+def spec_name(spec: dict[str, Any]) -> str:
+    """A short name that no other spec has."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _code(model: nn.Module, part: FrozenPart) -> dict[str, str]:
+    versions = {name: _version(name) for name in _LIBRARIES}
+    return {"loradet": f"{loradet.__version__} {_own_sources()}", **versions, "modules": _sources(model, part)}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+@cache
+def _own_sources() -> str:
+    root = Path(loradet.__file__).parent
+    return _hash(file for room in _ROOMS for file in sorted((root / room).rglob("*.py")))
+
+
+def _sources(model: nn.Module, part: FrozenPart) -> str:
+    """Of the modules' classes that are neither torch's nor timm's, whose versions say enough."""
+    types = {kind for module in model.get_submodule(part.backbone).modules() for kind in type(module).__mro__}
+    files = set()
+    for kind in types:
+        if kind.__module__.partition(".")[0] not in ("torch", "torchvision", "timm", "builtins", "typing"):
+            try:
+                files.add(inspect.getsourcefile(kind))
+            except (TypeError, OSError):
+                continue  # made at run time; the class that it is made from is among the types
+    return _hash(Path(file) for file in sorted(filter(None, files)))
+
+
+def _hash(files: Iterator[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]

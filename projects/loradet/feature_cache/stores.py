@@ -1,0 +1,190 @@
+"""Where entries are kept: a folder that runs share, or the memory of one process."""
+
+import json
+import logging
+import mmap
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from loradet.errors import UserError
+from loradet.feature_cache.layout import Layout
+from loradet.feature_cache.views import View
+from loradet.files import atomic_open, remove_abandoned
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an entry is of.
+
+    Attributes:
+        content: sha256 of the image's file (in memory: its name).
+        view: of the image.
+    """
+
+    content: str
+    view: View
+
+    def __str__(self) -> str:
+        return f"{self.content} {self.view.text}"
+
+
+class Store(Protocol):
+    """Keeps rows of bytes of one layout."""
+
+    reads_in_workers: bool
+
+    def has(self, key: Key) -> bool:
+        """Whether there is an entry; it may yet be found damaged."""
+
+    def read(self, key: Key) -> Tensor | None:
+        """An entry's row of bytes; None where there is none, or a damaged one."""
+
+    def write(self, key: Key, tensors: Mapping[str, Tensor]) -> None:
+        """Keep an entry, where that is possible."""
+
+
+class DiskStore:
+    """A file an entry, in a folder that any number of runs read and write at once.
+
+    A file is written under a temporary name and renamed, so there are whole ones only; its checksum, and what it says
+    it is of, are compared whenever it is read. Where nothing can be written (a full disk, a folder of somebody else),
+    what is there is still read.
+
+    Args:
+        folder: of these entries alone, made where there is none.
+        spec: name of what all of them have in common, which each file repeats.
+        layout: of the entries.
+    """
+
+    reads_in_workers = True
+
+    def __init__(self, folder: Path, spec: str, layout: Layout) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.layout = layout
+        self.is_writable = True
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for part in folder.iterdir():
+                if part.is_dir():
+                    remove_abandoned(part, ["*.safetensors"])
+        except OSError as error:
+            self.stop_writing(error)
+
+    def path(self, key: Key) -> Path:
+        """The file of an entry, there or not."""
+        name = f"{zlib.crc32(key.view.text.encode()):08x}"
+        return self.folder / key.content[:2] / f"{key.content}-{name}.safetensors"
+
+    def has(self, key: Key) -> bool:
+        return self.path(key).is_file()
+
+    def read(self, key: Key) -> Tensor | None:
+        path = self.path(key)
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        tensors = self._tensors(content, key)
+        if tensors is None:
+            logger.warning("%s is damaged or of something else; it is computed anew.", path)
+            return None
+        return self.layout.pack(tensors)
+
+    def _tensors(self, content: bytes, key: Key) -> dict[str, Tensor] | None:
+        try:
+            begin = 8 + int.from_bytes(content[:8], "little")
+            said = json.loads(content[8:begin])["__metadata__"]
+            if said != self._metadata(key, content[begin:]):
+                return None
+            tensors = safetensors.torch.load(content)
+        except (ValueError, LookupError, TypeError, RecursionError, SafetensorError):
+            return None
+        return tensors if self.layout.fits(tensors) else None
+
+    def _metadata(self, key: Key, payload: bytes) -> dict[str, str]:
+        return {"spec": self.spec, "of": str(key), "crc32": f"{zlib.crc32(payload):08x}"}
+
+    def write(self, key: Key, tensors: Mapping[str, Tensor]) -> None:
+        if not self.is_writable:
+            return
+        path = self.path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            plain = safetensors.torch.save(dict(tensors))
+            payload = plain[8 + int.from_bytes(plain[:8], "little") :]
+            with atomic_open(path, "wb") as file:
+                file.write(safetensors.torch.save(dict(tensors), self._metadata(key, payload)))
+        except OSError as error:
+            self.stop_writing(error)
+
+    def stop_writing(self, error: OSError) -> None:
+        """Read from now on only, and say so."""
+        self.is_writable = False
+        logger.warning(
+            "Features cannot be kept in %s (%s): those that are there are used, the others computed each time.",
+            self.folder,
+            error.strerror or error,
+        )
+
+
+class MemoryStore:
+    """Entries in memory that this process shares with the data processes that it forks.
+
+    Args:
+        contents: of the images, each once.
+        views: of each image.
+        layout: of the entries.
+
+    Raises:
+        UserError: the system has not as much memory to give.
+    """
+
+    reads_in_workers = False
+
+    def __init__(self, contents: list[str], views: int, layout: Layout) -> None:
+        self.layout = layout
+        self._views = views
+        self._stride = -(-layout.nbytes // 8) * 8  # numbers of any type lie even
+        self._place = {content: number for number, content in enumerate(contents)}
+        slots = max(len(contents) * views, 1)
+        try:
+            self._there, self._rows = mmap.mmap(-1, slots), mmap.mmap(-1, slots * self._stride)
+        except (OSError, OverflowError, ValueError) as error:
+            raise UserError(
+                f"train.feature_cache.where=memory: {slots * self._stride / 1e9:.1f} GB are not to be had ({error}); "
+                "take where=disk."
+            ) from error
+
+    def _slot(self, key: Key) -> int:
+        return self._place[key.content] * self._views + key.view.number
+
+    def has(self, key: Key) -> bool:
+        return self._there[self._slot(key)] == 1
+
+    def read(self, key: Key) -> Tensor | None:
+        if not self.has(key):
+            return None
+        begin = self._slot(key) * self._stride
+        return torch.frombuffer(self._rows, dtype=torch.uint8, count=self.layout.nbytes, offset=begin)
+
+    def write(self, key: Key, tensors: Mapping[str, Tensor]) -> None:
+        slot = self._slot(key)
+        begin = slot * self._stride
+        self._rows[begin : begin + self.layout.nbytes] = self.layout.pack(tensors).numpy().tobytes()
+        self._there[slot] = 1
+
+    def __reduce__(self) -> tuple:
+        raise UserError(
+            "train.feature_cache.where=memory needs data processes that are forked: take where=disk, or num_workers=0."
+        )
