@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from loradet.benchmarks.feature_cache import benchmark_cache
 from loradet.benchmarks.memory import compare_memory, training_memory
 from loradet.benchmarks.parts import benchmark
 from loradet.benchmarks.training_step import RandomImages
@@ -21,6 +22,9 @@ def run_benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
         options = {"steps": arguments.steps, "images": images, "trusted": trusted}
         ours = training_memory(arguments.config_file, arguments.overrides, **options)
         return compare_memory(ours, training_memory(*other, **options)) if other else ours
+    if arguments.part == "cache":
+        cfg = load_config(arguments.config_file, arguments.overrides, trusted=trusted)
+        return benchmark_cache(cfg, pairs=arguments.steps, warmup=arguments.warmup, images=images)
     return benchmark(
         load_config(arguments.config_file, arguments.overrides, trusted=trusted),
         arguments.part,

@@ -2,6 +2,7 @@
 
 `train --bare` interleaves our step with the same modules in a bare PyTorch loop and prints the median ratio;
 `train --against OTHER` interleaves the steps of two configs on the same images.
+`cache` interleaves a step whose frozen features are kept (`train.feature_cache`) with one that computes them.
 `memory` runs a few training steps in a process of its own and prints what they hold at most, beside another config's.
 `scan` measures the selective scan of Vision Mamba: `scan --help`.
 `metrics` measures COCO metrics, the bootstrap's matching and calibration: `metrics --help`.
@@ -19,16 +20,16 @@ from loradet.cli.overrides import CONFIG_HELP, add_overrides
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
-MEASURED = ("train", "memory", "infer", "throughput", "loader", "eval")
+MEASURED = ("train", "cache", "memory", "infer", "throughput", "loader", "eval")
 STEPS = {"eval": 1, "memory": 3}
 # Which parts take an option; those not listed are taken by all.
 PARTS = {
     "bare": ("train",),
     "against": ("train", "memory"),
     "against_overrides": ("train", "memory"),
-    "random_images": ("train", "memory"),
-    "objects": ("train", "memory"),
-    "warmup": ("train", "infer", "throughput", "loader", "eval"),
+    "random_images": ("train", "cache", "memory"),
+    "objects": ("train", "cache", "memory"),
+    "warmup": ("train", "cache", "infer", "throughput", "loader", "eval"),
 }
 OF_THEIR_OWN = ("scan", "metrics")  # parts that take no config; modules `benchmark_<part>`
 NEEDS = {"against_overrides": "against", "objects": "random_images"}
@@ -57,7 +58,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
         nargs=2,
         type=int,
         metavar=("H", "W"),
-        help="train, memory: noise of that size instead of the data set",
+        help="train, cache, memory: noise of that size instead of the data set",
     )
     parser.add_argument("--objects", type=int, metavar="N", help="boxes in each of those (10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")

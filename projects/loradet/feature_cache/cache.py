@@ -1,6 +1,5 @@
 """Keeps outputs of a detector's frozen part for the images of its loaders."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -142,7 +141,7 @@ class FeatureCache:
         place = "in memory" if self.where == "memory" else f"in {self.folder}"
         if self.max_gb is not None and total > self.max_gb * 1e9:
             raise UserError(
-                f"train.feature_cache.max_gb={self.max_gb}: the outputs of {self.part} would take more {place}: {words}. "
+                f"train.feature_cache.max_gb={self.max_gb}: outputs of {self.part} would take more {place}: {words}. "
                 "Raise it, keep them in less (train.feature_cache.dtype=bf16), or leave the cache off."
             )
         logger.info("Outputs of %s (frozen) are kept %s: %s.", self.part, place, words)

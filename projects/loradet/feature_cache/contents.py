@@ -35,5 +35,4 @@ class _Hashes(FileCache):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             super()._save()
         except OSError as error:
-            logger.warning("Hashes of images are not kept for the next run: %s cannot be written (%s).", self.path, error)
-
+            logger.warning("Hashes of images are not kept: %s cannot be written (%s).", self.path, error)

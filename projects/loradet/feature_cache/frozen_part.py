@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from loradet.adapters.layer import is_under, join
 from loradet.backbones import TimmBackbone, TimmViT
+from loradet.detectors.detr.features import DetrBackbone
 from loradet.errors import UserError
 from loradet.feature_cache.views import SETTING
 
@@ -49,7 +50,11 @@ def find_frozen_part(model: nn.Module) -> FrozenPart:
     Raises:
         UserError: there is none; says what trains first.
     """
-    backbones = [(path, module) for path, module in model.named_modules() if isinstance(module, Backbone)]
+    backbones = [
+        (path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, Backbone) and not isinstance(module, DetrBackbone)  # a name for another one
+    ]
     if not backbones:
         raise UserError(f"{SETTING}: {type(model).__name__} has no Detectron2 backbone, whose outputs could be kept.")
     for path, backbone in backbones:
@@ -60,9 +65,10 @@ def find_frozen_part(model: nn.Module) -> FrozenPart:
             return found
     path, backbone = backbones[-1]
     first = next(name for name, parameter in backbone.named_parameters() if parameter.requires_grad)
+    kinds = "TimmBackbone whose network runs stage by stage, or of a TimmViT"
     raise UserError(
-        f"{SETTING}: nothing is frozen in front of what trains, {join(path, first)} of {type(backbone).__name__}: "
-        "there is no output to keep. Freeze the backbone, or its first stages, or leave the cache off."
+        f"{SETTING}: {join(path, first)} trains, and nothing of {path} ({type(backbone).__name__}) in front of it can be "
+        f"kept. Freeze the whole backbone, or the first stages or blocks of a {kinds}, or leave the cache off."
     )
 
 
@@ -73,9 +79,9 @@ def _first_steps(path: str, backbone: nn.Module) -> FrozenPart | None:
         around: list[str] = []
     elif isinstance(backbone, TimmViT):
         names, taken = [f"net.blocks.{i}" for i in range(len(net.blocks))], [f"net.blocks.{i}" for i in backbone.blocks]
-        # The final norm comes behind the blocks; patches and positions come before them.
-        around = [name for name, p in backbone.named_parameters() if p.requires_grad and not name.startswith("net.norm.")]
-        around = [name for name in around if not is_under(name, "net.blocks")]
+        # Patches and positions come before the blocks, the final norm behind them.
+        trains = [name for name, parameter in backbone.named_parameters() if parameter.requires_grad]
+        around = [name for name in trains if not is_under(name, "net.blocks") and not is_under(name, "net.norm")]
     else:
         return None
     frozen = list(takewhile(lambda name: _is_frozen(backbone.get_submodule(name)), names))
@@ -90,7 +96,7 @@ def _is_frozen(module: nn.Module) -> bool:
 
 
 def check_eval_mode(model: nn.Module, part: FrozenPart) -> None:
-    """Refuse a frozen part that is in training mode: dropout, stochastic depth and batch norms differ from step to step.
+    """Refuse a frozen part in training mode: dropout, stochastic depth and batch norms differ from step to step.
 
     Raises:
         UserError: names the first such module.

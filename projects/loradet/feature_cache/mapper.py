@@ -55,5 +55,3 @@ class CachedMapper:
         elif "annotations" in sample:
             self.mapper._transform_annotations(sample, transforms, view.size)
         return sample
-
-

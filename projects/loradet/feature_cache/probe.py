@@ -125,7 +125,7 @@ def _outputs(model: nn.Module, part: FrozenPart, images: Tensor) -> dict[str, Te
     return found
 
 
-class _Reached(Exception):
+class _Reached(Exception):  # noqa: N818 (no error)
     """The last output that is kept is there."""
 
 

@@ -143,13 +143,23 @@ class _Call:
         """Put stand-ins in the place of the modules' forward passes."""
         if self.kept_rows:
             self._kept = self.features.layout.batch(self.kept_rows, next(model.parameters()).device)
+        self._hook = model.get_submodule(self.part.backbone).register_forward_pre_hook(self._check_padding)
         for path in self.part.steps:
             module = model.get_submodule(path)
             self._replaced.append((module, vars(module).get("forward")))
             module.forward = self._stand_in(path, module.forward)
 
+    def _check_padding(self, backbone: nn.Module, args: tuple) -> None:  # noqa: ARG002
+        height, width = args[0].shape[-2:]
+        if (height, width) != self.features.padded:
+            raise UserError(
+                f"A batch is padded to {height}x{width} pixels, and features are kept of "
+                f"{self.features.padded[0]}x{self.features.padded[1]}: leave train.feature_cache.enabled off."
+            )
+
     def finish(self) -> None:
         """Put the forward passes back, and keep what was computed."""
+        self._hook.remove()
         for module, own in self._replaced:
             del module.forward
             if own is not None:
@@ -167,14 +177,9 @@ class _Call:
                     self.features.store.write(mark.key, tensors)
 
     def _stand_in(self, path: str, compute: Callable) -> Callable:
-        is_first, is_kept = path == self.part.steps[0], path in self.part.kept
+        is_kept = path in self.part.kept
 
         def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if is_first and tuple(x.shape[-2:]) != self.features.padded:
-                raise UserError(
-                    f"A batch is padded to {x.shape[-2]}x{x.shape[-1]} pixels, and features are kept of "
-                    f"{self.features.padded[0]}x{self.features.padded[1]}: leave train.feature_cache.enabled off."
-                )
             if not self.known:
                 found = compute(x, *args, **kwargs)
                 if is_kept:
