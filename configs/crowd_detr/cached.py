@@ -1,4 +1,4 @@
-"""Squares of 256 pixels without affine and colour: what DINOv3 gives is kept, and computed once (docs/feature_cache.md).
+"""Squares of 256 pixels without affine and colour: DINOv3's maps are kept, and computed once (docs/feature_cache.md).
 
 An image has two views, of 1 MB each in float32 and half of it in bf16.
 """

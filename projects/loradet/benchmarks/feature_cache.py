@@ -31,8 +31,8 @@ def benchmark_cache(
 ) -> dict[str, Any]:
     """The training step of a config with all features kept, against the same step that computes them.
 
-    Both sides are one model on the same prepared batches; losses must be equal before time is taken. What data processes
-    do is not in it: decoding on the one side, reading entries on the other.
+    Both sides are one model on the same prepared batches; losses must be equal before time is taken. What data
+    processes do is not in it: decoding on the one side, reading entries on the other.
 
     Args:
         cfg: complete.
@@ -41,8 +41,8 @@ def benchmark_cache(
         images: in place of the config's own.
 
     Returns:
-        median seconds of both (`s/iter`, `plain_s_per_iter`), `median_ratio` and its quartiles; `frozen_share`, what the
-        frozen part takes of the plain step; `wanted_ratio`, `ALLOWED` times the rest; `mb_per_image`, of an entry.
+        median seconds of both (`s/iter`, `plain_s_per_iter`), `median_ratio` and its quartiles; `frozen_share`, what
+        the frozen part takes of the plain step; `wanted_ratio`, `ALLOWED` times the rest; `mb_per_image`, of an entry.
 
     Raises:
         UserError: nothing can be kept, images of a batch differ in size, or losses differ.

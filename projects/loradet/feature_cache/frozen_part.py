@@ -67,8 +67,8 @@ def find_frozen_part(model: nn.Module) -> FrozenPart:
     first = next(name for name, parameter in backbone.named_parameters() if parameter.requires_grad)
     kinds = "TimmBackbone whose network runs stage by stage, or of a TimmViT"
     raise UserError(
-        f"{SETTING}: {join(path, first)} trains, and nothing of {path} ({type(backbone).__name__}) in front of it can be "
-        f"kept. Freeze the whole backbone, or the first stages or blocks of a {kinds}, or leave the cache off."
+        f"{SETTING}: {join(path, first)} trains, and nothing of {path} ({type(backbone).__name__}) in front of it can "
+        f"be kept. Freeze the whole backbone, or the first stages or blocks of a {kinds}, or leave the cache off."
     )
 
 
@@ -85,10 +85,15 @@ def _first_steps(path: str, backbone: nn.Module) -> FrozenPart | None:
     else:
         return None
     frozen = list(takewhile(lambda name: _is_frozen(backbone.get_submodule(name)), names))
-    if around or not any(True for name in frozen for _ in backbone.get_submodule(name).parameters()):
+    if around or not any(_has_blocks(backbone.get_submodule(name)) for name in frozen):
         return None
     kept = [name for name in frozen if name in taken or name == frozen[-1]]
     return FrozenPart(path, tuple(join(path, name) for name in frozen), tuple(join(path, name) for name in kept))
+
+
+def _has_blocks(module: nn.Module) -> bool:
+    """Whether it is more than layers of a stem, whose outputs take much to keep and little to compute."""
+    return any(True for child in module.children() for _ in child.children())
 
 
 def _is_frozen(module: nn.Module) -> bool:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
@@ -139,7 +139,7 @@ class DiskStore:
 
 
 class MemoryStore:
-    """Entries in memory that this process shares with the data processes that it forks.
+    """Entries in the memory of this process; its data processes share what tells which there are.
 
     Args:
         contents: of the images, each once.
@@ -159,18 +159,19 @@ class MemoryStore:
         self._place = {content: number for number, content in enumerate(contents)}
         slots = max(len(contents) * views, 1)
         try:
-            self._there, self._rows = mmap.mmap(-1, slots), mmap.mmap(-1, slots * self._stride)
+            self._rows: mmap.mmap | None = mmap.mmap(-1, slots * self._stride)
         except (OSError, OverflowError, ValueError) as error:
             raise UserError(
                 f"train.feature_cache.where=memory: {slots * self._stride / 1e9:.1f} GB are not to be had ({error}); "
                 "take where=disk."
             ) from error
+        self._there = torch.zeros(slots, dtype=torch.uint8).share_memory_()
 
     def _slot(self, key: Key) -> int:
         return self._place[key.content] * self._views + key.view.number
 
     def has(self, key: Key) -> bool:
-        return self._there[self._slot(key)] == 1
+        return bool(self._there[self._slot(key)])
 
     def read(self, key: Key) -> Tensor | None:
         if not self.has(key):
@@ -184,7 +185,5 @@ class MemoryStore:
         self._rows[begin : begin + self.layout.nbytes] = self.layout.pack(tensors).numpy().tobytes()
         self._there[slot] = 1
 
-    def __reduce__(self) -> tuple:
-        raise UserError(
-            "train.feature_cache.where=memory needs data processes that are forked: take where=disk, or num_workers=0."
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_rows": None}  # a data process that is not forked needs to know what there is, no more
