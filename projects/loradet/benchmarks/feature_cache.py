@@ -15,7 +15,7 @@ from loradet.benchmarks.training_step import Batch, RandomImages, TrainingStep, 
 from loradet.benchmarks.turns import interleave, ratio_figures, wait_for_device
 from loradet.errors import UserError
 from loradet.feature_cache.frozen_part import FrozenPart, check_eval_mode, find_frozen_part
-from loradet.feature_cache.probe import probe
+from loradet.feature_cache.probe import fixed_padding, probe
 from loradet.feature_cache.replay import MARK, Features, Mark, Replay
 from loradet.feature_cache.stores import Key, MemoryStore
 from loradet.feature_cache.views import View
@@ -80,7 +80,7 @@ def _kept(step: TrainingStep, part: FrozenPart, plain: Sequence[Batch]) -> tuple
     """The batches as a cache's mapper gives them, and MB of an entry."""
     model, trainer = step.trainer.module, step.trainer
     sizes = {tuple(item["image"].shape[-2:]) for batch in plain for item in batch}
-    if len(sizes) > 1 and getattr(model, "pad_to", None) is None:
+    if len(sizes) > 1 and not fixed_padding(model):
         raise UserError(f"Images of several sizes, {sorted(sizes)[:3]} among them: features are kept of one size.")
     found = probe(model, part, next(iter(sizes)), trainer.amp_dtype, None)
     places = [(n, i) for n, batch in enumerate(plain) for i in range(len(batch))]
