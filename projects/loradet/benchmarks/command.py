@@ -24,7 +24,8 @@ def run_benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
         return compare_memory(ours, training_memory(*other, **options)) if other else ours
     if arguments.part == "cache":
         cfg = load_config(arguments.config_file, arguments.overrides, trusted=trusted)
-        return benchmark_cache(cfg, pairs=arguments.steps, warmup=arguments.warmup, images=images)
+        options = {"pairs": arguments.steps, "warmup": arguments.warmup, "cpu_time": bool(arguments.cpu_time)}
+        return benchmark_cache(cfg, images=images, **options)
     return benchmark(
         load_config(arguments.config_file, arguments.overrides, trusted=trusted),
         arguments.part,

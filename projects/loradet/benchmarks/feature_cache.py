@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,7 +27,12 @@ ALLOWED = 1.05  # times what is left of a step without its frozen part
 
 
 def benchmark_cache(
-    cfg: DictConfig, *, pairs: int = 50, warmup: int = 5, images: RandomImages | None = None
+    cfg: DictConfig,
+    *,
+    pairs: int = 50,
+    warmup: int = 5,
+    images: RandomImages | None = None,
+    cpu_time: bool = False,
 ) -> dict[str, Any]:
     """The training step of a config with all features kept, against the same step that computes them.
 
@@ -39,6 +44,7 @@ def benchmark_cache(
         pairs: measured pairs of steps.
         warmup: pairs before those.
         images: in place of the config's own.
+        cpu_time: count the seconds that this process computes, on a machine with other work.
 
     Returns:
         median seconds of both (`s/iter`, `plain_s_per_iter`), `median_ratio` and its quartiles; `frozen_share`, what
@@ -61,9 +67,12 @@ def benchmark_cache(
         step.run_on(plain[number])
         frozen.append(sum(passes[begin:]))
 
-    with _seconds_of(trainer.module, part) as passes:
+    clock = time.process_time if cpu_time else time.perf_counter
+    with _seconds_of(trainer.module, part, clock) as passes:
         numbers = list(range(len(plain)))
-        seconds = interleave(lambda n: step.run_on(kept[n]), run_plain, numbers, pairs=pairs, warmup=warmup)
+        seconds = interleave(
+            lambda n: step.run_on(kept[n]), run_plain, numbers, pairs=pairs, warmup=warmup, clock=clock
+        )
     share = statistics.median(f / s for f, s in zip(frozen[-pairs:], seconds[1], strict=True))
     return {
         "largest_loss_difference": difference,
@@ -132,18 +141,18 @@ def _largest_difference(step: TrainingStep, plain: Sequence[Batch], kept: Sequen
 
 
 @contextmanager
-def _seconds_of(model: nn.Module, part: FrozenPart) -> Iterator[list[float]]:
+def _seconds_of(model: nn.Module, part: FrozenPart, clock: Callable[[], float]) -> Iterator[list[float]]:
     """Seconds of every pass through the frozen part inside the block."""
     seconds: list[float] = []
     began = [0.0]
 
     def begin(*_: Any) -> None:
         wait_for_device()
-        began[0] = time.perf_counter()
+        began[0] = clock()
 
     def end(*_: Any) -> None:
         wait_for_device()
-        seconds.append(time.perf_counter() - began[0])
+        seconds.append(clock() - began[0])
 
     hooks = [
         model.get_submodule(part.steps[0]).register_forward_pre_hook(begin),

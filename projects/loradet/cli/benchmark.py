@@ -29,6 +29,7 @@ PARTS = {
     "against_overrides": ("train", "memory"),
     "random_images": ("train", "cache", "memory"),
     "objects": ("train", "cache", "memory"),
+    "cpu_time": ("cache",),
     "warmup": ("train", "cache", "infer", "throughput", "loader", "eval"),
 }
 OF_THEIR_OWN = ("scan", "metrics")  # parts that take no config; modules `benchmark_<part>`
@@ -61,6 +62,9 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
         help="train, cache, memory: noise of that size instead of the data set",
     )
     parser.add_argument("--objects", type=int, metavar="N", help="boxes in each of those (10)")
+    parser.add_argument(
+        "--cpu-time", action="store_true", default=None, help="cache: seconds that the process computes, not the wall's"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     add_trust(parser)
     add_overrides(parser, "config keys to change, in both configs")
