@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 class _Images:
     """The images of a loader, and how they are seen."""
 
-    key: str
-    records: Sequence[dict[str, Any]]
+    names: list[str]  # of the files, each once
+    first: tuple[int, int]  # (height, width) of the first image
     mapper: Any
     autocast: torch.dtype | None
     plan: ViewPlan
@@ -59,6 +59,7 @@ class FeatureCache:
         self.max_gb = max_gb
         self.part: FrozenPart = find_frozen_part(model)
         check_eval_mode(model, self.part)
+        _check_not_compiled(model)
         self._images: dict[str, _Images] = {}
         self._features: dict[str, tuple[Features, dict[str, str]]] = {}
         self._replay: Replay | None = None
@@ -86,11 +87,17 @@ class FeatureCache:
                 "T.Resize(shape=[H, W]) in the augmentations, or model.pad_to=[S, S] of DETR, or square_pad=S of the "
                 "pyramid."
             )
-        if any("sem_seg_file_name" in record for record in records):
-            raise UserError(f"{SETTING}: the data of {key} have label maps (sem_seg_file_name), which are not kept.")
-        if any("width" not in record or "height" not in record for record in records):
-            raise UserError(f"{SETTING}: the data of {key} do not say width and height of each image.")
-        self._images[key] = _Images(key=key, records=records, mapper=mapper, autocast=autocast, plan=plan)
+        names: dict[str, None] = {}
+        for record in records:
+            names[str(record["file_name"])] = None
+            if "sem_seg_file_name" in record:
+                raise UserError(
+                    f"{SETTING}: the data of {key} have label maps (sem_seg_file_name), which are not kept."
+                )
+            if "width" not in record or "height" not in record:
+                raise UserError(f"{SETTING}: the data of {key} do not say width and height of each image.")
+        first = (records[0]["height"], records[0]["width"])
+        self._images[key] = _Images(names=list(names), first=first, mapper=mapper, autocast=autocast, plan=plan)
 
     def open(self) -> None:
         """Find out what entries are like, say how much they take, and begin. A collective call.
@@ -111,26 +118,24 @@ class FeatureCache:
         self._replay = Replay(self.model, self.part)
         for key, images in self._images.items():
             found = probes[key]
-            names = [str(record["file_name"]) for record in images.records]
             if self.where == "memory":
-                contents = {name: name for name in names}
-                store: Store = MemoryStore(sorted(contents), images.plan.count, found.layout)
+                contents = {name: name for name in images.names}
+                store: Store = MemoryStore(images.names, images.plan.count, found.layout)
             else:
-                contents = image_hashes(names, self.folder)
+                contents = image_hashes(images.names, self.folder)
                 store = self._disk_store(images, found)
             features = Features(store, found.layout, found.padded, images.autocast)
             self._features[key] = features, contents
             self._replay.features[key] = features
 
     def _probe(self, images: _Images) -> Probe:
-        record = images.records[0]
-        view, _ = draw_view(images.mapper, record["height"], record["width"])
+        view, _ = draw_view(images.mapper, *images.first)
         return probe(self.model, self.part, images.plan.size or view.size, images.autocast, self.dtype)
 
     def _check_size(self, probes: dict[str, Probe]) -> None:
         rows, total = [], 0
         for key, images in self._images.items():
-            count, each = len({str(r["file_name"]) for r in images.records}), probes[key].layout.nbytes
+            count, each = len(images.names), probes[key].layout.nbytes
             views = images.plan.count
             total += count * views * each
             rows.append(f"{key}: {count} images x {views} view{'s' if views > 1 else ''} x {each / 1e6:.3g} MB")
@@ -179,3 +184,12 @@ class FeatureCache:
         """Leave the model as it was."""
         if self._replay is not None:
             self._replay.remove()
+
+
+def _check_not_compiled(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise UserError(
+                f"{SETTING}: {name or 'the model'} is compiled, and a compiled program does not ask for what is kept. "
+                "Turn one of the two off."
+            )

@@ -49,7 +49,7 @@ def spec_of(
         "mapper": mapper,
         "pixels": [None if tensor is None else tensor.flatten().tolist() for tensor in statistics],
         "padded": list(padded),
-        "computed_in": [next(model.parameters()).device.type, str(autocast)],
+        "computed_in": [_device_name(next(model.parameters()).device), str(autocast)],
         "layout": layout,
     }
 
@@ -57,6 +57,10 @@ def spec_of(
 def spec_name(spec: dict[str, Any]) -> str:
     """A short name that no other spec has."""
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _code(model: nn.Module, part: FrozenPart) -> dict[str, str]:

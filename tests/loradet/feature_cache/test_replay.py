@@ -10,6 +10,7 @@ from helpers.small_models import BACKBONES, DETECTORS, REGIMES, build, item
 
 from loradet.adapters import freeze, lora
 from loradet.errors import UserError
+from loradet.feature_cache.cache import FeatureCache
 from loradet.feature_cache.frozen_part import check_eval_mode, find_frozen_part, fingerprint, structure
 from loradet.feature_cache.probe import probe
 from loradet.feature_cache.replay import MARK, Features, Mark, Replay
@@ -205,6 +206,13 @@ def test_batch_norm_and_dropout_in_training_mode_are_named():
     freeze(model.backbone.bottom_up, statistics=True)
     with pytest.raises(UserError, match=r"net\.bn1 \(BatchNorm2d\) of the frozen part is in training mode"):
         check_eval_mode(model.train(), find_frozen_part(model))
+
+
+def test_a_compiled_model_is_refused():
+    model = build(BACKBONES["ConvNeXt"], "RetinaNet", "probe").train()
+    model.backbone.bottom_up.compile()
+    with pytest.raises(UserError, match=r"backbone\.bottom_up is compiled"):
+        FeatureCache(model, where="memory", folder="", dtype=None, max_gb=None)
 
 
 class Noisy(torch.nn.Module):
