@@ -18,7 +18,7 @@ from loradet.feature_cache.probe import Probe, fixed_padding, probe
 from loradet.feature_cache.replay import Features, Replay
 from loradet.feature_cache.spec import spec_name, spec_of
 from loradet.feature_cache.stores import DiskStore, MemoryStore, Store
-from loradet.feature_cache.views import SETTING, ViewPlan, describe_mapper, draw_view, plan_views
+from loradet.feature_cache.views import SETTING, ViewPlan, draw_view, plan_views
 from loradet.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class FeatureCache:
         spec = spec_of(
             self.model,
             self.part,
-            describe_mapper(images.mapper),
+            images.mapper,
             padded=found.padded,
             autocast=images.autocast,
             layout=found.layout.describe(),

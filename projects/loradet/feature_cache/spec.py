@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import HFlipTransform, VFlipTransform
 from torch import nn
 
 import loradet
 from loradet.feature_cache.frozen_part import FrozenPart, fingerprint, structure
+from loradet.feature_cache.views import describe_mapper
 
 FORMAT = 1  # of the files; another number lets all of before lie
 _LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "opencv-python-headless")
@@ -23,7 +26,7 @@ _ROOMS = ("backbones", "datasets", "feature_cache")  # of loradet, where pixels 
 def spec_of(
     model: nn.Module,
     part: FrozenPart,
-    mapper: dict[str, str],
+    mapper: Any,
     *,
     padded: tuple[int, int],
     autocast: torch.dtype | None,
@@ -34,7 +37,7 @@ def spec_of(
     Args:
         model: with its weights.
         part: of it.
-        mapper: as `describe_mapper` says it.
+        mapper: that reads the images.
         padded: (height, width) of batches, pixels.
         autocast: type of the autocast, or None.
         layout: of the entries.
@@ -45,8 +48,8 @@ def spec_of(
         "weights": fingerprint(model, part),
         "structure": structure(model, part),
         "part": [list(part.steps), list(part.kept)],
-        "code": _code(model, part),
-        "mapper": mapper,
+        "code": _code(model, part, mapper),
+        "mapper": describe_mapper(mapper),
         "pixels": [None if tensor is None else tensor.flatten().tolist() for tensor in statistics],
         "padded": list(padded),
         "computed_in": [_device_name(next(model.parameters()).device), str(autocast)],
@@ -63,9 +66,11 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _code(model: nn.Module, part: FrozenPart) -> dict[str, str]:
+def _code(model: nn.Module, part: FrozenPart, mapper: Any) -> dict[str, str]:
     versions = {name: _version(name) for name in _LIBRARIES}
-    return {"loradet": f"{loradet.__version__} {_own_sources()}", **versions, "modules": _sources(model, part)}
+    kinds = {type(module) for module in model.get_submodule(part.backbone).modules()}
+    others = _sources({type(mapper), T.ResizeTransform, HFlipTransform, VFlipTransform, *kinds})
+    return {"loradet": f"{loradet.__version__} {_own_sources()}", **versions, "other": others}
 
 
 def _version(name: str) -> str:
@@ -81,11 +86,10 @@ def _own_sources() -> str:
     return _hash(file for room in _ROOMS for file in sorted((root / room).rglob("*.py")))
 
 
-def _sources(model: nn.Module, part: FrozenPart) -> str:
-    """Of the modules' classes that are neither torch's nor timm's, whose versions say enough."""
-    types = {kind for module in model.get_submodule(part.backbone).modules() for kind in type(module).__mro__}
+def _sources(kinds: set[type]) -> str:
+    """Of classes and their bases that are neither torch's nor timm's, whose versions say enough."""
     files = set()
-    for kind in types:
+    for kind in {base for one in kinds for base in one.__mro__}:
         if kind.__module__.partition(".")[0] not in ("torch", "torchvision", "timm", "builtins", "typing"):
             try:
                 files.add(inspect.getsourcefile(kind))

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.utils.events import EventStorage
 from helpers.small_models import BACKBONES, DETECTORS, REGIMES, build, item
 
@@ -56,9 +57,8 @@ def step(model, batch):
     """Losses and gradients."""
     torch.manual_seed(0)
     model.zero_grad()
-    for module in model.modules():
-        if hasattr(module, "loss_normalizer"):
-            module.loss_normalizer = 10.0
+    if isinstance(model, RetinaNet):
+        model.loss_normalizer = 10.0  # a running mean
     with EventStorage():
         losses = model(batch)
     sum(losses.values()).backward()
