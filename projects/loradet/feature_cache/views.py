@@ -160,7 +160,7 @@ def _blank(height: int, width: int) -> np.ndarray:
 
 def describe_mapper(mapper: Any) -> dict[str, str]:
     """What besides the view decides a mapper's pixels: its class, and its plain arguments."""
-    left_out = ("is_train", "augmentations")
+    left_out = ("is_train", "augmentations", "cache")  # none of them changes pixels of a view
     values = sorted((name, value) for name, value in vars(mapper).items() if name not in left_out)
     plain = {name: repr(value) for name, value in values if _plain(value)}
     return {"class": f"{type(mapper).__module__}.{type(mapper).__qualname__}", **plain}
