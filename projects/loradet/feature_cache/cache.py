@@ -190,6 +190,6 @@ def _check_not_compiled(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
             raise UserError(
-                f"{SETTING}: {name or 'the model'} is compiled (train.compile), and a compiled program does not ask for "
+                f"{SETTING}: {name or 'the model'} is compiled (train.compile), and what is compiled does not ask for "
                 "what is kept. Turn one of the two off."
             )
