@@ -162,6 +162,7 @@ def test_a_folder_that_cannot_be_written_is_done_without(train, plain, tmp_path)
     assert "Features cannot be kept in" in log(folder)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_done_without(train, plain, tmp_path, monkeypatch):
     kept, left = stores.atomic_open, [3]
 

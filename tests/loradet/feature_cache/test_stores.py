@@ -61,6 +61,7 @@ def test_memory_holds_the_same():
     assert not memory.has(Key("b", PLAIN)) and not memory.has(Key("a", FLIPPED))
 
 
+@pytest.mark.slow
 def test_data_processes_that_are_not_forked_see_what_there_is():
     memory = MemoryStore(["a"], 2, LAYOUT)
     with torch.multiprocessing.get_context("spawn").Pool(1) as pool:
