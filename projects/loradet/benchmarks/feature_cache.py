@@ -14,7 +14,7 @@ from torch import nn
 from loradet.benchmarks.training_step import Batch, RandomImages, TrainingStep, training_loader
 from loradet.benchmarks.turns import interleave, ratio_figures, wait_for_device
 from loradet.errors import UserError
-from loradet.feature_cache.frozen_part import FrozenPart, check_eval_mode, find_frozen_part
+from loradet.feature_cache.frozen_part import FrozenPart, check_frozen_part, find_frozen_part
 from loradet.feature_cache.probe import fixed_padding, probe
 from loradet.feature_cache.replay import MARK, Features, Mark, Replay
 from loradet.feature_cache.stores import Key, MemoryStore
@@ -57,7 +57,7 @@ def benchmark_cache(
     trainer = step.trainer
     plain = step.prepare(_PREPARED)
     part = find_frozen_part(trainer.module)
-    check_eval_mode(trainer.module, part)
+    check_frozen_part(trainer.module, part)
     kept, megabytes = _kept(step, part, plain)
     difference = _largest_difference(step, plain, kept)
     frozen: list[float] = []  # seconds of a plain step

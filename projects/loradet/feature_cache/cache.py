@@ -12,7 +12,7 @@ from torch import nn
 
 from loradet.errors import UserError
 from loradet.feature_cache.contents import image_hashes
-from loradet.feature_cache.frozen_part import FrozenPart, check_eval_mode, find_frozen_part
+from loradet.feature_cache.frozen_part import FrozenPart, check_frozen_part, find_frozen_part
 from loradet.feature_cache.mapper import CachedMapper
 from loradet.feature_cache.probe import Probe, fixed_padding, probe
 from loradet.feature_cache.replay import Features, Replay
@@ -58,8 +58,7 @@ class FeatureCache:
         self.dtype = dtype
         self.max_gb = max_gb
         self.part: FrozenPart = find_frozen_part(model)
-        check_eval_mode(model, self.part)
-        _check_not_compiled(model)
+        check_frozen_part(model, self.part)
         self._images: dict[str, _Images] = {}
         self._features: dict[str, tuple[Features, dict[str, str]]] = {}
         self._replay: Replay | None = None
@@ -184,12 +183,3 @@ class FeatureCache:
         """Leave the model as it was."""
         if self._replay is not None:
             self._replay.remove()
-
-
-def _check_not_compiled(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
-            raise UserError(
-                f"{SETTING}: {name or 'the model'} is compiled (train.compile), and what is compiled does not ask for "
-                "what is kept. Turn one of the two off."
-            )

@@ -100,12 +100,21 @@ def _is_frozen(module: nn.Module) -> bool:
     return not any(parameter.requires_grad for parameter in module.parameters())
 
 
-def check_eval_mode(model: nn.Module, part: FrozenPart) -> None:
-    """Refuse a frozen part in training mode: dropout, stochastic depth and batch norms differ from step to step.
+def check_frozen_part(model: nn.Module, part: FrozenPart) -> None:
+    """Refuse a frozen part whose outputs cannot be kept, or a model that would not ask for them.
+
+    In training mode dropout, stochastic depth and batch norms differ from step to step; what is compiled calls no other
+    forward pass than its own.
 
     Raises:
-        UserError: names the first such module.
+        UserError: names the module.
     """
+    for name, module in model.named_modules():
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise UserError(
+                f"{SETTING}: {name or 'the model'} is compiled (train.compile), and what is compiled does not ask for "
+                "what is kept. Turn one of the two off."
+            )
     for step in part.steps:
         for name, module in model.get_submodule(step).named_modules():
             if module.training and not isinstance(module, nn.Identity):

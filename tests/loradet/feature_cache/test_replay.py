@@ -11,8 +11,7 @@ from helpers.small_models import BACKBONES, DETECTORS, REGIMES, build, item
 
 from loradet.adapters import freeze, lora
 from loradet.errors import UserError
-from loradet.feature_cache.cache import FeatureCache
-from loradet.feature_cache.frozen_part import check_eval_mode, find_frozen_part, fingerprint, structure
+from loradet.feature_cache.frozen_part import check_frozen_part, find_frozen_part, fingerprint, structure
 from loradet.feature_cache.probe import probe
 from loradet.feature_cache.replay import MARK, Features, Mark, Replay
 from loradet.feature_cache.stores import Key, MemoryStore
@@ -33,7 +32,7 @@ class Cached:
     def __init__(self, model, autocast=None, dtype=None):
         self.model = model.train()
         self.part = find_frozen_part(model)
-        check_eval_mode(model, self.part)
+        check_frozen_part(model, self.part)
         found = probe(model, self.part, (64, 64), autocast, dtype)
         self.layout, self.store = found.layout, MemoryStore(["0", "1", "2"], 1, found.layout)
         self.replay = Replay(model, self.part)
@@ -210,18 +209,18 @@ def test_batch_norm_and_dropout_in_training_mode_are_named():
     for parameter in model.backbone.bottom_up.parameters():
         parameter.requires_grad_(False)
     with pytest.raises(UserError, match=r"backbone\.bottom_up \(TimmBackbone\) of the frozen part is in training mode"):
-        check_eval_mode(model, find_frozen_part(model))
+        check_frozen_part(model, find_frozen_part(model))
     model = build(BACKBONES["ResNet"], "RetinaNet", "full")
     freeze(model.backbone.bottom_up, statistics=True)
     with pytest.raises(UserError, match=r"net\.bn1 \(BatchNorm2d\) of the frozen part is in training mode"):
-        check_eval_mode(model.train(), find_frozen_part(model))
+        check_frozen_part(model.train(), find_frozen_part(model))
 
 
 def test_a_compiled_model_is_refused():
     model = build(BACKBONES["ConvNeXt"], "RetinaNet", "probe").train()
     model.backbone.bottom_up._compiled_call_impl = model.backbone.bottom_up.forward  # what torch's `compile()` sets
     with pytest.raises(UserError, match=r"backbone\.bottom_up is compiled"):
-        FeatureCache(model, where="memory", folder="", dtype=None, max_gb=None)
+        check_frozen_part(model, find_frozen_part(model))
 
 
 class Noisy(torch.nn.Module):
