@@ -118,9 +118,9 @@ def test_the_caps_leave_the_last_section_time_of_eight_minutes():
     assert dataclasses.asdict(FULL).keys() == dataclasses.asdict(SMALL).keys()
 
 
-def small(folder, *words):
+def small(folder, *words, device="cpu"):
     file = folder / "figures.json"
-    benchmark_gpu.main(["--small", "--device", "cpu", "--json", str(file), *words])
+    benchmark_gpu.main(["--small", "--device", device, "--json", str(file), *words])
     return {part["section"]: part for part in json.loads(file.read_text())["sections"]}
 
 
@@ -142,11 +142,22 @@ def test_all_of_it_runs_in_small(tmp_path, capsys):
     work = [row["TFLOP/s"] * row["seconds"] for row in (probe, lean, full)]
     assert work == sorted(work), "a probe computes less than LoRA, and that less than full fine-tuning"
     assert plain["TFLOP/s"] * plain["seconds"] >= lean["TFLOP/s"] * lean["seconds"]
+    assert lean["seconds to plain"] == pytest.approx(lean["seconds"] / plain["seconds"])
+    assert least["peak MiB to plain"] == pytest.approx(least["peak MiB"] / plain["peak MiB"])
     assert least["TFLOP/s"] * least["seconds"] > lean["TFLOP/s"] * lean["seconds"]
     assert parts["stock"]["rows"][1]["ratio"] > 0
     assert parts["scan"]["rows"][-1] == {"case": "mamba_ssm", "note": "runs on CUDA alone"}
     assert 0 <= parts["loader"]["rows"][1]["share of waiting"] <= 1
     assert parts["inference"]["rows"][1]["to"] == "unmerged, times as fast"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_all_of_it_runs_on_cuda(tmp_path):
+    parts = small(tmp_path, device="cuda")
+    assert {name: part.get("error") for name, part in parts.items()} == dict.fromkeys(parts)
+    assert [row["case"] for row in parts["rates"]["rows"]][3:] == ["copy to the device", "copy from the device"]
+    assert all(row["peak MiB"] > 1 for row in parts["training"]["rows"])
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ def run_gpu_benchmark(arguments: argparse.Namespace) -> bool:
         chosen = [dataclasses.replace(section, cap=math.inf) for section in chosen]
     bench = Bench(SMALL if arguments.small else FULL, arguments.device)
     options = {"small": arguments.small, "device": arguments.device, "minutes": arguments.minutes}
+    options["sizes"] = dataclasses.asdict(bench.sizes)
     told: set[str] = set()
 
     def changed(report: Report) -> None:

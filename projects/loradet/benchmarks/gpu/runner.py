@@ -58,6 +58,7 @@ def run_sections(
                 if result["status"] == "cut":
                     result["error"] = f"cut after {cap:.3g} s"
             changed(report)
+        worker.finish()
     finally:
         worker.end()
         shutil.rmtree(folder, ignore_errors=True)
@@ -110,6 +111,13 @@ class _Worker:
         self._connection = ours
         return ours
 
+    def finish(self) -> None:
+        """Let the process end by itself, for a while."""
+        if self._connection is not None:
+            with contextlib.suppress(ConnectionError):
+                self._connection.send(None)
+            self._process.join(timeout=10)
+
     def end(self) -> None:
         """End the process and all that it has started."""
         if self._connection is None:
@@ -127,9 +135,12 @@ def _serve(connection: Connection, bench: Bench, folder: str) -> None:
     tempfile.tempdir = folder
     while True:
         try:
-            module, _, function = connection.recv().partition(":")
+            named = connection.recv()
         except EOFError:
             return
+        if named is None:
+            return
+        module, _, function = named.partition(":")
         try:
             for row in getattr(importlib.import_module(module), function)(bench):
                 connection.send(("row", row))

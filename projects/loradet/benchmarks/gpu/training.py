@@ -34,9 +34,14 @@ MEMORY = ("plain", "lean", "least")
 def training(bench: Bench) -> Iterator[dict[str, Any]]:
     """LoRA (E0002) in its three ways to keep memory, linear probe (E0003), full fine-tuning (E0019)."""
     batches = square_batches(bench.sizes)
+    plain: dict[str, Any] = {}
     for memory in MEMORY:
         cfg = retinanet(bench, E0002, f"+{BOTTOM_UP}.memory={memory}")
-        yield {"case": f"E0002 {memory}", **measure_training(cfg, batches, bench.sizes)}
+        row = {"case": f"E0002 {memory}", **measure_training(cfg, batches, bench.sizes)}
+        plain = plain or row
+        if row is not plain:
+            row |= {f"{name} to plain": row[name] / plain[name] for name in ("seconds", "peak MiB")}
+        yield row
     for case, experiment in (("E0003", E0003), ("E0019", E0019)):
         yield {"case": case, **measure_training(retinanet(bench, experiment), batches, bench.sizes)}
 
@@ -56,10 +61,7 @@ def detr(bench: Bench) -> Iterator[dict[str, Any]]:
     ]
     batches = random_batches(RandomImages(*sizes.detr_image, OBJECTS), sizes.detr_batch)
     cfg = load_random(bench, "crowd_detr/full.py", words)
-    height, width = sizes.detr_image
-    yield {"case": f"DETR {cfg.model.backbone.module.model_name} {height}x{width}"} | measure_training(
-        cfg, batches, sizes
-    )
+    yield {"case": f"DETR {cfg.model.backbone.module.model_name}"} | measure_training(cfg, batches, sizes)
 
 
 def measure_training(cfg: DictConfig, batches: Sequence[Batch], sizes: Sizes) -> dict[str, Any]:
@@ -82,5 +84,6 @@ def measure_training(cfg: DictConfig, batches: Sequence[Batch], sizes: Sizes) ->
         "to": "bare loop",
         "backbone": backbone_share(step, batches[0], sizes, median),
         "images": step.images,
+        "size": f"{batches[0][0]['height']}x{batches[0][0]['width']}",
         "pairs": pairs,
     }
