@@ -96,12 +96,34 @@ def _check_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.sin, dynamic=False)(torch.ones(8, device=device))
     except Exception as error:  # whatever the compilers raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         needed = "triton and a C compiler" if device.type == "cuda" else "a C++ compiler (g++, or what CXX names)"
         raise UserError(
-            f"train.compile: torch cannot compile for {device.type} here "
-            f"({lines[0] if lines else type(error).__name__}). It needs {needed}; install it, {_OFF}."
+            f"train.compile: torch cannot compile for {device.type} here ({_first_line(error)}). "
+            f"It needs {needed}; install it, {_OFF}."
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Compilers tell at length."""
+    inner = getattr(error, "inner_exception", error)
+    lines = [line.strip() for line in str(inner).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(inner).__name__
+
+
+@contextlib.contextmanager
+def compile_errors(cfg: DictConfig) -> Iterator[None]:
+    """Let what the compiler fails at in the block be one line.
+
+    Raises:
+        UserError: in place of the compiler's error.
+    """
+    if not cfg.train.compile.enabled:
+        yield
+        return
+    try:
+        yield
+    except torch._dynamo.exc.TorchDynamoException as error:
+        raise UserError(f"train.compile: the compiler failed ({_first_line(error)}); {_OFF[3:]}.") from error
 
 
 @contextlib.contextmanager

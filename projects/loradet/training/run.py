@@ -16,7 +16,7 @@ from loradet.checkpoint import Checkpointer
 from loradet.errors import one_line
 from loradet.run_folder import RunFolder
 from loradet.training.assemble import Assembled, assemble
-from loradet.training.compiling import not_compiled
+from loradet.training.compiling import compile_errors, not_compiled
 from loradet.training.finish import finish_run
 from loradet.training.folder.folder_lock import FolderLock
 from loradet.training.hooks.trackers import flat_config
@@ -131,7 +131,8 @@ def _train(run: Assembled) -> None:
     if max_iter == 0:
         _save_untrained(run.trainer, run.checkpointer)
     elif run.start_iter < max_iter:
-        run.trainer.train(run.start_iter, max_iter)
+        with compile_errors(run.prepared.cfg):
+            run.trainer.train(run.start_iter, max_iter)
 
 
 def _open_trackers(run: Assembled) -> dict[str, str | None]:

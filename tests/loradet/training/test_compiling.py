@@ -17,7 +17,7 @@ from loradet.checkpoint import Checkpointer
 from loradet.config import load_config
 from loradet.datasets.affine import RandomAffine
 from loradet.training import compiling
-from loradet.training.compiling import not_compiled, parts_to_compile, why_sizes_vary
+from loradet.training.compiling import compile_errors, not_compiled, parts_to_compile, why_sizes_vary
 
 RESIZE = L(T.Resize)(shape=[64, 64])
 FLIP = L(T.RandomFlip)(horizontal=True)
@@ -163,9 +163,20 @@ def test_a_missing_compiler_is_one_line(monkeypatch):
     with pytest.raises(ValueError) as caught:
         TrainingStep(config("train.compile.enabled=True"), loader=())
     assert str(caught.value) == (
-        "train.compile: torch cannot compile for cpu here (No working C++ compiler found.). It needs a C++ compiler "
+        "train.compile: torch cannot compile for cpu here (No working C++ compiler found). It needs a C++ compiler "
         "(g++, or what CXX names); install it, or leave train.compile.enabled=False."
     )
+
+
+def test_what_the_compiler_fails_at_is_one_line():
+    def backend(graph, inputs):  # noqa: ARG001
+        raise RuntimeError("no kernel\nfor this")
+
+    failing = torch.compile(torch.sin, backend=backend)
+    cfg = OmegaConf.create({"train": {"compile": {"enabled": True}}})
+    expected = r"^train\.compile: the compiler failed \(.*no kernel\); leave train\.compile\.enabled=False\.$"
+    with pytest.raises(ValueError, match=expected), compile_errors(cfg):
+        failing(torch.ones(2))
 
 
 @pytest.mark.slow
