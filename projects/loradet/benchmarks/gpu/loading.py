@@ -65,7 +65,8 @@ def write_images(folder: Path, sizes: Sizes) -> None:
     """JPEG files of smooth noise, and `train.json` in COCO's layout with boxes anywhere."""
     generator = np.random.default_rng(0)
     height, width = sizes.file_image
-    images, boxes = [], []
+    images: list[dict[str, Any]] = []
+    boxes: list[dict[str, Any]] = []
     for number in range(sizes.files):
         noise = generator.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
         name = f"{number}.jpg"

@@ -1,5 +1,6 @@
 """The rates of matrix products and of copies, which bound all the rest."""
 
+import functools
 import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +23,7 @@ def rates(bench: Bench) -> Iterator[dict[str, Any]]:
     for case, dtype in ((LIMIT_CASE, torch.bfloat16), ("matmul float32", torch.float32)):
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         out = torch.empty_like(a)
-        seconds = median(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
+        seconds = median(functools.partial(torch.mm, a, b, out=out))
         yield {"case": case, "seconds": seconds, "TFLOP/s": 2 * side**3 / seconds / 1e12, "side": side}
     size = bench.sizes.copy_mib * 2**20
     source, target = (torch.ones(size, dtype=torch.uint8, device=device) for _ in range(2))
@@ -32,5 +33,5 @@ def rates(bench: Bench) -> Iterator[dict[str, Any]]:
         return
     host = torch.ones(size, dtype=torch.uint8).pin_memory()
     for case, to, of in (("copy to the device", target, host), ("copy from the device", host, target)):
-        seconds = median(lambda to=to, of=of: to.copy_(of, non_blocking=True))
+        seconds = median(functools.partial(to.copy_, of, non_blocking=True))
         yield {"case": case, "seconds": seconds, "GB/s": size / seconds / 1e9, "note": "pinned"}

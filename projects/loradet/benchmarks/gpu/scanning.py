@@ -59,6 +59,7 @@ def _run(inputs: dict[str, Tensor], implementation: str, backward: bool) -> Tens
     inputs = {name: x.detach().requires_grad_(backward) for name, x in inputs.items()}
     with torch.set_grad_enabled(backward):
         y = selective_scan(**inputs, delta_softplus=True, implementation=implementation)
+        assert isinstance(y, Tensor)  # no state was asked for
         if backward:
             y.sum().backward()
     return y.detach()

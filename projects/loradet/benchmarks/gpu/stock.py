@@ -78,7 +78,9 @@ class StockStep:
         optimizer = torch.optim.AdamW(get_default_optimizer_params(model), lr=lr)
         if self.device.type == "cuda":
             scaler = torch.amp.GradScaler("cuda", enabled=False)  # bf16 needs none
-            self.trainer = AMPTrainer(model, loader, optimizer, grad_scaler=scaler, precision=torch.bfloat16)
+            self.trainer: SimpleTrainer = AMPTrainer(
+                model, loader, optimizer, grad_scaler=scaler, precision=torch.bfloat16
+            )
         else:  # where an installed Detectron2 has no mixed precision
             self.trainer = SimpleTrainer(model, loader, optimizer)
         self.trainer.iter = 0
