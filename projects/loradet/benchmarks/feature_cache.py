@@ -101,11 +101,11 @@ def _kept(step: TrainingStep, part: FrozenPart, plain: Sequence[Batch]) -> tuple
         keys = [Key(f"{n} {i}", View("", 0, tuple(item["image"].shape[-2:]))) for i, item in enumerate(batch)]
         fresh = [{**item, MARK: Mark("benchmark", key, None, is_kept=False)} for item, key in zip(batch, keys)]
         _losses(step, fresh)
+        rows = [store.read(key) for key in keys]
         marked.append(
             [
-                # As data processes hand them over.
-                {**_without_image(item), MARK: Mark("benchmark", key, store.read(key).clone(), is_kept=True)}
-                for item, key in zip(batch, keys)
+                {**_without_image(item), MARK: Mark("benchmark", key, row, is_kept=True)}
+                for item, key, row in zip(batch, keys, rows)
             ]
         )
     return marked, found.layout.nbytes / 1e6
@@ -117,7 +117,8 @@ def _without_image(item: dict[str, Any]) -> dict[str, Any]:
 
 def _losses(step: TrainingStep, batch: Batch) -> dict[str, float]:
     """Of one step's images, leaving generators and normalizers as they were."""
-    trainer, found = step.trainer, {}
+    trainer = step.trainer
+    found: dict[str, float] = {}
     state = RankState.of(trainer.module)
     with (
         EventStorage(),

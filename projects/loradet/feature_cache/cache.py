@@ -140,8 +140,8 @@ class FeatureCache:
             rows.append(f"{key}: {count} images x {views} view{'s' if views > 1 else ''} x {each / 1e6:.3g} MB")
         processes = comm.get_world_size() if self.where == "memory" else 1
         total *= processes
-        each = f" x {processes} processes" if processes > 1 else ""
-        words = f"{'; '.join(rows)}{each} = {total / 1e9:.3g} GB"
+        times = f" x {processes} processes" if processes > 1 else ""
+        words = f"{'; '.join(rows)}{times} = {total / 1e9:.3g} GB"
         place = "in memory" if self.where == "memory" else f"in {self.folder}"
         if self.max_gb is not None and total > self.max_gb * 1e9:
             raise UserError(

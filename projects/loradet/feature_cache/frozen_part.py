@@ -77,7 +77,7 @@ def _first_steps(path: str, backbone: nn.Module) -> FrozenPart | None:
     if isinstance(backbone, TimmBackbone) and isinstance(net, FeatureDictNet):
         names, taken = [f"net.{name}" for name in net], [f"net.{name}" for name in net.return_layers]
         around: list[str] = []
-    elif isinstance(backbone, TimmViT):
+    elif isinstance(backbone, TimmViT) and net is not None:
         names, taken = [f"net.blocks.{i}" for i in range(len(net.blocks))], [f"net.blocks.{i}" for i in backbone.blocks]
         # Patches and positions come before the blocks, the final norm behind them.
         trains = [name for name, parameter in backbone.named_parameters() if parameter.requires_grad]

@@ -159,7 +159,7 @@ class MemoryStore:
         self._place = {content: number for number, content in enumerate(contents)}
         slots = max(len(contents) * views, 1)
         try:
-            self._rows: mmap.mmap | None = mmap.mmap(-1, slots * self._stride)
+            self._rows = mmap.mmap(-1, slots * self._stride)
         except (OSError, OverflowError, ValueError) as error:
             raise UserError(
                 f"train.feature_cache.where=memory: {slots * self._stride / 1e9:.1f} GB are not to be had ({error}); "

@@ -66,17 +66,18 @@ def plan_views(mapper: Any, key: str) -> ViewPlan:
         )
     if mapper.proposal_topk is not None:
         raise UserError(f"{SETTING}: {key} loads precomputed proposals, which the cache does not keep.")
-    count, size, resized_by = 1, None, "no resize"
+    count, resized_by = 1, "no resize"
+    size: tuple[int, int] | None = None
     for augmentation in _flat(mapper.augmentations):
-        kind = type(augmentation)
-        if kind is T.Resize:
-            size, resized_by = tuple(int(side) for side in augmentation.shape), ""
-        elif kind is T.ResizeShortestEdge:
+        if type(augmentation) is T.Resize:
+            height, width = augmentation.shape
+            size, resized_by = (int(height), int(width)), ""
+        elif type(augmentation) is T.ResizeShortestEdge:
             _check_one_length(augmentation, key)
             size, resized_by = None, "ResizeShortestEdge"
-        elif kind is T.RandomFlip:
+        elif type(augmentation) is T.RandomFlip:
             count *= 2 if 0.0 < augmentation.prob < 1.0 else 1
-        elif kind.__name__ not in _FIXED or not isinstance(augmentation.tfm, (NoOpTransform, *_FLIPS)):
+        elif not isinstance(_fixed_transform(augmentation), (NoOpTransform, *_FLIPS)):
             raise UserError(_forbidden(augmentation, key))
     return ViewPlan(count, size, resized_by)
 
@@ -89,7 +90,7 @@ def _flat(augmentations: T.AugmentationList) -> Iterator[T.Augmentation]:
             yield augmentation
 
 
-def _check_one_length(augmentation: T.ResizeShortestEdge, key: str) -> None:
+def _check_one_length(augmentation: Any, key: str) -> None:
     lengths = sorted({int(length) for length in augmentation.short_edge_length})
     if len(lengths) > 1:
         between = f"from {lengths[0]} to {lengths[-1]}" if augmentation.is_range else f"of {lengths}"
@@ -99,8 +100,13 @@ def _check_one_length(augmentation: T.ResizeShortestEdge, key: str) -> None:
         )
 
 
+def _fixed_transform(augmentation: T.Augmentation) -> Transform | None:
+    """The transform that stands among augmentations; None of others."""
+    return getattr(augmentation, "tfm", None) if type(augmentation).__name__ in _FIXED else None
+
+
 def _forbidden(augmentation: T.Augmentation, key: str) -> str:
-    name = type(getattr(augmentation, "tfm", augmentation)).__name__
+    name = type(_fixed_transform(augmentation) or augmentation).__name__
     what = f"changes {_KINDS[name]} at random" if name in _KINDS else "is neither a resize to one size nor a flip"
     return (
         f"{SETTING}: {key}.augmentations has {name}, which {what}: features are kept per view of an image, and there "

@@ -1,7 +1,6 @@
 """`train.feature_cache`: gives a run's loaders mappers that know what is kept of the frozen part."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from omegaconf import DictConfig
 from torch import nn
@@ -46,7 +45,8 @@ def cache_training(prepared: Prepared, trainer: Trainer, loss: ValidationLoss | 
     loader.mapper = cache.mapper("dataloader.train", loader.mapper)
     _use(cache, prepared.splits.values())
     if loss is not None:
-        loss.wrap_mapper(next(iter(prepared.splits.values())).wrap_mapper)
+        first = next(iter(prepared.splits.values()))
+        loss.wrap_mapper(lambda mapper: cache.mapper(f"dataloader.{first.name}", mapper))
 
 
 def cache_evaluation(cfg: DictConfig, model: nn.Module, splits: Sequence[Split]) -> None:
@@ -81,6 +81,6 @@ def _add(cache: FeatureCache, cfg: DictConfig, split: Split) -> None:
     cache.add(key, split.records, build(node.mapper, f"{key}.mapper"))
 
 
-def _use(cache: FeatureCache, splits: Any) -> None:
+def _use(cache: FeatureCache, splits: Iterable[Split]) -> None:
     for split in splits:
         split.wrap_mapper = lambda mapper, key=f"dataloader.{split.name}": cache.mapper(key, mapper)
