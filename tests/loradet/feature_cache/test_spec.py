@@ -9,6 +9,7 @@ import torch
 from helpers.small_models import BACKBONES, build
 
 from loradet.datasets.mapper import DetectionMapper
+from loradet.feature_cache import spec
 from loradet.feature_cache.frozen_part import find_frozen_part
 from loradet.feature_cache.spec import spec_name, spec_of
 
@@ -32,10 +33,13 @@ def test_the_same_is_named_the_same(model):
     assert name(model) == name(model.eval(), mapper(is_train=False))  # an evaluation of the same images
 
 
-def test_what_differs_is_named_otherwise(model):
+def test_what_differs_is_named_otherwise(model, monkeypatch):
     names = [name(model), name(build(BACKBONES["ConvNeXt"], "RetinaNet", "partial"))]
     names += [name(model, padded=(64, 96)), name(model, autocast=torch.bfloat16), name(model, layout=[["a", [1]]])]
     names += [name(model, mapper(image_format="BGR")), name(model, mapper(intensity="percentile:1,99"))]
+    with monkeypatch.context() as patch:
+        patch.setattr(spec, "FORMAT", spec.FORMAT + 1)
+        names.append(name(model))
     model.pixel_mean += 1
     names.append(name(model))
     model.backbone.bottom_up.channels_last = not model.backbone.bottom_up.channels_last
