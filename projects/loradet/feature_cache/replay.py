@@ -67,6 +67,7 @@ class Replay:
         self.part = part
         self.features: dict[str, Features] = {}
         self._call: _Call | None = None
+        self._is_checked = False  # whether the backbone is known to get what `preprocess_image` makes
         self._hooks = [
             model.register_forward_pre_hook(self._begin),
             model.register_forward_hook(self._end, always_call=True),
@@ -86,7 +87,11 @@ class Replay:
             return None
         features = self._features_of(marks)
         rows = [None if mark is None or not mark.is_kept else self._row(features, mark) for mark in marks]
-        self._call = _Call(self.part, features, marks, rows)
+        pixels = None
+        if not self._is_checked and all(row is None for row in rows):
+            pixels = model.preprocess_image(args[0]).tensor
+            self._is_checked = True
+        self._call = _Call(self.part, features, marks, rows, pixels)
         self._call.install(model)
         return ([self._with_image(item) for item in args[0]], *args[1:])
 
@@ -119,16 +124,23 @@ class Replay:
     def _end(self, model: nn.Module, args: tuple, output: Any) -> None:  # noqa: ARG002
         if model is self.model and self._call is not None:
             call, self._call = self._call, None
-            call.finish()
+            call.finish(keep=output is not None)  # None: the call has failed
 
 
 class _Call:
     """One call of the detector: its frozen modules' forward passes are replaced until it ends."""
 
     def __init__(
-        self, part: FrozenPart, features: Features, marks: Sequence[Mark | None], rows: Sequence[Tensor | None]
+        self,
+        part: FrozenPart,
+        features: Features,
+        marks: Sequence[Mark | None],
+        rows: Sequence[Tensor | None],
+        pixels: Tensor | None,
     ) -> None:
         self.part = part
+        self.pixels = pixels  # what the backbone has to get; None: not asked
+        self._passes = 0
         self.features = features
         self.marks = marks
         self.missing = [i for i, row in enumerate(rows) if row is None]
@@ -143,30 +155,37 @@ class _Call:
         """Put stand-ins in the place of the modules' forward passes."""
         if self.kept_rows:
             self._kept = self.features.layout.batch(self.kept_rows, next(model.parameters()).device)
-        self._hook = model.get_submodule(self.part.backbone).register_forward_pre_hook(self._check_padding)
+        self._hook = model.get_submodule(self.part.backbone).register_forward_pre_hook(self._check_input)
         for path in self.part.steps:
             module = model.get_submodule(path)
             self._replaced.append((module, vars(module).get("forward")))
             module.forward = self._stand_in(path, module.forward)
 
-    def _check_padding(self, backbone: nn.Module, args: tuple) -> None:  # noqa: ARG002
+    def _check_input(self, backbone: nn.Module, args: tuple) -> None:
+        self._passes += 1
         height, width = args[0].shape[-2:]
+        if self._passes > 1 or (self.pixels is not None and not self.pixels.equal(args[0])):
+            what = "more than once a call" if self._passes > 1 else "on other pixels than its preprocess_image gives"
+            raise UserError(
+                f"The detector runs {self.part.backbone} ({type(backbone).__name__}) {what}, so that features are not "
+                "of an image alone: leave train.feature_cache.enabled off."
+            )
         if (height, width) != self.features.padded:
             raise UserError(
                 f"A batch is padded to {height}x{width} pixels, and features are kept of "
                 f"{self.features.padded[0]}x{self.features.padded[1]}: leave train.feature_cache.enabled off."
             )
 
-    def finish(self) -> None:
-        """Put the forward passes back, and keep what was computed."""
+    def finish(self, *, keep: bool) -> None:
+        """Put the forward passes back, and keep what was computed where that is wanted."""
         self._hook.remove()
         for module, own in self._replaced:
             del module.forward
             if own is not None:
                 module.forward = own
         layout = self.features.layout
-        if self._computed.keys() != {one.name for one in layout.outputs}:
-            return  # the call failed
+        if not keep or self._computed.keys() != {one.name for one in layout.outputs}:
+            return
         with torch.inference_mode(False):
             for place, number in enumerate(self.missing):
                 mark = self.marks[number]

@@ -160,6 +160,35 @@ def test_copies_and_pickles_compute_by_themselves(cached):
     assert_same(step(pickle.loads(pickle.dumps(cached.model)), IMAGES), expected)
 
 
+@pytest.mark.parametrize(
+    ("forward", "words"),
+    [
+        (lambda backbone, x: (backbone(x), backbone(x.flip(-1)))[0], "more than once a call"),
+        (lambda backbone, x: backbone(x + 0.1), "on other pixels than its preprocess_image gives"),
+    ],
+)
+def test_a_detector_that_does_more_to_images_is_refused(cached, forward, words):
+    net = cached.model.backbone.bottom_up
+    cached.model.backbone.bottom_up = Outer(net, forward)
+    cached.replay.remove()
+    again = Cached(cached.model)
+    assert again.part.backbone == "backbone.bottom_up.inner"
+    with pytest.raises(UserError, match=f"runs backbone.bottom_up.inner .* {words}"):
+        step(again.model, again.batch(0))
+    assert again.has() == [False] * 3
+
+
+class Outer(torch.nn.Module):
+    """Runs a backbone in a way of its own."""
+
+    def __init__(self, inner, way):
+        super().__init__()
+        self.inner, self.way = inner, way
+
+    def forward(self, x):
+        return self.way(self.inner, x)
+
+
 def test_another_padding_and_another_precision_are_refused(cached):
     step(cached.model, cached.batch(0))
     small = {**item(32, 64, [[4, 4, 20, 20]], [0], seed=4), MARK: Mark("train", Key("1", VIEW), None, is_kept=False)}
