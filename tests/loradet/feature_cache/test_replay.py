@@ -143,7 +143,7 @@ def test_features_from_an_evaluation_can_be_trained_on(cached):
 
 def test_a_call_that_fails_leaves_the_model_as_it_was(cached):
     step(cached.model, cached.batch(0))
-    with pytest.raises(ValueError, match="instances"):
+    with pytest.raises((ValueError, AssertionError), match="nstance"):  # as the embedded and the installed one say it
         cached.model([{key: value for key, value in cached.batch(0, kept=[0])[0].items() if key != "instances"}])
     assert not any("forward" in vars(module) for module in cached.model.modules())
     assert_same(step(cached.model, cached.batch(0, kept=[0])), step(cached.model, IMAGES[:1]))
