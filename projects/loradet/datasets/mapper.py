@@ -13,10 +13,14 @@ from fvcore.transforms.transform import Transform, TransformList
 
 from loradet.datasets.images.intensity import Intensity
 from loradet.datasets.images.reading import read_image
+from loradet.datasets.images.resizing import resize, to_planes
 
 
 class DetectionMapper(DatasetMapper):
-    """Detectron2's `DatasetMapper` with the project's own reading of images, and strips that keep a pixel.
+    """Detectron2's `DatasetMapper` with the project's own reading and resizing of images.
+
+    Images of eight bits are resized by `loradet.datasets.images.resizing`, which a few of Pillow's values are one level
+    from, and strips keep a pixel.
 
     Subclasses may override `read_image` and, as of Detectron2's, `_transform_annotations`.
 
@@ -83,9 +87,7 @@ class DetectionMapper(DatasetMapper):
         aug_input = _Input(image, sem_seg=labels)
         transforms = self.augmentations(aug_input)
         image = aug_input.image
-        planes = image.transpose(2, 0, 1) if image.ndim == 3 else image[None]
-        # The array may be read-only (pillow's memory) or a view with negative strides (BGR, flips).
-        dataset_dict["image"] = torch.from_numpy(np.array(planes, order="C"))
+        dataset_dict["image"] = torch.from_numpy(to_planes(image))
         if labels is not None:
             dataset_dict["sem_seg"] = torch.as_tensor(aug_input.sem_seg.astype(np.int64))
         if self.proposal_topk is not None:  # of an installed Detectron2
@@ -104,17 +106,22 @@ def intensity_of(mapper: Any) -> Intensity:
 
 
 class _Input(T.AugInput):
-    """An image under augmentation of which resizing leaves a pixel at least, however thin a strip it is."""
+    """An image under augmentation that is resized fast, and to a pixel at least, however thin a strip it is."""
 
     def transform(self, tfm: Transform) -> None:
-        _keep_a_pixel(tfm)
-        super().transform(tfm)
-
-
-def _keep_a_pixel(tfm: Transform) -> None:
-    if isinstance(tfm, TransformList):
-        for one in tfm.transforms:
-            _keep_a_pixel(one)
-    elif isinstance(tfm, T.ResizeTransform):
-        # In place: boxes are transformed by the same object afterwards.
-        tfm.new_h, tfm.new_w = max(1, tfm.new_h), max(1, tfm.new_w)
+        if type(tfm) is TransformList:
+            for one in tfm.transforms:
+                self.transform(one)
+            return
+        if isinstance(tfm, T.ResizeTransform):
+            # In place: boxes are transformed by the same object afterwards.
+            tfm.new_h, tfm.new_w = max(1, tfm.new_h), max(1, tfm.new_w)
+        is_known = type(tfm) is T.ResizeTransform and self.image.dtype == np.uint8
+        if not is_known or self.image.shape[:2] != (tfm.h, tfm.w):
+            super().transform(tfm)
+            return
+        self.image = resize(self.image, (tfm.new_h, tfm.new_w), tfm.interp)
+        if self.boxes is not None:
+            self.boxes = tfm.apply_box(self.boxes)
+        if self.sem_seg is not None:
+            self.sem_seg = tfm.apply_segmentation(self.sem_seg)
