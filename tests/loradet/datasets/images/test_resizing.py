@@ -53,7 +53,8 @@ def test_noise_is_resized_as_pillow_does_but_for_a_level_here_and_there(height, 
     image = noise(height, width, seed=seed)
     ours = resize(image, (new_height, new_width)).astype(int)
     distances = np.abs(ours - by_pillow(image, (new_height, new_width)).astype(int))
-    assert (distances > 0).sum() <= 0.025 * distances.size + 30  # few values may all be those
+    if min(height, width) >= 16:  # few pixels may all be such ones
+        assert (distances > 0).sum() <= 0.02 * distances.size + 30
     # Of 200 million values none was two levels apart; where both axes round otherwise, one may be.
     assert (distances > 1).sum() <= 1
     assert distances.max() <= 2
