@@ -6,7 +6,6 @@ What a sample looks like depends on (seed, position in the stream) alone, never 
 import copy
 import logging
 import multiprocessing
-import random
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,26 +21,12 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from loradet.datasets.image_cache import cache_images
 from loradet.datasets.parent_process import end_with_parent
+from loradet.datasets.seeding import seeded
 from loradet.errors import UserError
 
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Seed the `random`, numpy and torch (CPU) generators from `key` inside the block; put them back afterwards."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    words = np.random.SeedSequence(key).generate_state(3)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))
-    torch.manual_seed(int(words[2]))
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 @dataclass(frozen=True)
@@ -186,6 +171,8 @@ def build_train_loader(
     prefetch_factor: int = 4,
     aspect_ratio_grouping: bool = True,
     seed: int = 0,
+    cache: str | None = None,
+    cache_gb: float = 4.0,
 ) -> TrainLoader:
     """Training loader over Detectron2 dataset dicts whose stream a resumed run replays.
 
@@ -198,15 +185,20 @@ def build_train_loader(
         prefetch_factor: batches that each data process keeps ready.
         aspect_ratio_grouping: portrait and landscape images never share a batch.
         seed: of the order and of the augmentation.
+        cache: "memory" keeps each image once it was read, see `loradet.datasets.image_cache`. None: it is read anew.
+        cache_gb: the most that these may take, in 10^9 bytes.
 
     Raises:
         ValueError: the data set is empty, or the batch cannot be divided over the ranks.
+        UserError: the images are too many for the cache, or the mapper has none.
     """
     world_size = comm.get_world_size()
     if not len(dataset):
         raise ValueError("The training set has no image (are all of them filtered out?).")
     if total_batch_size < world_size or total_batch_size % world_size:
         raise ValueError(f"total_batch_size={total_batch_size} cannot be divided over {world_size} processes.")
+    if cache is not None:
+        mapper = cache_images(mapper, dataset, where=cache, max_gb=cache_gb)
     groups = None
     if aspect_ratio_grouping:
         groups = np.array([record["width"] > record["height"] for record in dataset], dtype=np.int8)

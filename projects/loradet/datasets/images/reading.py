@@ -8,7 +8,7 @@ from PIL import Image
 
 from loradet.datasets.images.decoding import decode, turn_array
 from loradet.datasets.images.fast_decoding import decode_fast
-from loradet.datasets.images.header import SampleFormat, parse_header
+from loradet.datasets.images.header import SampleFormat, parse_header, swaps_height_and_width
 from loradet.datasets.images.intensity import AUTO, Intensity
 
 
@@ -29,7 +29,29 @@ def read_image(file_name: str, format: str = "RGB", intensity: Intensity = AUTO)
         FileNotFoundError: there is no such file.
         OSError: the file cannot be read or decoded; the message names it.
     """
-    image, samples = _read(file_name)
+    image, samples, _ = _read(file_name)
+    return _finish(image, samples, format, intensity)
+
+
+def read_reduced(
+    file_name: str, at_least: tuple[int, int], format: str = "RGB", intensity: Intensity = AUTO
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """`read_image`, of a JPEG at a half, a quarter or an eighth of its size, where that is not smaller than `at_least`.
+
+    The decoder leaves out the finer waves of each block: that is quick, and nearly an average over pixels.
+
+    Args:
+        at_least: (height, width) in pixels, upright.
+        file_name, format, intensity: as of `read_image`.
+
+    Returns:
+        The image, and (height, width) of the file's, upright.
+    """
+    image, samples, size = _read(file_name, at_least)
+    return _finish(image, samples, format, intensity), size
+
+
+def _finish(image: Image.Image | np.ndarray, samples: SampleFormat, format: str, intensity: Intensity) -> np.ndarray:
     if isinstance(image, Image.Image) and intensity.changes(samples):
         image = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     if isinstance(image, Image.Image):
@@ -54,22 +76,30 @@ def read_values(file_name: str) -> tuple[np.ndarray, SampleFormat]:
     Raises:
         As `read_image`.
     """
-    image, samples = _read(file_name)
+    image, samples, _ = _read(file_name)
     if isinstance(image, Image.Image):
         image = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     return image, samples
 
 
-def _read(file_name: str) -> tuple[Image.Image | np.ndarray, SampleFormat]:
-    """Upright; of eight bits an array where there is a fast decoder for it, else as pillow has it; deeper an array."""
+def _read(
+    file_name: str, at_least: tuple[int, int] | None = None
+) -> tuple[Image.Image | np.ndarray, SampleFormat, tuple[int, int]]:
+    """Upright pixels, what a sample is, and (height, width) of the file.
+
+    Of eight bits an array where there is a fast decoder for it, else as pillow has it; deeper an array.
+    """
     try:
         with PathManager.open(file_name, "rb") as file:
             header, image = parse_header(file)
-            values = None if header.samples.is_deep else decode_fast(file, image)
+            size = header.height, header.width
+            if at_least is not None and swaps_height_and_width(header.turn):
+                at_least = at_least[::-1]
+            values = None if header.samples.is_deep else decode_fast(file, image, at_least)
             if values is None:
                 file.seek(0)
-                return decode(file)
-            return values if header.turn is None else turn_array(values, header.turn), header.samples
+                return *decode(file), size
+            return values if header.turn is None else turn_array(values, header.turn), header.samples, size
     except FileNotFoundError as error:
         raise FileNotFoundError(f"Image file {file_name} does not exist.") from error
     except Exception as error:  # decoders raise SyntaxError, ValueError, struct.error and more on broken files
