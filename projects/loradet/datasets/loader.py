@@ -119,13 +119,18 @@ class SeededMapDataset(Dataset):
 
 
 class TrainLoader:
-    """Endless iterable of batches (lists of mapped dicts) for this rank; see `build_train_loader`."""
+    """Endless iterable of batches (lists of mapped dicts) for this rank; see `build_train_loader`.
+
+    Attributes:
+        pin_memory: whether batches come in memory that CUDA copies from while the host goes on; False at first.
+    """
 
     def __init__(self, dataset: SeededMapDataset, stream: BatchStream, num_workers: int, prefetch_factor: int):
         self.dataset = dataset
         self.stream = stream
         self.num_workers = num_workers
         self.prefetch_factor = prefetch_factor
+        self.pin_memory = False
 
     @property
     def num_images(self) -> int:
@@ -148,6 +153,7 @@ class TrainLoader:
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor if self.num_workers else None,
             collate_fn=_keep_list,
+            pin_memory=self.pin_memory,
             # A generator of its own: starting the workers must not move the generator that dropout draws from.
             generator=torch.Generator().manual_seed(self.dataset.seed),
         )
@@ -198,6 +204,7 @@ def build_train_loader(
     if total_batch_size < world_size or total_batch_size % world_size:
         raise ValueError(f"total_batch_size={total_batch_size} cannot be divided over {world_size} processes.")
     if cache is not None:
+        mapper = mapper.mapper if isinstance(mapper, NamedFailures) else mapper  # the data set names them anyhow
         mapper = cache_images(mapper, dataset, where=cache, max_gb=cache_gb)
     groups = None
     if aspect_ratio_grouping:

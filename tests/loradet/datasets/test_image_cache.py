@@ -9,12 +9,17 @@ import pytest
 import torch
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
+from helpers.paths import TEST_CONFIGS
 from PIL import Image
 
+from loradet.config import load_config
 from loradet.datasets.image_cache import ImageCache
 from loradet.datasets.loader import SampleError, build_train_loader
 from loradet.datasets.mapper import DetectionMapper
+from loradet.datasets.synthetic import generate
 from loradet.errors import UserError
+from loradet.training.plan import plan_batch
+from loradet.training.prepare import build_loader
 
 FLIP = T.RandomFlip()
 AUGMENTATIONS = {
@@ -136,3 +141,21 @@ def test_an_image_of_another_shape_than_was_said_is_not_kept():
     cache.put("a", image[:, :, ::-1])
     np.testing.assert_array_equal(cache.get("a"), image[:, :, ::-1])
     assert len(cache) == 1 and not cache.get("a").flags.writeable
+
+
+def test_keys_of_a_config_reach_loader_and_mapper(tmp_path):
+    data = generate(tmp_path / "sar", size=64, counts={"train": 4, "val": 1, "test": 1})
+    overrides = [f"data.root={data}", "train.device=cpu", "dataloader.train.num_workers=0"]
+
+    def build(*more):
+        return build_loader(load_config(str(TEST_CONFIGS / "tiny.py"), [*overrides, *more]), plan_batch(2, 1))
+
+    with pytest.raises(UserError, match=r"data\.cache_gb=1e-06"):
+        build("data.cache=memory", "data.cache_gb=1e-6")
+    mappers = [build(word).dataset.mapper.mapper.mapper for word in ("data.reduced_decode=True", "data.cache=null")]
+    assert [mapper.reduced_decode for mapper in mappers] == [True, False]
+    cached = build("data.cache=memory")
+    assert_same(samples(cached), samples(build()))
+    for file in (data / "JPEGImages" / "train").iterdir():
+        file.unlink()
+    assert len(samples(cached)) == 24  # none is read again
