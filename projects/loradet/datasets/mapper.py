@@ -16,6 +16,7 @@ from loradet.datasets.images.fast_decoding import reduces_jpegs
 from loradet.datasets.images.intensity import Intensity
 from loradet.datasets.images.reading import read_image, read_reduced
 from loradet.datasets.images.resizing import resize, to_planes
+from loradet.datasets.mapped_boxes import map_boxes
 from loradet.errors import UserError
 
 # Augmentations that look at an image's size alone.
@@ -111,6 +112,19 @@ class DetectionMapper(DatasetMapper):
         elif "annotations" in dataset_dict:
             self._transform_annotations(dataset_dict, transforms, image.shape[:2])
         return dataset_dict
+
+    def _transform_annotations(
+        self, dataset_dict: dict[str, Any], transforms: TransformList, image_shape: tuple[int, int]
+    ) -> None:
+        """As Detectron2's, which takes boxes one by one."""
+        instances = None
+        if not (self.use_instance_mask or self.use_keypoint or self.recompute_boxes):
+            instances = map_boxes(dataset_dict["annotations"], transforms, image_shape)
+        if instances is None:
+            super()._transform_annotations(dataset_dict, transforms, image_shape)
+            return
+        del dataset_dict["annotations"]
+        dataset_dict["instances"] = utils.filter_empty_instances(instances)
 
     @property
     def has_fixed_resize(self) -> bool:
