@@ -197,6 +197,8 @@ class DetectionMapper(DatasetMapper):
             raise UserError("reduced_decode=True changes pixels slightly: it is for the mapper of training alone.")
         if not reduces_jpegs():
             raise UserError("reduced_decode=True needs simplejpeg, which is not installed: pip install simplejpeg.")
+        if self.image_format not in ("RGB", "BGR", "L"):
+            raise UserError(f"reduced_decode=True takes images of RGB, BGR or L, not of {self.image_format}.")
         if type(self).read_image is not DetectionMapper.read_image:
             raise UserError(f"reduced_decode=True: {type(self).__name__} reads images by a method of its own.")
         if not self._resizes_first:

@@ -95,6 +95,8 @@ def test_it_is_refused_where_it_cannot_be(monkeypatch):
     options = {"image_format": "RGB", "reduced_decode": True}
     with pytest.raises(UserError, match="for the mapper of training alone"):
         DetectionMapper(False, augmentations=resize, **options)
+    with pytest.raises(UserError, match=r"RGB, BGR or L, not of YUV-BT\.601"):
+        DetectionMapper(True, augmentations=resize, image_format="YUV-BT.601", reduced_decode=True)
     with pytest.raises(UserError, match="Own reads images by a method of its own"):
         Own(True, augmentations=resize, **options)
     for augmentations in ([], [T.RandomFlip(), *resize]):

@@ -30,14 +30,13 @@ def decode_fast(
         None of other formats, palettes, alpha and CMYK, and of what these decoders find anything wrong with: Pillow
         decodes it, or says what it is.
     """
-    decoder = _DECODERS.get(image.format) if image is not None and image.mode in ("L", "RGB") else None
-    if decoder is None:
+    if image is None or image.mode not in ("L", "RGB") or image.format not in _DECODERS:
         return None
     width, height = image.size
     factor = _reduction((height, width), at_least) if at_least is not None and image.format == "JPEG" else 1
     size = (-(-height // factor), -(-width // factor))
     file.seek(0)
-    values = decoder(file.read(), image.mode == "L", size)
+    values = _DECODERS[image.format](file.read(), image.mode == "L", size)
     return values if values is not None and values.shape[:2] == size else None
 
 
