@@ -1,9 +1,10 @@
 """Measures samples a second of the project's mapper against Detectron2's on the same files, in interleaved pairs."""
 
+import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,9 +118,12 @@ def _paint(kind: Kind, folder: Path, number: int) -> dict[str, Any]:
     }
 
 
-def _seeded(mapper: DatasetMapper, seed: int = 0) -> Any:
+def _seeded(mapper: DatasetMapper, seed: int = 0) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The mapper with draws that follow from how often it was called."""
+    seeds = itertools.count(seed)
+
     def run(record: dict[str, Any]) -> dict[str, Any]:
-        np.random.seed(seed)  # which augmentations draw from
+        np.random.seed(next(seeds))  # which augmentations draw from
         return mapper(record)
 
     return run
