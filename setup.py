@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 
-COMPILED_EVALUATOR = (
+HAS_WHEELS = (
     "platform_python_implementation == 'CPython' and (sys_platform == 'darwin' or "
     "sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64') or "
     "sys_platform == 'win32' and platform_machine == 'AMD64')"
@@ -57,8 +57,9 @@ setup(
         "cloudpickle",
         "msgspec>=0.19",
         "pycocotools>=2.0.8",
-        # Where it has wheels; elsewhere pycocotools computes the metrics.
-        f"ultrafast-pycocotools>=0.1.14,<0.2; {COMPILED_EVALUATOR}",
+        # Where they have wheels; elsewhere pycocotools computes the metrics, and Pillow decodes JPEG.
+        f"ultrafast-pycocotools>=0.1.14,<0.2; {HAS_WHEELS}",
+        f"simplejpeg>=1.8; {HAS_WHEELS}",
         "numpy>=1.26",
         "scipy>=1.11",
         "opencv-python-headless>=4.9",

@@ -20,6 +20,9 @@ SHARED = dict(
     max_size=1024,  # pixels of the longer edge
     intensity="auto",  # how values of more than 8 bits become 0..255: full_range, [low, high], "percentile:1,99"
     total_batch_size=16,  # images of an optimizer step, over all processes
+    cache=None,  # "memory": training images are decoded and resized once, for small sets
+    cache_gb=4.0,  # the most that these may take, in each training process
+    reduced_decode=False,  # decode JPEG of twice the size and more at a half, a quarter, an eighth of it, in training
 )
 
 data = OmegaConf.create(
@@ -73,10 +76,13 @@ dataloader = OmegaConf.create(
                 ],
                 image_format="${model.input_format}",
                 intensity=_intensity,
+                reduced_decode="${oc.select:data.reduced_decode,false}",
             ),
             total_batch_size="${data.total_batch_size}",
             num_workers=2,
             seed="${train.seed}",
+            cache="${oc.select:data.cache,null}",
+            cache_gb="${oc.select:data.cache_gb,4.0}",
         ),
         val=L(build_detection_test_loader)(dataset=_dataset("val"), mapper=_test_mapper, num_workers=2),
         test=L(build_detection_test_loader)(dataset=_dataset("test"), mapper=_test_mapper, num_workers=2),

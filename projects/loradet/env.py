@@ -11,7 +11,7 @@ import loradet
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "fvcore", "iopath", "omegaconf", "safetensors"),
-    *("pycocotools", "ultrafast-pycocotools", "numpy", "opencv-python-headless", "pillow"),
+    *("pycocotools", "ultrafast-pycocotools", "numpy", "opencv-python-headless", "pillow", "simplejpeg"),
 )
 
 

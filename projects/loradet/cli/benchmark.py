@@ -6,6 +6,7 @@
 `memory` runs a few training steps in a process of its own and prints what they hold at most, beside another config's.
 `scan` measures the selective scan of Vision Mamba: `scan --help`.
 `metrics` measures COCO metrics, the bootstrap's matching and calibration: `metrics --help`.
+`pixels` measures reading and resizing of samples: `pixels --help`.
 `gpu` measures one GPU in a few minutes: `gpu --help`.
 `throughput` splits inference over a split into waiting for data, forward pass and post-processing.
 
@@ -33,7 +34,7 @@ PARTS = {
     "cpu_time": ("cache",),
     "warmup": ("train", "cache", "infer", "throughput", "loader", "eval"),
 }
-OF_THEIR_OWN = ("scan", "metrics", "gpu")  # parts that take no config; modules `benchmark_<part>`
+OF_THEIR_OWN = ("scan", "metrics", "pixels", "gpu")  # parts that take no config; modules `benchmark_<part>`
 NEEDS = {"against_overrides": "against", "objects": "random_images"}
 
 

@@ -5,7 +5,6 @@ What a sample looks like depends on (seed, position in the stream) alone, never 
 
 import copy
 import logging
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,25 +19,11 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from loradet.datasets.data_processes import set_up_workers
+from loradet.datasets.image_cache import cache_images
+from loradet.datasets.seeding import seeded
 from loradet.errors import UserError
 
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Seed the `random`, numpy and torch (CPU) generators from `key` inside the block; put them back afterwards."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    words = np.random.SeedSequence(key).generate_state(3)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))
-    torch.manual_seed(int(words[2]))
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 @dataclass(frozen=True)
@@ -138,13 +123,18 @@ class SeededMapDataset(Dataset):
 
 
 class TrainLoader:
-    """Endless iterable of batches (lists of mapped dicts) for this rank; see `build_train_loader`."""
+    """Endless iterable of batches (lists of mapped dicts) for this rank; see `build_train_loader`.
+
+    Attributes:
+        pin_memory: whether batches come in memory that CUDA copies from while the host goes on; False at first.
+    """
 
     def __init__(self, dataset: SeededMapDataset, stream: BatchStream, num_workers: int, prefetch_factor: int):
         self.dataset = dataset
         self.stream = stream
         self.num_workers = num_workers
         self.prefetch_factor = prefetch_factor
+        self.pin_memory = False
 
     @property
     def num_images(self) -> int:
@@ -176,6 +166,7 @@ class TrainLoader:
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor if self.num_workers else None,
             collate_fn=_keep_list,
+            pin_memory=self.pin_memory,
             # A generator of its own: starting the workers must not move the generator that dropout draws from.
             generator=torch.Generator().manual_seed(self.dataset.seed),
         )
@@ -199,6 +190,8 @@ def build_train_loader(
     prefetch_factor: int = 4,
     aspect_ratio_grouping: bool = True,
     seed: int = 0,
+    cache: str | None = None,
+    cache_gb: float = 4.0,
 ) -> TrainLoader:
     """Training loader over Detectron2 dataset dicts whose stream a resumed run replays.
 
@@ -211,15 +204,21 @@ def build_train_loader(
         prefetch_factor: batches that each data process keeps ready.
         aspect_ratio_grouping: portrait and landscape images never share a batch.
         seed: of the order and of the augmentation.
+        cache: "memory" keeps each image once it was read, see `loradet.datasets.image_cache`. None: it is read anew.
+        cache_gb: the most that these may take, in 10^9 bytes.
 
     Raises:
         ValueError: the data set is empty, or the batch cannot be divided over the ranks.
+        UserError: the images are too many for the cache, or the mapper has none.
     """
     world_size = comm.get_world_size()
     if not len(dataset):
         raise ValueError("The training set has no image (are all of them filtered out?).")
     if total_batch_size < world_size or total_batch_size % world_size:
         raise ValueError(f"total_batch_size={total_batch_size} cannot be divided over {world_size} processes.")
+    if cache is not None:
+        mapper = mapper.mapper if isinstance(mapper, NamedFailures) else mapper  # the data set names them anyhow
+        mapper = cache_images(mapper, dataset, where=cache, max_gb=cache_gb)
     groups = None
     if aspect_ratio_grouping:
         groups = np.array([record["width"] > record["height"] for record in dataset], dtype=np.int8)

@@ -11,6 +11,7 @@ import torch
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
+from loradet.config.device import choose_device
 from loradet.config.initial_weights import check_initial_weights, initial_weights
 from loradet.config.intensity import check_images
 from loradet.config.splits import split_config
@@ -155,10 +156,12 @@ def _describe(metadata: Any, splits: dict[str, Split]) -> dict[str, dict[str, An
 
 
 def build_loader(cfg: DictConfig, plan: BatchPlan) -> Any:
-    """The config's training loader for `plan`."""
+    """The config's training loader for `plan`; on CUDA its batches are pinned."""
     node = copy.deepcopy(cfg.dataloader.train)
     node.total_batch_size = plan.per_forward * plan.world_size
     loader = instantiate_loader(node, "dataloader.train")
+    if isinstance(loader, TrainLoader):
+        loader.pin_memory = choose_device(cfg.train.device).type == "cuda"
     logger.info(
         "%d images a step: %d processes x %d micro-batches x %d images.",
         plan.total,

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from loradet.errors import UserError
 from loradet.run_folder import RunFolder
+from loradet.training.batches import images_to_device
 from loradet.training.checkpoints.ema import ExponentialMovingAverage
 from loradet.training.checkpoints.state import History, RankState
 from loradet.training.hooks.stages import by_stage
@@ -166,6 +167,7 @@ class Trainer(TrainerBase):
             begin = time.perf_counter()
             batch = next(self._iterator)
             data_time += time.perf_counter() - begin
+            batch = images_to_device(batch, self.device)
             image_ids += [sample.get("image_id") for sample in batch]
             losses = self._forward_backward(batch, image_ids, errors, exchange=micro_step == self.accumulate - 1)
             for name, value in losses.items():

@@ -8,7 +8,10 @@ from helpers.paths import TEST_CONFIGS
 
 from loradet.config import load_config
 from loradet.datasets.synthetic import generate
+from loradet.training.batches import images_to_device
 from loradet.training.folder.metrics_log import read_lines
+from loradet.training.plan import plan_batch
+from loradet.training.prepare import build_loader
 from loradet.training.run import train
 
 CONFIG = str(TEST_CONFIGS / "tiny.py")
@@ -47,3 +50,17 @@ def test_gpu_and_cpu_agree_on_the_first_losses(data, tmp_path):
         first[device] = next(line for line in read_lines(folder / "metrics.json") if "total_loss" in line)
     for name in ("loss_cls", "loss_box_reg"):
         assert first["cuda"][name] == pytest.approx(first["cpu"][name], rel=1e-3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_pinned_and_their_images_copied_to_the_device(data, tmp_path, workers):
+    overrides = [f"data.root={data}", f"train.output_dir={tmp_path}", f"dataloader.train.num_workers={workers}"]
+    plan = plan_batch(4, 1)
+    pinned = next(iter(build_loader(load_config(CONFIG, overrides), plan)))
+    plain = next(iter(build_loader(load_config(CONFIG, [*overrides, "train.device=cpu"]), plan)))
+    on_device = images_to_device(pinned, torch.device("cuda"))
+    for sample, copied, expected in zip(pinned, on_device, plain):
+        assert sample["image"].is_pinned() and not expected["image"].is_pinned()
+        assert copied["image"].is_cuda and not sample["image"].is_cuda
+        assert torch.equal(copied["image"].cpu(), expected["image"])
+        assert copied["image_id"] == expected["image_id"]

@@ -42,7 +42,7 @@ def _decode_deep(data: bytes, header: ImageHeader) -> np.ndarray:
     samples = header.samples
     if header.obstacle is not None:
         raise ValueError(f"{samples} samples: {header.obstacle}")
-    with _silent_opencv():
+    with silent_opencv():
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype.kind != samples.kind[0].replace("s", "i") or values.itemsize * 8 < samples.bits:
         raise ValueError(f"OpenCV {cv2.__version__} cannot decode its {samples} samples")
@@ -51,7 +51,7 @@ def _decode_deep(data: bytes, header: ImageHeader) -> np.ndarray:
         raise ValueError(f"{samples} samples: decoded to {channels} channels, expected grey, RGB or RGBA")
     values = values[:, :, 2::-1] if channels > 1 else values.reshape(values.shape[:2])
     if header.turn is not None:
-        values = _turn(values, header.turn)
+        values = turn_array(values, header.turn)
     height, width = values.shape[:2]
     if (height, width) != (header.height, header.width):
         raise ValueError(f"decoded to {width}x{height} pixels, its header says {header.width}x{header.height}")
@@ -61,7 +61,7 @@ def _decode_deep(data: bytes, header: ImageHeader) -> np.ndarray:
 
 
 @contextmanager
-def _silent_opencv() -> Iterator[None]:
+def silent_opencv() -> Iterator[None]:
     """Nothing on standard error of what is wrong with a file, which OpenCV does not name."""
     _opencv_log.setLogLevel(0)
     try:
@@ -70,7 +70,7 @@ def _silent_opencv() -> Iterator[None]:
         _opencv_log.setLogLevel(_LOG_LEVEL)  # not what it was before: another thread may decode too
 
 
-def _turn(values: np.ndarray, turn: Image.Transpose) -> np.ndarray:
+def turn_array(values: np.ndarray, turn: Image.Transpose) -> np.ndarray:
     """What `Image.transpose` does, of an array (H, W, ...)."""
     return {
         Image.Transpose.FLIP_LEFT_RIGHT: lambda v: v[:, ::-1],

@@ -1,12 +1,14 @@
 """Image files as arrays: the one way in which trainings, evaluations and all tools read pixels."""
 
+import cv2
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from loradet.datasets.images.decoding import decode
-from loradet.datasets.images.header import SampleFormat
+from loradet.datasets.images.decoding import decode, turn_array
+from loradet.datasets.images.fast_decoding import decode_fast
+from loradet.datasets.images.header import SampleFormat, parse_header, swaps_height_and_width
 from loradet.datasets.images.intensity import AUTO, Intensity
 
 
@@ -27,12 +29,45 @@ def read_image(file_name: str, format: str = "RGB", intensity: Intensity = AUTO)
         FileNotFoundError: there is no such file.
         OSError: the file cannot be read or decoded; the message names it.
     """
-    image, samples = _read(file_name)
+    image, samples, _ = _read(file_name)
+    return _finish(image, samples, format, intensity)
+
+
+def read_reduced(
+    file_name: str, at_least: tuple[int, int], format: str = "RGB", intensity: Intensity = AUTO
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """`read_image`, of a JPEG at a half, a quarter or an eighth of its size, where that is not smaller than `at_least`.
+
+    The decoder leaves out the finer waves of each block: that is quick, and nearly an average over pixels.
+
+    Args:
+        at_least: (height, width) in pixels, upright.
+        file_name, format, intensity: as of `read_image`.
+
+    Returns:
+        The image, and (height, width) of the file's, upright.
+    """
+    image, samples, size = _read(file_name, at_least)
+    return _finish(image, samples, format, intensity), size
+
+
+def _finish(image: Image.Image | np.ndarray, samples: SampleFormat, format: str, intensity: Intensity) -> np.ndarray:
     if isinstance(image, Image.Image) and intensity.changes(samples):
         image = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(intensity.apply(image, samples))
-    return convert_PIL_to_numpy(image, format)
+    if isinstance(image, Image.Image):
+        return convert_PIL_to_numpy(image, format)
+    return _in_format(intensity.apply(image, samples), format)
+
+
+def _in_format(image: np.ndarray, format: str) -> np.ndarray:
+    """An array of eight bits, grey (H, W) or RGB (H, W, 3), as `convert_PIL_to_numpy` has its picture."""
+    if image.ndim == 2 and format == "L":
+        return image[:, :, None]
+    if image.ndim == 2 and format in ("RGB", "BGR"):
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    if image.ndim == 3 and format in ("RGB", "BGR"):
+        return image if format == "RGB" else image[:, :, ::-1]
+    return convert_PIL_to_numpy(Image.fromarray(image), format)
 
 
 def read_values(file_name: str) -> tuple[np.ndarray, SampleFormat]:
@@ -41,17 +76,30 @@ def read_values(file_name: str) -> tuple[np.ndarray, SampleFormat]:
     Raises:
         As `read_image`.
     """
-    image, samples = _read(file_name)
+    image, samples, _ = _read(file_name)
     if isinstance(image, Image.Image):
         image = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     return image, samples
 
 
-def _read(file_name: str) -> tuple[Image.Image | np.ndarray, SampleFormat]:
-    """Upright; eight bits as pillow has them, deeper ones as an array."""
+def _read(
+    file_name: str, at_least: tuple[int, int] | None = None
+) -> tuple[Image.Image | np.ndarray, SampleFormat, tuple[int, int]]:
+    """Upright pixels, what a sample is, and (height, width) of the file.
+
+    Of eight bits an array where there is a fast decoder for it, else as pillow has it; deeper an array.
+    """
     try:
         with PathManager.open(file_name, "rb") as file:
-            return decode(file)
+            header, image = parse_header(file)
+            size = header.height, header.width
+            if at_least is not None and swaps_height_and_width(header.turn):
+                at_least = at_least[::-1]
+            values = None if header.samples.is_deep else decode_fast(file, image, at_least)
+            if values is None:
+                file.seek(0)
+                return *decode(file), size
+            return values if header.turn is None else turn_array(values, header.turn), header.samples, size
     except FileNotFoundError as error:
         raise FileNotFoundError(f"Image file {file_name} does not exist.") from error
     except Exception as error:  # decoders raise SyntaxError, ValueError, struct.error and more on broken files
