@@ -4,6 +4,7 @@ What a sample looks like depends on (seed, position in the stream) alone, never 
 """
 
 import copy
+import gc
 import logging
 import multiprocessing
 import random
@@ -23,6 +24,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from loradet.datasets.parent_process import end_with_parent
+from loradet.datasets.readers.records import Records, column
 from loradet.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -177,7 +179,7 @@ class TrainLoader:
 
 
 def build_train_loader(
-    dataset: list[dict],
+    dataset: Sequence[dict],
     *,
     mapper: Callable[[dict], dict | None],
     total_batch_size: int,
@@ -209,11 +211,11 @@ def build_train_loader(
         raise ValueError(f"total_batch_size={total_batch_size} cannot be divided over {world_size} processes.")
     groups = None
     if aspect_ratio_grouping:
-        groups = np.array([record["width"] > record["height"] for record in dataset], dtype=np.int8)
+        groups = np.greater(column(dataset, "width"), column(dataset, "height")).astype(np.int8)
     if sampler is None:
         sampler = TrainingSampler(len(dataset), seed=seed)
     # One numpy buffer instead of a list of dicts: worker processes then share its pages.
-    records = DatasetFromList(dataset, copy=False)
+    records = dataset if isinstance(dataset, Records) else DatasetFromList(dataset, copy=False)
     return TrainLoader(
         SeededMapDataset(records, mapper, seed),
         BatchStream(sampler, total_batch_size // world_size, groups),
@@ -261,3 +263,5 @@ def init_worker(worker_id: int) -> None:  # noqa: ARG001
     end_with_parent()
     # There are many such processes: one core each.
     torch.set_num_threads(1)
+    # The collector writes to every object that it looks at, and a page that is written to is no longer shared.
+    gc.freeze()
