@@ -1,13 +1,15 @@
 """Measures reading a large annotation file against `json.load` of it, and what data processes add to its records."""
 
+import contextlib
 import gc
 import json
 import multiprocessing
 import re
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -92,7 +94,7 @@ def _read(folder: Path, side: str) -> dict[str, Any]:
     kept = run(folder)
     seconds = time.process_time() - begin
     assert kept
-    return {"side": side, "s": seconds, "mb": status_mb("VmHWM") - before}
+    return {"side": side, "s": seconds, "mb": max(status_mb("VmHWM") - before, 2**-10)}  # Linux counts KiB
 
 
 def _check(folder: Path) -> None:
@@ -124,8 +126,21 @@ def _worker(folder: Path, kind: str) -> float:
     loader = build_train_loader(
         records, mapper=_Measure(drawn), total_batch_size=1, num_workers=1, aspect_ratio_grouping=False
     )
-    figures = (sample["mb"] for batch in loader for sample in batch)
-    return next(figure for figure in figures if figure is not None)
+    with _forking():
+        figures = (sample["mb"] for batch in loader for sample in batch)
+        return next(figure for figure in figures if figure is not None)
+
+
+@contextlib.contextmanager
+def _forking() -> Iterator[None]:
+    """On Linux data processes are forked, as in training; this process was spawned, and its own would be too."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    if sys.platform == "linux":
+        multiprocessing.set_start_method("fork", force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 class _Measure:
