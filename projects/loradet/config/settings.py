@@ -203,8 +203,8 @@ class TrainSettings:
     ema: EmaSettings = field(default_factory=EmaSettings)
     log_period: int = _setting(
         20,
-        "iterations between lines in log, `metrics.json`, TensorBoard; an evaluation is written at once; on a GPU, between "
-        "reads of losses (see docs/train.md)",
+        "iterations between lines in log, `metrics.json`, TensorBoard, and on a GPU between reads of losses; "
+        "an evaluation is written at once",
         "at least 1",
         lambda value: value >= 1,
     )

@@ -106,9 +106,8 @@ def decode_in_pieces(data: bytes) -> PiecewiseEntries | None:
     Objects of two million annotations take 1 GB, and what they are written as 0.3 GB.
     """
     try:
-        # The decoder does not look into what it skips; pycocotools, which may read the file too, does.
-        if data.isascii() or data.decode("utf-8") is not None:
-            return _UNDECODED.decode(data)
+        _check_utf8(data)
+        return _UNDECODED.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     return None
@@ -121,13 +120,22 @@ def decode_entries(data: bytes, path: Path) -> tuple[Entries, bool]:
         UserError: not JSON, or not COCO instances; names the file and what is missing.
     """
     try:
-        # The decoder does not look into what it skips; pycocotools, which may read the file too, does.
-        if data.isascii() or data.decode("utf-8") is not None:
-            return _ENTRIES.decode(data), True
+        _check_utf8(data)
+        return _ENTRIES.decode(data), True
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     content = decode_content(data, path)
     return msgspec.convert(content, Entries), False
+
+
+def _check_utf8(data: bytes) -> None:
+    """UnicodeDecodeError where pycocotools, which may read the file too, raises it: our decoder skips what it can."""
+    if data.isascii():
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(data), 1 << 20):  # as one text the file may take twice its size
+        decoder.decode(data[start : start + (1 << 20)])
+    decoder.decode(b"", final=True)
 
 
 def decode_content(data: bytes, path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.broken_annotations import Mutation
 
+from loradet.datasets import files
 from loradet.datasets.annotations import content, read_annotations, reader
 from loradet.errors import UserError
 
@@ -88,3 +89,25 @@ def test_a_sound_file_is_not_decoded_as_a_whole(read, monkeypatch):
 def test_a_file_without_annotations_has_empty_columns(read):
     columns, *_ = read(json.dumps({**CONTENT, "annotations": []}).encode(), 2)
     assert {name: np.shape(values) for name, (_, values) in columns.items()} == dict.fromkeys(columns, (0,))
+
+
+def test_utf8_that_ends_in_the_middle_of_a_letter_is_refused_wherever_it_is(read):
+    names = "é" * (1 << 20)  # over the edge of the block that is looked at
+    text = json.dumps({**CONTENT, "info": {"x": f"a{names}"}}, ensure_ascii=False).encode()
+    assert read(text, 2)[-2]
+    broken = text.replace(b"\xc3\xa9", b"\xc3", 1)
+    assert "UTF-8" in read(broken, 2) or "utf-8" in read(broken, 2)
+    assert read(broken, 2) == read(broken, None)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 7])
+def test_an_iterator_is_written_as_the_list_of_what_it_gives(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(files, "_PIECE", 3)
+    content = {"info": {"é": 1}, "annotations": [{"id": n, "bbox": [0.1, n]} for n in range(count)], "categories": []}
+    files.write_coco(tmp_path / "list.json", content)
+    files.write_coco(tmp_path / "pieces.json", {**content, "annotations": iter(content["annotations"])})
+    expected = json.dumps(content, separators=(",", ":"))
+    assert (tmp_path / "pieces.json").read_text() == (tmp_path / "list.json").read_text() == expected
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_coco(tmp_path / "nan.json", {"annotations": iter([float("nan")])})
+    assert not (tmp_path / "nan.json").exists()
