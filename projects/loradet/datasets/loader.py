@@ -4,12 +4,8 @@ What a sample looks like depends on (seed, position in the stream) alone, never 
 """
 
 import copy
-import gc
 import logging
-import multiprocessing
 import random
-import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +19,7 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from loradet.datasets.parent_process import end_with_parent
+from loradet.datasets.data_processes import set_up_workers
 from loradet.datasets.readers.records import Records, column
 from loradet.errors import UserError
 
@@ -240,28 +236,3 @@ def _one_opencv_thread() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(threads)
-
-
-def set_up_workers(loader: DataLoader) -> None:
-    """Let a loader's data processes begin as this project's do, where it does not say how: `init_worker`, and forked.
-
-    Linux forked them by default up to Python 3.13. Those of "forkserver", the default since, import the program again:
-    they start in seconds, share no page of the records, and a script without `if __name__ == "__main__"` fails.
-    """
-    if loader.worker_init_fn is None:
-        loader.worker_init_fn = init_worker
-    forks = sys.platform == "linux" and multiprocessing.get_start_method(allow_none=True) != "spawn"
-    if forks and loader.num_workers and loader.multiprocessing_context is None:
-        loader.multiprocessing_context = "fork"
-
-
-def init_worker(worker_id: int) -> None:  # noqa: ARG001
-    """What a data process begins with, as `worker_init_fn`: it ends when its parent says so or is gone, not before."""
-    # Ctrl-C reaches the whole process group, and what ends a job all its processes: the main one saves first.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    end_with_parent()
-    # There are many such processes: one core each.
-    torch.set_num_threads(1)
-    # The collector writes to every object that it looks at, and a page that is written to is no longer shared.
-    gc.freeze()

@@ -18,7 +18,8 @@ from loradet.config.splits import (
     name_evaluated_data,
     split_config,
 )
-from loradet.datasets.loader import NamedFailures, set_up_workers
+from loradet.datasets.data_processes import set_up_workers
+from loradet.datasets.loader import NamedFailures
 
 
 def load_dataset(cfg: DictConfig, split: str) -> Sequence[dict] | None:

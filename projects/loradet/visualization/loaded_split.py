@@ -16,9 +16,10 @@ from loradet.config.build import build
 from loradet.config.device import choose_device
 from loradet.config.intensity import check_images, with_intensity_of
 from loradet.config.splits import split_config
+from loradet.datasets.data_processes import set_up_workers
 from loradet.datasets.images.intensity import Intensity
 from loradet.datasets.images.reading import read_image
-from loradet.datasets.loader import NamedFailures, set_up_workers
+from loradet.datasets.loader import NamedFailures
 from loradet.datasets.mapper import intensity_of
 from loradet.datasets.readers.records import column
 from loradet.datasets.subset import choose_ids

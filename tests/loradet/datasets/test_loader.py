@@ -77,7 +77,8 @@ import os
 multiprocessing.set_start_method("forkserver")  # the default of Python 3.14
 import loradet
 from torch.utils.data import DataLoader
-from loradet.datasets.loader import build_train_loader, set_up_workers
+from loradet.datasets.data_processes import set_up_workers
+from loradet.datasets.loader import build_train_loader
 parent = os.getpid()
 records = [{"file_name": "a.png", "image_id": 7, "width": 3, "height": 2}]
 train = build_train_loader(
@@ -97,6 +98,21 @@ def test_a_script_needs_no_guard_where_forking_is_not_pythons_default(tmp_path):
     script.write_text(SCRIPT)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.returncode) == ("7 True\n[[0], [1], [2]]\n", 0), done.stderr[-2000:]
+
+
+LEFT_AT_WORK = """
+from torch.utils.data import DataLoader
+from loradet.datasets.data_processes import set_up_workers
+loader = DataLoader(range(100), num_workers=2)
+set_up_workers(loader)
+left = iter(loader)
+print(next(left))
+"""
+
+
+def test_a_script_ends_whose_data_processes_are_still_at_work():
+    done = subprocess.run([sys.executable, "-c", LEFT_AT_WORK], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("tensor([0])\n", 0), done.stderr[-2000:]
 
 
 def test_another_seed_gives_another_stream():

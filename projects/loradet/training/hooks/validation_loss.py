@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from loradet.config.build import build
 from loradet.config.splits import accepts, split_config
-from loradet.datasets.loader import NamedFailures, seeded, set_up_workers
+from loradet.datasets.data_processes import set_up_workers
+from loradet.datasets.loader import NamedFailures, seeded
 from loradet.evaluation.split import Split
 from loradet.training.checkpoints.state import RankState
 
