@@ -17,8 +17,7 @@ class Records(Sequence[dict[str, Any]]):
     """A sequence of dataset dicts, of which none is held: what is done to one stays outside.
 
     Where dicts are to be changed, change those of `list(records)`. Two million boxes take 100 MB here and 1.2 GB as
-    dicts, and data processes share them: nothing here has a reference count, and tensors are moved to shared memory
-    for a process that is spawned.
+    dicts, and data processes share them: nothing here has a reference count.
 
     Args:
         file: what was read.
@@ -35,16 +34,16 @@ class Records(Sequence[dict[str, Any]]):
         self._root = str(image_root)
         self._file_names = _Texts([images.file_names[position] for position in positions.tolist()])
         self._image_ids = _ids([images.ids[position] for position in positions.tolist()])
-        self._heights = torch.from_numpy(images.heights[positions])
-        self._widths = torch.from_numpy(images.widths[positions])
+        self._heights = _Column(images.heights[positions])
+        self._widths = _Column(images.widths[positions])
         ends = np.searchsorted(boxes.image[rows], positions, side="right")
-        self._ends = torch.from_numpy(np.concatenate([[0], ends]))
-        self._xywh = torch.from_numpy(boxes.xywh[rows])
-        self._labels = torch.from_numpy(labels[rows].astype(np.int32))
-        self._crowd = torch.from_numpy(boxes.crowd[rows].astype(np.uint8))
+        self._ends = _Column(np.concatenate([[0], ends]))
+        self._xywh = _Column(boxes.xywh[rows])
+        self._labels = _Column(labels[rows].astype(np.int32))
+        self._crowd = _Column(boxes.crowd[rows].astype(np.uint8))
 
     def __len__(self) -> int:
-        return len(self._heights)
+        return len(self._heights.array)
 
     def __getitem__(self, index: Any) -> Any:
         """The dict at a position; a list of them for a slice."""
@@ -72,15 +71,15 @@ class Records(Sequence[dict[str, Any]]):
         return [*other, *self]
 
     def __repr__(self) -> str:
-        return f"<Records of {len(self)} images with {len(self._labels)} boxes below {self._root}>"
+        return f"<Records of {len(self)} images with {len(self._labels.array)} boxes below {self._root}>"
 
     def column(self, key: str) -> list[Any]:
         """The values of `file_name`, `image_id`, `height` or `width` of all images."""
         readers: dict[str, Callable[[], list[Any]]] = {
             "file_name": lambda: [self._file_name(position) for position in range(len(self))],
             "image_id": lambda: [self._image_ids[position] for position in range(len(self))],
-            "height": self._heights.tolist,
-            "width": self._widths.tolist,
+            "height": self._heights.array.tolist,
+            "width": self._widths.array.tolist,
         }
         return readers[key]()
 
@@ -88,13 +87,13 @@ class Records(Sequence[dict[str, Any]]):
         return os.path.join(self._root, self._file_names[position])  # noqa: PTH118 (a str, as Detectron2 has it)
 
     def _dict(self, position: int) -> dict[str, Any]:
-        start, end = self._ends[position : position + 2].tolist()
-        columns = zip(self._xywh[start:end].tolist(), self._labels[start:end].tolist(), self._crowd[start:end].tolist())
+        start, end = self._ends.array[position : position + 2].tolist()
+        columns = zip(*(one.array[start:end].tolist() for one in (self._xywh, self._labels, self._crowd)))
         mode = BoxMode.XYWH_ABS
         return {
             "file_name": self._file_name(position),
-            "height": int(self._heights[position]),
-            "width": int(self._widths[position]),
+            "height": int(self._heights.array[position]),
+            "width": int(self._widths.array[position]),
             "image_id": self._image_ids[position],
             "annotations": [
                 {"bbox": box, "bbox_mode": mode, "category_id": label, "iscrowd": crowd}
@@ -108,27 +107,41 @@ def column(records: Sequence[dict[str, Any]], key: str) -> list[Any]:
     return records.column(key) if isinstance(records, Records) else [record[key] for record in records]
 
 
+class _Column:
+    """Numbers, as an array to read from; a process that is spawned is given the tensor of it in shared memory."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __reduce__(self) -> tuple[Callable, tuple[torch.Tensor]]:
+        return _column_of, (torch.from_numpy(self.array),)
+
+
+def _column_of(tensor: torch.Tensor) -> _Column:
+    return _Column(tensor.numpy())
+
+
 class _Texts:
-    """Texts in one tensor of UTF-8."""
+    """Texts in one column of UTF-8."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         encoded = [text.encode() for text in texts]
-        self._ends = torch.from_numpy(np.cumsum([0, *map(len, encoded)]))
-        self._bytes = torch.from_numpy(np.frombuffer(b"".join(encoded), np.uint8).copy())
+        self._ends = _Column(np.cumsum([0, *map(len, encoded)]))
+        self._bytes = _Column(np.frombuffer(b"".join(encoded), np.uint8).copy())
 
     def __getitem__(self, position: int) -> str:
-        start, end = self._ends[position : position + 2].tolist()
-        return self._bytes[start:end].numpy().tobytes().decode()
+        start, end = self._ends.array[position : position + 2].tolist()
+        return self._bytes.array[start:end].tobytes().decode()
 
 
 class _Numbers:
-    """Whole numbers in one tensor."""
+    """Whole numbers in one column."""
 
     def __init__(self, numbers: Sequence[int]) -> None:
-        self._values = torch.tensor(numbers, dtype=torch.int64)
+        self._values = _Column(np.array(numbers, np.int64))
 
     def __getitem__(self, position: int) -> int:
-        return int(self._values[position])
+        return int(self._values.array[position])
 
 
 def _ids(ids: Sequence[int | str]) -> _Texts | _Numbers:
