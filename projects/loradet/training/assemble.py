@@ -52,6 +52,8 @@ from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_UNREAD = 1000  # iterations whose losses may wait on a GPU, however seldom they are logged
+
 
 @dataclass(frozen=True, kw_only=True)
 class Assembled:
@@ -160,7 +162,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPla
         clip_norm_type=train.clip_grad.norm_type,
         ema_decay=train.ema.decay if train.ema.enabled else None,
         # A CPU has nothing to wait for, and stops at once.
-        read_period=1 if device.type == "cpu" else train.log_period,
+        read_period=1 if device.type == "cpu" else min(train.log_period, _LONGEST_UNREAD),
         output_dir=output_dir,
     )
 

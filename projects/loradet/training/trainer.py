@@ -79,6 +79,8 @@ class Trainer(TrainerBase):
         output_dir: named in messages.
     """
 
+    storage: DeferredStorage
+
     def __init__(
         self,
         model: nn.Module,
@@ -304,7 +306,8 @@ class Trainer(TrainerBase):
         numbers = {"data_time": step.data_time, "total_loss": sum(means.values()), **means}
         if math.isfinite(norm):
             numbers["grad_norm"] = norm
-        self.storage.put_scalars(cur_iter=step.iteration, **numbers)
+        for name, number in numbers.items():
+            self.storage.put_scalar(name, number, cur_iter=step.iteration)
 
     def _raise_non_finite(self, iteration: int, found: list[str], image_ids: list[Any]) -> NoReturn:
         """A collective call; `found` is what is bad on this process."""

@@ -221,3 +221,26 @@ def test_fp16_reads_in_every_step():
     model = Toy()
     trainer = Trainer(model, [], torch.optim.SGD(model.parameters(), lr=0.1), amp_dtype=torch.float16, read_period=20)
     assert trainer.read_period == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_a_gpu_is_not_waited_for_between_two_reads():
+    class Watch(HookBase):
+        def before_step(self):
+            reads = (self.trainer.iter + 1) % 4 == 0
+            # The first steps make kernels and buffers, which may wait.
+            torch.cuda.set_sync_debug_mode("default" if reads or self.trainer.iter < 4 else "error")
+
+    torch.manual_seed(1)
+    model = Toy().cuda()
+    data = batches(12)
+    for (sample,) in data:
+        sample.update(x=sample["x"].cuda(), y=sample["y"].cuda())
+    trainer = Trainer(model, data, torch.optim.AdamW(model.parameters(), lr=0.01, fused=True), read_period=4)
+    trainer.register_hooks([Watch()])
+    try:
+        trainer.train(0, 12)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(trainer.storage.history("grad_norm").values()) == 12
