@@ -211,7 +211,7 @@ def build_train_loader(
     if sampler is None:
         sampler = TrainingSampler(len(dataset), seed=seed)
     # One numpy buffer instead of a list of dicts: worker processes then share its pages.
-    records = dataset if isinstance(dataset, Records) else DatasetFromList(dataset, copy=False)
+    records = dataset if isinstance(dataset, Records) else DatasetFromList(list(dataset), copy=False)
     return TrainLoader(
         SeededMapDataset(records, mapper, seed),
         BatchStream(sampler, total_batch_size // world_size, groups),

@@ -62,7 +62,7 @@ class Records(Sequence[dict[str, Any]]):
             return NotImplemented
         return len(self) == len(other) and all(one == another for one, another in zip(self, other))
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __add__(self, other: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return [*self, *other]
@@ -144,5 +144,5 @@ class _Numbers:
         return int(self._values.array[position])
 
 
-def _ids(ids: Sequence[int | str]) -> _Texts | _Numbers:
+def _ids(ids: Sequence[Any]) -> _Texts | _Numbers:
     return _Texts(ids) if ids and isinstance(ids[0], str) else _Numbers(ids)
