@@ -59,7 +59,7 @@ class OneWeightLoRA(LoRALayer):
 
     def _lean_forward(self, x: Tensor) -> Tensor | None:
         """The output where backward can keep what the input was made from in place of the input, else None."""
-        if self.memory == "plain" or not torch.is_grad_enabled() or source_of(x) is None or is_traced():
+        if self.memory == "plain" or not torch.is_grad_enabled() or is_traced() or source_of(x) is None:
             return None
         stage = self.stage(x)
         return None if stage is None else run_chain(x, [stage], self.memory)

@@ -92,11 +92,11 @@ def _run_steps(cfg: DictConfig, steps: int, images: RandomImages | None) -> dict
     next(iter(loader))
     before = _held_mb(device)
     step = TrainingStep(cfg, loader)
-    _forget_peak(device)
+    forget_peak(device)
     with step.trainer.stream():
         for _ in range(steps):
             step.run()
-    peak = _peak_mb(device)
+    peak = peak_mb(device)
     return {
         "peak_mb": peak,
         "before_model_mb": before,
@@ -112,12 +112,12 @@ def _held_mb(device: torch.device) -> float:
     return torch.cuda.memory_allocated() / 2**20 if device.type == "cuda" else status_mb("VmRSS")
 
 
-def _peak_mb(device: torch.device) -> float:
+def peak_mb(device: torch.device) -> float:
     # ru_maxrss would begin with what the parent process held when it started this one.
     return peak_memory_mb() if device.type == "cuda" else status_mb("VmHWM")
 
 
-def _forget_peak(device: torch.device) -> None:
+def forget_peak(device: torch.device) -> None:
     """Let the peak count from here: building a model may take more than training it, as when it reads weights."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

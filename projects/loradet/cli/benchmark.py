@@ -6,6 +6,7 @@
 `scan` measures the selective scan of Vision Mamba: `scan --help`.
 `metrics` measures COCO metrics, the bootstrap's matching and calibration: `metrics --help`.
 `annotations` measures reading a large annotation file: `annotations --help`.
+`gpu` measures one GPU in a few minutes: `gpu --help`.
 `throughput` splits inference over a split into waiting for data, forward pass and post-processing.
 
     loradet benchmark train --config-file A.py --against B.py --random-images 512 512 model.num_classes=10
@@ -31,7 +32,7 @@ PARTS = {
     "objects": ("train", "memory"),
     "warmup": ("train", "infer", "throughput", "loader", "eval"),
 }
-OF_THEIR_OWN = ("scan", "metrics", "annotations")  # parts that take no config; modules `benchmark_<part>`
+OF_THEIR_OWN = ("scan", "metrics", "annotations", "gpu")  # parts that take no config; modules `benchmark_<part>`
 NEEDS = {"against_overrides": "against", "objects": "random_images"}
 
 

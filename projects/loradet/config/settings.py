@@ -79,6 +79,19 @@ class EmaSettings:
 
 
 @dataclass
+class CompileSettings:
+    """torch.compile of what trains, where all images have one size: [processes.md](../processes.md#compiled-steps)."""
+
+    enabled: bool = _setting(False, "the first step takes minutes; evaluation is not compiled")
+    what: str = _one_of("backbone", "model: heads and DETR's transformer too", "backbone", "model")
+    mode: str = _one_of(
+        "default",
+        "as of torch.compile",
+        *("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+    )
+
+
+@dataclass
 class CheckpointerSettings:
     """When checkpoints are saved."""
 
@@ -201,6 +214,7 @@ class TrainSettings:
     )
     clip_grad: ClipSettings = field(default_factory=ClipSettings)
     ema: EmaSettings = field(default_factory=EmaSettings)
+    compile: CompileSettings = field(default_factory=CompileSettings)
     log_period: int = _setting(
         20,
         "iterations between lines in log, `metrics.json`, TensorBoard, and on a GPU between reads of losses; "

@@ -41,7 +41,9 @@ def check_has_effect(
         return
     if table == "train":
         last = key.rpartition(".")[2]
-        same = [one for one, held in _values(cfg) if one.rpartition(".")[2] == last and held == before and one != key]
+        # Keys of `train` itself are what they are, as `enabled` of amp and of ema.
+        others = [(one, held) for one, held in _values(cfg) if not one.startswith("train.")]
+        same = [one for one, held in others if one.rpartition(".")[2] == last and held == before]
         if stay := [one for one in same if one not in typed]:
             logger.warning("%s=%s leaves %s at %s: say it there too.", key, value, " and ".join(stay), before)
         return

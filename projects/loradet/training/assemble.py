@@ -28,6 +28,7 @@ from loradet.evaluation.split import Split
 from loradet.files import write_json
 from loradet.model import initial_model, model_classes
 from loradet.run_folder import RunFolder
+from loradet.training.compiling import compile_model, not_compiled
 from loradet.training.earlier_run import clear_folder, clear_temporary
 from loradet.training.folder.record import RunRecord
 from loradet.training.fused import with_fused
@@ -150,6 +151,7 @@ def build_trainer(cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPla
     node = copy.deepcopy(cfg.optimizer)
     node.params.model = model
     train = cfg.train
+    compile_model(model, cfg)
     device = next(model.parameters()).device
     return Trainer(
         # The embedded and the installed function both choose a CUDA device where none is given.
@@ -178,7 +180,7 @@ def _register_hooks(
         loss = validation_loss(cfg, first, prepared.plan.per_forward)
         best = EvaluateAndKeepBest(
             prepared.schedule.eval_period,
-            lambda: evaluate(first, trainer, loss),
+            lambda: evaluate(cfg, first, trainer, loss),
             checkpointer,
             metric=train.best.metric,
             mode=train.best.mode,
@@ -208,10 +210,11 @@ def _register_hooks(
     return best
 
 
-def evaluate(split: Split, trainer: Trainer, loss: ValidationLoss | None = None) -> dict[str, Any]:
+def evaluate(cfg: DictConfig, split: Split, trainer: Trainer, loss: ValidationLoss | None = None) -> dict[str, Any]:
     """The results of the weights that the trainer has now; losses beside them, as {"val": {"total_loss": …}}."""
-    results = split.evaluate(trainer.module, trainer.output_dir)
-    losses = {} if loss is None else loss.measure(trainer.module)
+    with not_compiled(cfg):
+        results = split.evaluate(trainer.module, trainer.output_dir)
+        losses = {} if loss is None else loss.measure(trainer.module)
     return results | {split.name: losses} if results and losses else results
 
 

@@ -16,6 +16,7 @@ from loradet.errors import one_line
 from loradet.event_storage import DeferredStorage
 from loradet.run_folder import RunFolder
 from loradet.training.assemble import Assembled, assemble
+from loradet.training.compiling import compile_errors, not_compiled
 from loradet.training.finish import finish_run
 from loradet.training.folder.folder_lock import FolderLock
 from loradet.training.hooks.trackers import flat_config
@@ -81,7 +82,8 @@ def carry_out(run: Assembled) -> signal.Signals | None:
         if (stop := run.trainer.stop_signal) is not None and run.trainer.stop_reason == "interrupted":
             record.update(status="interrupted", iteration=run.trainer.iter, stopped_by=stop.name)
             return stop
-        finish_run(run)
+        with not_compiled(prepared.cfg):
+            finish_run(run)
         logger.info("The run in %s is finished.", prepared.folder.path)
     except KeyboardInterrupt:
         record.update(status="interrupted")
@@ -129,7 +131,8 @@ def _train(run: Assembled) -> None:
     if max_iter == 0:
         _save_untrained(run.trainer, run.checkpointer)
     elif run.start_iter < max_iter:
-        run.trainer.train(run.start_iter, max_iter)
+        with compile_errors(run.prepared.cfg):
+            run.trainer.train(run.start_iter, max_iter)
 
 
 def _open_trackers(run: Assembled) -> dict[str, str | None]:

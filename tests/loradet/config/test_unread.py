@@ -77,3 +77,8 @@ def test_a_setting_that_stays_elsewhere_is_a_warning(saved, caplog):
     complete(saved, ["train.max_iter=9", "lr_multiplier.max_iter=9", "train.log_period=3"])
     complete(copy.deepcopy(_PLAIN), ["train.seed=5", "train.max_iter=9"])
     assert not caplog.text
+
+
+def test_keys_of_train_with_one_name_have_nothing_to_do_with_each_other(saved, caplog):
+    assert complete(saved, ["train.compile.enabled=True"]).train.ema.enabled is False
+    assert "leaves" not in caplog.text

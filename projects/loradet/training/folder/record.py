@@ -37,7 +37,7 @@ from loradet.run_folder import RunFolder
 NEUTRAL_KEYS = (
     *("allow_random_frozen", "allow_other_pixel_statistics", "accept_changed_data"),
     *("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period", "efficiency", "operating_point"),
-    *("validation_loss", "validation_pictures"),
+    *("validation_loss", "validation_pictures", "compile"),
     *("trackio", "wandb", "hub"),
 )
 
