@@ -112,9 +112,10 @@ class _Column:
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
+        self._tensor = torch.from_numpy(array)  # it has to live until that process has begun
 
     def __reduce__(self) -> tuple[Callable, tuple[torch.Tensor]]:
-        return _column_of, (torch.from_numpy(self.array),)
+        return _column_of, (self._tensor,)
 
 
 def _column_of(tensor: torch.Tensor) -> _Column:

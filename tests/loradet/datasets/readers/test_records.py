@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import multiprocessing
 import pickle
 from multiprocessing.reduction import ForkingPickler
 
@@ -125,3 +126,15 @@ def test_loaders_give_what_they_give_of_a_list(records, num_workers):
         for dataset in (records, list(records))
     ]
     assert tested[0] == tested[1]
+
+
+def test_a_spawned_process_reads_what_a_forked_one_reads(records):
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        loader = build_train_loader(records, mapper=dict, total_batch_size=2, num_workers=1, seed=3)
+        found = list(itertools.islice(iter(loader), 3))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    loader = build_train_loader(list(records), mapper=dict, total_batch_size=2, num_workers=0, seed=3)
+    assert found == list(itertools.islice(iter(loader), 3))
