@@ -17,6 +17,8 @@ FLOORS = [
         "json_kinds",
         "locking",
         "lazy",
+        "garbage_pause",
+        "event_storage",
         "detectron2_embedded",
     ),
     ("files", "tensors"),

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 
 from loradet.config.device import choose_device
 from loradet.errors import UserError
 from loradet.evaluation.split_loop import dataset_metadata
+from loradet.event_storage import DeferredStorage
 from loradet.model import initial_model
 from loradet.training.assemble import build_trainer
 from loradet.training.plan import BatchPlan, plan_batch
@@ -100,7 +100,7 @@ class TrainingStep:
         plan = batch_plan(cfg)
         model = initial_model(cfg, device=choose_device(cfg.train.device), metadata=dataset_metadata(cfg, "train"))
         self.trainer: Trainer = build_trainer(cfg, model, loader, plan, Path(tempfile.gettempdir()))
-        self.trainer.storage = EventStorage()
+        self.trainer.storage = DeferredStorage()
         self.images = plan.total
 
     def prepare(self, steps: int) -> list[Batch]:

@@ -14,6 +14,7 @@ from loradet.config.splits import split_config
 from loradet.datasets.images.intensity import Intensity
 from loradet.datasets.images.intensity_check import check_intensity
 from loradet.datasets.mapper import DetectionMapper
+from loradet.datasets.readers.records import column
 from loradet.weight_classes import read_weight_intensity
 
 logger = logging.getLogger(__name__)
@@ -32,10 +33,10 @@ def check_images(cfg: DictConfig, split: str, records: Sequence[dict[str, Any]] 
         return
     target = _target(node)
     if target is DatasetMapper:
-        check_intensity([record["file_name"] for record in records], None, split)
+        check_intensity(column(records, "file_name"), None, split)
     elif _is_own(target):
         rule = Intensity.parse(node.get("intensity", "auto"))
-        check_intensity([record["file_name"] for record in records], rule, split)
+        check_intensity(column(records, "file_name"), rule, split)
 
 
 def with_intensity_of(cfg: DictConfig, checkpoint: str | Path) -> DictConfig:

@@ -232,7 +232,8 @@ class TrainSettings:
     compile: CompileSettings = field(default_factory=CompileSettings)
     log_period: int = _setting(
         20,
-        "iterations between lines in log, `metrics.json`, TensorBoard; an evaluation is written at once",
+        "iterations between lines in log, `metrics.json`, TensorBoard, and on a GPU between reads of losses; "
+        "an evaluation is written at once",
         "at least 1",
         lambda value: value >= 1,
     )

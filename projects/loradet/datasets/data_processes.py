@@ -1,6 +1,7 @@
 """How the processes that read images begin and end."""
 
 import ctypes
+import gc
 import multiprocessing
 import multiprocessing.util
 import os
@@ -38,6 +39,8 @@ def init_worker(worker_id: int) -> None:  # noqa: ARG001
     end_with_parent()
     # There are many such processes: one core each.
     torch.set_num_threads(1)
+    # The collector writes to every object that it looks at, and a page that is written to is no longer shared.
+    gc.freeze()
 
 
 def end_with_parent() -> None:

@@ -1,16 +1,19 @@
 """Annotation files: paths with variables, clear errors when reading, whole files when writing."""
 
 import hashlib
+import itertools
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from loradet.errors import MissingFileError, UserError
 from loradet.files import atomic_open, sha256
 
 PathLike = str | os.PathLike[str]
+_PIECE = 8192  # values of an iterator that are written at once
 IMAGE_SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -74,12 +77,37 @@ def fingerprint_of_bytes(data: bytes) -> str:
 
 
 def write_coco(path: PathLike, content: dict[str, Any]) -> Path:
-    """Write compact JSON whole or not at all, its folder included. NaN raises ValueError."""
+    """Write compact JSON whole or not at all, its folder included. NaN raises ValueError.
+
+    Args:
+        path: of the file.
+        content: an iterator among its values is written as the list of what it gives, of which little is held at once.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path) as file:
-        file.write(json.dumps(content, allow_nan=False, separators=(",", ":")))  # dump is several times as slow
+        for number, (key, value) in enumerate(content.items()):
+            file.write(f"{',' if number else '{'}{_dumps(key)}:")
+            if isinstance(value, Iterator):
+                _write_list(file, value)
+            else:
+                file.write(_dumps(value))
+        file.write("}" if content else "{}")
     return path
+
+
+def _write_list(file: IO[str], values: Iterator[Any]) -> None:
+    file.write("[")
+    is_first = True
+    while piece := list(itertools.islice(values, _PIECE)):
+        file.write(f"{'' if is_first else ','}{_dumps(piece)[1:-1]}")
+        is_first = False
+    file.write("]")
+
+
+def _dumps(value: Any) -> str:
+    # dump is several times as slow
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def output_path_of(source: PathLike, target: PathLike) -> Path:

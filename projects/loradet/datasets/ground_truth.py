@@ -1,7 +1,8 @@
 """The COCO file that detections are evaluated against: the user's own where it suits, else a cached copy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from loradet.datasets.files import cache_dir, fingerprint, write_coco
 
 # Part of every copy's name: what an older reader made of a file is not taken for what this one makes.
 _VERSION = "2"
+_PIECE = 8192  # annotations that are held as objects at once
 
 
 def ground_truth(
@@ -45,15 +47,7 @@ def ground_truth(
     key = fingerprint(_VERSION, file.fingerprint, tuple(classes), np.packbits(listed).tobytes(), len(listed))
     copy = cache_dir("coco") / f"{file.path.stem}_{key}.json"
     if not copy.is_file():
-        images, rows = file.images, np.flatnonzero(kept)
-        columns = zip(
-            boxes.ids[rows].tolist(),
-            boxes.image[rows].tolist(),
-            category_ids[boxes.category[rows]].tolist(),
-            boxes.xywh[rows].tolist(),
-            boxes.area[rows].tolist(),
-            boxes.crowd[rows].tolist(),
-        )
+        images = file.images
         write_coco(
             copy,
             {
@@ -70,21 +64,34 @@ def ground_truth(
                     }
                     for position in np.flatnonzero(listed).tolist()
                 ],
-                "annotations": [
-                    {
-                        "id": number,
-                        "image_id": images.ids[image],
-                        "category_id": category_id,
-                        "bbox": box,
-                        "area": area,
-                        "iscrowd": int(crowd),
-                    }
-                    for number, image, category_id, box, area, crowd in columns
-                ],
+                "annotations": _entries(file, np.flatnonzero(kept), category_ids),
                 "categories": [{"id": number, "name": name} for number, name in zip(new_ids, classes)],
             },
         )
     return copy, contiguous
+
+
+def _entries(file: AnnotationFile, rows: np.ndarray, category_ids: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Annotations of these rows, one after the other; `category_ids` by the position of the category."""
+    boxes, images = file.boxes, file.images
+    for piece in np.array_split(rows, len(rows) // _PIECE + 1):
+        columns = zip(
+            boxes.ids[piece].tolist(),
+            boxes.image[piece].tolist(),
+            category_ids[boxes.category[piece]].tolist(),
+            boxes.xywh[piece].tolist(),
+            boxes.area[piece].tolist(),
+            boxes.crowd[piece].tolist(),
+        )
+        for number, image, category_id, box, area, crowd in columns:
+            yield {
+                "id": number,
+                "image_id": images.ids[image],
+                "category_id": category_id,
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(crowd),
+            }
 
 
 def _ascending_ids(ids: list[int | None], highest: int) -> list[int]:

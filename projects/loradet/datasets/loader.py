@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from loradet.datasets.data_processes import set_up_workers
 from loradet.datasets.image_cache import cache_images
+from loradet.datasets.readers.records import Records, column
 from loradet.datasets.seeding import seeded
 from loradet.errors import UserError
 
@@ -181,7 +182,7 @@ class TrainLoader:
 
 
 def build_train_loader(
-    dataset: list[dict],
+    dataset: Sequence[dict],
     *,
     mapper: Callable[[dict], dict | None],
     total_batch_size: int,
@@ -221,11 +222,11 @@ def build_train_loader(
         mapper = cache_images(mapper, dataset, where=cache, max_gb=cache_gb)
     groups = None
     if aspect_ratio_grouping:
-        groups = np.array([record["width"] > record["height"] for record in dataset], dtype=np.int8)
+        groups = np.greater(column(dataset, "width"), column(dataset, "height")).astype(np.int8)
     if sampler is None:
         sampler = TrainingSampler(len(dataset), seed=seed)
     # One numpy buffer instead of a list of dicts: worker processes then share its pages.
-    records = DatasetFromList(dataset, copy=False)
+    records = dataset if isinstance(dataset, Records) else DatasetFromList(list(dataset), copy=False)
     return TrainLoader(
         SeededMapDataset(records, mapper, seed),
         BatchStream(sampler, total_batch_size // world_size, groups),

@@ -32,6 +32,7 @@ from loradet.training.cached_features import cache_training
 from loradet.training.compiling import compile_model, not_compiled
 from loradet.training.earlier_run import clear_folder, clear_temporary
 from loradet.training.folder.record import RunRecord
+from loradet.training.fused import with_fused
 from loradet.training.hooks import (
     EvaluateAndKeepBest,
     KeepCheckpoints,
@@ -52,6 +53,8 @@ from loradet.weight_classes import WeightClasses
 from loradet.wording import shorten
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_UNREAD = 1000  # iterations whose losses may wait on a GPU, however seldom they are logged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,12 +160,14 @@ def build_trainer(cfg: DictConfig, model: nn.Module, loader: Any, plan: BatchPla
         # The embedded and the installed function both choose a CUDA device where none is given.
         create_ddp_model(model, device_ids=[device] if device.type == "cuda" else None, **train.ddp),
         loader,
-        build(node, "optimizer"),
+        build(with_fused(node, model.parameters()), "optimizer"),
         accumulate=plan.accumulate,
         amp_dtype=amp_dtype(train.amp.dtype, device) if train.amp.enabled else None,
         clip_norm=train.clip_grad.max_norm,
         clip_norm_type=train.clip_grad.norm_type,
         ema_decay=train.ema.decay if train.ema.enabled else None,
+        # A CPU has nothing to wait for, and stops at once.
+        read_period=1 if device.type == "cpu" else min(train.log_period, _LONGEST_UNREAD),
         output_dir=output_dir,
     )
 

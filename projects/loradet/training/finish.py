@@ -6,7 +6,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch import nn
 
@@ -15,6 +14,7 @@ from loradet.evaluation.operating_point import OperatingPoint
 from loradet.evaluation.score_thresholds import KEY, write_operating_point
 from loradet.evaluation.split import Split
 from loradet.evaluation.throughput import measure_inference
+from loradet.event_storage import DeferredStorage
 from loradet.training.assemble import Assembled
 from loradet.training.ending import final_summary
 from loradet.training.hooks import EvaluateAndKeepBest
@@ -68,7 +68,7 @@ def _evaluate_best(
     trainer, folder, splits = run.trainer, run.prepared.folder, run.prepared.splits
     if best.best_iteration is None:
         # A run that is resumed at its end may have been interrupted before its first evaluation.
-        with EventStorage(trainer.iter) as trainer.storage:
+        with DeferredStorage(trainer.iter) as trainer.storage:
             best.run()
     iteration = run.checkpointer.load_weights(str(folder.best), strict=True)["iteration"]
     first = next(iter(splits.values()))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 
 from loradet.adapters import parameter_table
 from loradet.checkpoint import Checkpointer
 from loradet.errors import one_line
+from loradet.event_storage import DeferredStorage
 from loradet.run_folder import RunFolder
 from loradet.training.assemble import Assembled, assemble
 from loradet.training.compiling import compile_errors, not_compiled
@@ -148,5 +148,5 @@ def _save_untrained(trainer: Trainer, checkpointer: Checkpointer) -> None:
     """The checkpoint of a run of no iteration, which shows that all but training works; -1 says that none was run."""
     logger.warning("train.max_iter is 0: nothing trains, the first weights are saved and evaluated.")
     trainer.iter = -1
-    with EventStorage(0) as trainer.storage:
+    with DeferredStorage(0) as trainer.storage:
         checkpointer.save(Path(RunFolder.FINAL).stem, iteration=-1)

@@ -21,6 +21,7 @@ from loradet.datasets.images.intensity import Intensity
 from loradet.datasets.images.reading import read_image
 from loradet.datasets.loader import NamedFailures
 from loradet.datasets.mapper import intensity_of
+from loradet.datasets.readers.records import column
 from loradet.datasets.subset import choose_ids
 from loradet.errors import UserError
 from loradet.evaluation.class_order import order_of, with_class_order
@@ -136,7 +137,7 @@ def choose_subset(records: Sequence[dict[str, Any]], count: int, seed: int = 0) 
         raise UserError(f"A subset of {count} images: expected 1 or more.")
     if len(records) < count:
         logger.warning("A subset of %d images was asked for; the split has %d: all are taken.", count, len(records))
-    chosen = choose_ids((record["image_id"] for record in records), count, seed)
+    chosen = choose_ids(column(records, "image_id"), count, seed)
     return [record for record in records if record["image_id"] in chosen]
 
 

@@ -26,6 +26,7 @@ from loradet.detectors.detr import (
     generalized_box_iou,
     padding_mask,
 )
+from loradet.detectors.detr import matcher as matching
 
 numbers = st.integers(0, 10_000)
 
@@ -310,3 +311,15 @@ def _one_process(rank: int, port: int, folder: str) -> None:
     found = {"alone": alone, "loss_bbox": seen[0], "weights": weights}
     Path(folder, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
     distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(("layers", "queries", "objects"), [(1, 5, 0), (6, 100, 1), (3, 37, 23), (6, 300, 200)])
+def test_distances_on_a_gpu_are_computed_to_the_same_bits(layers, queries, objects):
+    """There torch.cdist is left out; on a CPU both forms can be compared."""
+    generator = torch.Generator().manual_seed(layers + queries)
+    boxes = torch.rand(layers, queries, 4, generator=generator)
+    others = torch.rand(objects, 4, generator=generator)
+    found = matching._broadcast_distances(boxes, others)
+    assert torch.equal(found, matching.l1_distances(boxes, others))
+    assert torch.equal(found, torch.cdist(boxes, others.expand(layers, -1, -1), p=1))
+    assert found.shape == (layers, queries, objects)

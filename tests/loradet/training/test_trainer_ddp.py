@@ -93,6 +93,12 @@ def work(folder):
     found["nan"] = _error(NonFiniteLossError, lambda: trainer.train(0, STEPS))
     found["nan_iter"] = trainer.iter
 
+    data = batches(rank)
+    if rank == 1:
+        data[1][0]["y"] = math.nan
+    trainer = make(data, read_period=100)
+    found["late nan"] = _error(NonFiniteLossError, lambda: trainer.train(0, STEPS))
+
     # In a micro-batch without exchange, and in that with it, of iteration 1.
     for place in (3, 5):
         data = batches(rank)
@@ -157,6 +163,12 @@ def test_a_bad_loss_on_one_process_is_the_same_error_on_all(found):
     assert first == second
     assert "at iteration 2 (process 1: loss=nan; images of the batch: [102])" in first
     assert [f["nan_iter"] for f in found] == [1, 1]
+
+
+def test_a_bad_loss_that_is_read_late_is_the_same_error_on_all(found):
+    first, second = (f["late nan"] for f in found)
+    assert first == second
+    assert "at iteration 1 (process 1: loss=nan; images of the batch: [101]). It was read at iteration 2;" in first
 
 
 @pytest.mark.parametrize("place", [3, 5])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from loradet.datasets.annotations.table import Images
+from loradet.datasets.annotations.table import Images, Positions
 from loradet.datasets.annotations.values import MAX_PIXELS, as_box, as_flag, as_image_id, is_no_box
 
 Refuse = Callable[[int], None]  # hears of the position of each value that has not one meaning
@@ -81,23 +81,17 @@ def are_in_range(coordinates: np.ndarray) -> bool:
 
 def positions(numbers: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """(N,) where each of the numbers (N,) is among distinct ids; -1 where it is not."""
-    if not len(ids):
-        return np.full(len(numbers), -1)
-    known = np.array(ids, np.int64)
-    order = np.argsort(known, kind="stable")
-    place = np.minimum(np.searchsorted(known, numbers, sorter=order), len(known) - 1)
-    found = order[place]
-    return np.where(known[found] == numbers, found, -1)
+    return Positions(ids).of(numbers)
 
 
 def image_positions(values: Sequence[Any], images: Images, refuse: Refuse, note: Note) -> np.ndarray:
     """(N,) where image ids are among a file's images; -1 where they are not, or refused."""
-    if set(map(type, values)) <= {int} and set(map(type, images.ids)) <= {int}:
+    as_text = bool(images.ids) and type(images.ids[0]) is str
+    if not as_text and set(map(type, values)) <= {int}:
         try:
-            return positions(np.array(values, np.int64), images.ids)
+            return images.positions.of(np.array(values, np.int64))
         except OverflowError:
             pass
-    as_text = bool(images.ids) and type(images.ids[0]) is str
     found = np.full(len(values), -1)
     for position, value in enumerate(values):
         number = as_image_id(value)

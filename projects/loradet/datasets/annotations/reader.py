@@ -1,6 +1,5 @@
 """Reads annotation files, each once: what was read is kept as long as the file stays as it is."""
 
-import contextlib
 import os
 import threading
 import time
@@ -9,29 +8,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from loradet.datasets.annotations import columns, values
+from loradet.datasets.annotations.box_reading import IMAGE_ID, WHOLE, BoxReading
 from loradet.datasets.annotations.content import (
-    AnnotationEntry,
     CategoryEntry,
     Entries,
     ImageEntry,
+    PiecewiseEntries,
     decode_entries,
+    decode_in_pieces,
     read_bytes,
 )
 from loradet.datasets.annotations.faults import Faults, how_to_repair
-from loradet.datasets.annotations.table import AnnotationFile, Boxes, Category, Images, has_area
+from loradet.datasets.annotations.table import AnnotationFile, Boxes, Category, Images
 from loradet.datasets.files import expand, fingerprint_of_bytes
 from loradet.errors import UserError
+from loradet.garbage_pause import garbage_collection_paused
 
 _KEPT = 8  # files; the columns of 500,000 annotations take 50 MB
 _STEP = 20_000_000  # ns in which a file system may give two changes of a file one time
 _files: OrderedDict[Path, tuple[tuple[int, int], AnnotationFile]] = OrderedDict()
 _lock = threading.Lock()
-
-_IMAGE_ID = "a whole number or a text"
-_WHOLE = "a whole number"
 
 
 def read_annotations(json_file: str | os.PathLike) -> AnnotationFile:
@@ -77,6 +77,12 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _read(path: Path) -> AnnotationFile:
     data = read_bytes(path)
     fingerprint = fingerprint_of_bytes(data)
+    if (pieces := decode_in_pieces(data)) is not None:
+        try:
+            return _Reading(path, pieces).result(fingerprint, plain=True)
+        except (msgspec.MsgspecError, RecursionError, UserError):
+            # Whatever is wrong: what is said of it does not depend on pieces.
+            del pieces
     entries, plain = decode_entries(data, path)
     del data
     return _Reading(path, entries).result(fingerprint, plain)
@@ -85,7 +91,7 @@ def _read(path: Path) -> AnnotationFile:
 class _Reading:
     """Turns the entries of one file into columns."""
 
-    def __init__(self, path: Path, entries: Entries) -> None:
+    def __init__(self, path: Path, entries: Entries | PiecewiseEntries) -> None:
         self.path = path
         self.entries = entries
         self.faults = Faults(path)
@@ -97,7 +103,7 @@ class _Reading:
         self.faults.refuse()
         self._refuse_repeated("images", images.ids)
         self._refuse_repeated("categories", [one.id for one in categories])
-        boxes = self._boxes(self.entries.annotations, images, categories)
+        boxes = self._boxes(images, categories)
         self.faults.refuse()
         info = self.entries.info if isinstance(self.entries.info, dict) else {}
         plain = plain and not self.converted
@@ -116,7 +122,7 @@ class _Reading:
         for position, entry in enumerate(entries):
             number, name = values.as_whole(entry.id), values.as_name(entry.name)
             if number is None:
-                self.faults.add("categories", position, "id", _WHOLE, entry.id)
+                self.faults.add("categories", position, "id", WHOLE, entry.id)
             elif type(entry.id) is not int:
                 self.converted["ids of categories"] += 1
             if name is None:
@@ -132,7 +138,7 @@ class _Reading:
         for position, entry in enumerate(entries):
             number, name = values.as_image_id(entry.id), values.as_name(entry.file_name)
             if number is None:
-                self.faults.add("images", position, "id", _IMAGE_ID, entry.id)
+                self.faults.add("images", position, "id", IMAGE_ID, entry.id)
             elif type(number) is not type(entry.id):
                 self.converted["ids of images"] += 1
             if not name:
@@ -162,81 +168,20 @@ class _Reading:
             refuse(position)
         return column
 
-    def _boxes(self, entries: Sequence[AnnotationEntry], images: Images, categories: Sequence[Category]) -> Boxes:
-        xywh = columns.boxes(
-            [entry.bbox for entry in entries],
-            self._refusal("bbox", "[x, y, width, height] in pixels, all numbers"),
-            self._note("boxes"),
-        )
-        category_ids = columns.whole_numbers(
-            [entry.category_id for entry in entries],
-            values.as_whole,
-            self._refusal("category_id", _WHOLE),
-            self._note("category ids of annotations"),
-        )
-        crowd, ignored = self._flags("iscrowd"), self._flags("ignore")
-        if ignored.any():
-            self.converted["boxes that say ignore"] += int(ignored.sum())
-        return Boxes(
-            ids=self._annotation_ids([entry.id for entry in entries]),
-            image=columns.image_positions(
-                [entry.image_id for entry in entries],
-                images,
-                self._refusal("image_id", _IMAGE_ID),
-                self._note("image ids of annotations"),
-            ),
-            category=columns.positions(category_ids, [one.id for one in categories]),
-            xywh=xywh,
-            area=self._areas([entry.area for entry in entries], xywh),
-            crowd=crowd | ignored,
-            ignored=ignored,
-        )
-
-    def _refusal(self, key: str, expected: str) -> columns.Refuse:
-        def refuse(position: int) -> None:
-            entry = self.entries.annotations[position]
-            self.faults.add("annotations", position, key, expected, getattr(entry, key), entry.id)
-
-        return refuse
+    def _boxes(self, images: Images, categories: Sequence[Category]) -> Boxes:
+        reading = BoxReading(images, categories, self.faults)
+        with garbage_collection_paused():
+            for piece in self.entries.pieces():
+                reading.add(piece)
+        boxes = reading.boxes()
+        self.converted.update(reading.converted)
+        return boxes
 
     def _note(self, what: str) -> columns.Note:
-        def note(count: int = 1) -> None:
-            self.converted[what] += count
+        def note() -> None:
+            self.converted[what] += 1
 
         return note
-
-    def _flags(self, key: str) -> np.ndarray:
-        given = [getattr(entry, key) for entry in self.entries.annotations]
-        if key == "ignore" and set(map(type, given)) <= {type(None)}:  # nobody but us asks for it
-            return np.zeros(len(given), bool)
-        return columns.flags(given, self._refusal(key, "0 or 1"), self._note(f"values of {key}"))
-
-    def _annotation_ids(self, given: list) -> np.ndarray:
-        """Distinct and not 0, which pycocotools takes for no match."""
-        if set(map(type, given)) <= {int}:
-            try:
-                found = np.array(given, np.int64)
-            except OverflowError:
-                found = np.zeros(len(given), np.int64)
-            if found.all() and np.diff(np.sort(found)).all():
-                return found
-        self.converted["annotation ids, numbered anew"] += len(given)
-        return np.arange(1, len(given) + 1)
-
-    def _areas(self, given: list, xywh: np.ndarray) -> np.ndarray:
-        of_boxes = np.minimum(xywh[:, 2] * xywh[:, 3], values.MAX_AREA)
-        areas = None
-        if set(map(type, given)) <= {int, float}:
-            with contextlib.suppress(OverflowError):
-                areas = np.array(given, np.float64)
-        if areas is None:
-            areas = np.array([values.as_area(value) or 0.0 for value in given], np.float64)
-            if texts := sum(type(value) is str for value in given):
-                self.converted["areas"] += texts
-        good = (areas > 0) & (areas <= values.MAX_AREA)
-        if filled := int((~good & has_area(xywh)).sum()):
-            self.converted["areas, taken from the boxes"] += filled
-        return np.where(good, areas, of_boxes)
 
     def _refuse_repeated(self, table: str, given: list) -> None:
         if len(set(given)) == len(given):

@@ -1,6 +1,6 @@
 """The content of an annotation file as typed columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,27 @@ class Images:
     def index(self) -> dict[Any, int]:
         """Positions by id."""
         return {number: position for position, number in enumerate(self.ids)}
+
+    @cached_property
+    def positions(self) -> "Positions":
+        """Positions by id, of many at once; where the ids are whole numbers."""
+        return Positions(self.ids)
+
+
+class Positions:
+    """Finds numbers among distinct ids."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        known = np.array(ids, np.int64)
+        self._order = np.argsort(known, kind="stable")
+        self._sorted = known[self._order]
+
+    def of(self, numbers: np.ndarray) -> np.ndarray:
+        """(N,) where each of the numbers (N,) is among the ids; -1 where it is not."""
+        if not len(self._sorted):
+            return np.full(len(numbers), -1)
+        place = np.minimum(np.searchsorted(self._sorted, numbers), len(self._sorted) - 1)
+        return np.where(self._sorted[place] == numbers, self._order[place], -1)
 
 
 @dataclass(frozen=True, eq=False)

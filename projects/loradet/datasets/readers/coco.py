@@ -21,9 +21,9 @@ from loradet.datasets.readers.coco_records import (
     class_positions,
     is_large,
     left_out_boxes,
-    make_records,
 )
 from loradet.datasets.readers.fractions import find_fractions
+from loradet.datasets.readers.records import Records
 from loradet.errors import MissingFileError, UserError
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def coco_dataset(
     filter_empty: bool = False,
     classes_from: PathLike | None = None,
     min_size: int = 0,
-) -> list[dict[str, Any]]:
+) -> Records:
     """Load a COCO instances file as Detectron2 dataset dicts, and register it for `COCOEvaluator(name)`.
 
     Crowd boxes keep `iscrowd`; boxes without area and annotations of other classes are left out, with a
@@ -59,7 +59,8 @@ def coco_dataset(
         min_size: leave out images whose shorter edge has fewer pixels, in evaluation too.
 
     Returns:
-        dicts with file_name, height, width, image_id, annotations (bbox as XYWH_ABS, contiguous category_id).
+        A sequence of dicts with file_name, height, width, image_id, annotations (bbox as XYWH_ABS, contiguous
+        category_id), each made when it is asked for; `list` of it gives dicts to change.
 
     Raises:
         MissingFileError: the file, the image folder or all images are missing.
@@ -71,7 +72,8 @@ def coco_dataset(
         classes = _class_names(read_annotations(classes_from), None)
     source = _register(file, image_root, classes, name, min_size)
     _log_what_was_read(file, source)
-    return make_records(file, source.image_root, source.classes, _choose(file, source, filter_empty))
+    labels = class_positions(file, source.classes)[file.boxes.category]
+    return Records(file, source.image_root, labels, _choose(file, source, filter_empty))
 
 
 def register_coco(name: str, json_file: PathLike, image_root: PathLike, classes: Sequence[str] | None = None) -> None:
@@ -94,7 +96,8 @@ class _Source:
 
     def load(self) -> list[dict[str, Any]]:
         file = read_annotations(self.json_file)
-        return make_records(file, self.image_root, self.classes, is_large(file, self.min_size))
+        labels = class_positions(file, self.classes)[file.boxes.category]
+        return list(Records(file, self.image_root, labels, is_large(file, self.min_size)))
 
 
 _registered: dict[str, _Source] = {}

@@ -1,13 +1,9 @@
-"""Detectron2's dataset dicts, made of an annotation file's columns."""
+"""Which annotations and images of a file a data set takes, of its columns."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from detectron2.structures import BoxMode
 
 from loradet.datasets.annotations import AnnotationFile
 from loradet.datasets.boxes import TOLERANCE
@@ -51,34 +47,3 @@ def boxes_over_the_edge(file: AnnotationFile) -> tuple[np.ndarray, np.ndarray]:
     over = ((low < -TOLERANCE) | (high > sizes + TOLERANCE)).any(axis=1)
     outside = ((high <= 0) | (low >= sizes)).any(axis=1)
     return boxes.known & over, boxes.known & outside
-
-
-def make_records(
-    file: AnnotationFile, image_root: Path, classes: Sequence[str], chosen: np.ndarray
-) -> list[dict[str, Any]]:
-    """The records of chosen images (N,), in the order of the file."""
-    boxes, images = file.boxes, file.images
-    labels = class_positions(file, classes)[boxes.category]
-    rows = np.flatnonzero(boxes.known & (labels >= 0) & np.append(chosen, False)[boxes.image])
-    rows = rows[np.argsort(boxes.image[rows], kind="stable")]
-    ends = np.searchsorted(boxes.image[rows], np.arange(len(images)), side="right").tolist()
-    columns = zip(boxes.xywh[rows].tolist(), labels[rows].tolist(), boxes.crowd[rows].astype(np.int64).tolist())
-    mode = BoxMode.XYWH_ABS
-    annotations = [
-        {"bbox": box, "bbox_mode": mode, "category_id": label, "iscrowd": crowd} for box, label, crowd in columns
-    ]
-    sizes = zip(images.heights.tolist(), images.widths.tolist())
-    records, start = [], 0
-    for position, (height, width) in enumerate(sizes):
-        if chosen[position]:
-            records.append(
-                {
-                    "file_name": os.path.join(image_root, images.file_names[position]),  # noqa: PTH118 (a str, as Detectron2 has it)
-                    "height": height,
-                    "width": width,
-                    "image_id": images.ids[position],
-                    "annotations": annotations[start : ends[position]],
-                }
-            )
-        start = ends[position]
-    return records

@@ -32,7 +32,7 @@ def voc_dataset(
     classes: Sequence[str] | None = None,
     name: str | None = None,
     filter_empty: bool = False,
-) -> list[dict[str, Any]]:
+) -> Sequence[dict[str, Any]]:
     """Load a split of a Pascal VOC data set as Detectron2 dataset dicts, through a COCO JSON in the cache folder.
 
     Objects that are `difficult` are neither trained on nor to be found.

@@ -43,7 +43,7 @@ def yolo_dataset(
     max_images: int | None = None,
     polygons: bool = False,
     clip: bool = False,
-) -> list[dict[str, Any]]:
+) -> Sequence[dict[str, Any]]:
     """Load a split of a YOLO data set as Detectron2 dataset dicts, through a COCO JSON in the cache folder.
 
     Args:

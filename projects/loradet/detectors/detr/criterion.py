@@ -19,11 +19,11 @@ class SetLosses(NamedTuple):
 
     Attributes:
         losses: scalars to train by, unweighted.
-        metrics: numbers to log.
+        metrics: scalars to log, float64.
     """
 
     losses: dict[str, torch.Tensor]
-    metrics: dict[str, float]
+    metrics: dict[str, torch.Tensor]
 
 
 class SetCriterion:
@@ -174,16 +174,17 @@ def _boxes(pred_boxes: torch.Tensor, matches: _Matches, count: torch.Tensor) -> 
 
 
 @torch.no_grad()
-def _metrics(pred_logits: torch.Tensor, matches: _Matches, targets: Sequence[DetrTargets]) -> dict[str, float]:
+def _metrics(pred_logits: torch.Tensor, matches: _Matches, targets: Sequence[DetrTargets]) -> dict[str, torch.Tensor]:
     best = pred_logits.argmax(-1)
     right = (best[matches.place] == matches.labels)[-1]
     counts = torch.tensor([len(target.labels) for target in targets], device=best.device)
     found = (best != pred_logits.shape[-1] - 1).sum(-1)
-    cardinality = (found - counts).abs().float().mean(1)
-    # One transfer from the device for all numbers.
-    correct, *errors = torch.cat([right.sum()[None].float(), cardinality]).tolist()
-    metrics = {"class_error": 100.0 - 100.0 * correct / max(len(right), 1)}
-    return metrics | {f"cardinality_error{suffix}": errors[i] for i, suffix in _suffixes(pred_logits)}
+    cardinality = (found - counts).abs().float().mean(1).double()
+    class_error = 100.0 - 100.0 * right.sum().double() / max(len(right), 1)
+    return {
+        "class_error": class_error,
+        **{f"cardinality_error{suffix}": cardinality[i] for i, suffix in _suffixes(pred_logits)},
+    }
 
 
 def _suffixes(pred_logits: torch.Tensor) -> list[tuple[int, str]]:

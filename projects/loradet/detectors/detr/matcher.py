@@ -68,7 +68,7 @@ class HungarianMatcher:
         with torch.autocast(pred_logits.device.type, enabled=False):
             probabilities, pred_boxes = pred_logits.float().softmax(-1), pred_boxes.float()
             return [
-                self.cost_bbox * torch.cdist(pred_boxes[:, i], target.boxes.expand(len(pred_boxes), -1, -1), p=1)
+                self.cost_bbox * l1_distances(pred_boxes[:, i], target.boxes)
                 - self.cost_class * probabilities[:, i][..., target.labels]
                 - self.cost_giou
                 * generalized_box_iou(to_xyxy(pred_boxes[:, i])[..., None, :], to_xyxy(target.boxes)[None, None])
@@ -97,6 +97,19 @@ class HungarianMatcher:
         if not flat.isfinite().all():
             raise _what_is_not_finite(on_cpu, pred_logits, pred_boxes, targets)
         return [_assign(cost) for cost in on_cpu]
+
+
+def l1_distances(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """(L, Q, T): the sum of |differences| of every box (L, Q, 4) from every other one (T, 4)."""
+    if boxes.device.type == "cpu":
+        return torch.cdist(boxes, others.expand(len(boxes), -1, -1), p=1)
+    # torch.cdist has one block of threads for each pair, of which four threads have something to do.
+    return _broadcast_distances(boxes, others)
+
+
+def _broadcast_distances(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    # The same bits as those of torch.cdist on a CPU, where it takes 3 to 18 times as long.
+    return (boxes[..., None, :] - others).abs().sum(-1)
 
 
 def _assign(cost: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

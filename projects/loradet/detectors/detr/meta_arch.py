@@ -8,7 +8,6 @@ from detectron2.layers import move_device_like
 from detectron2.modeling import Backbone
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from loradet.detectors.detr.box_iou import to_centre_size, to_xyxy
@@ -18,6 +17,7 @@ from loradet.detectors.detr.features import DetrBackbone, fixed_batch_size, pad_
 from loradet.detectors.detr.matcher import DetrTargets, NonFiniteCostError
 from loradet.detectors.detr.transformer import DetrTransformer
 from loradet.errors import UserError
+from loradet.event_storage import put_tensors
 
 
 class DETR(nn.Module):
@@ -226,7 +226,7 @@ class DETR(nn.Module):
                 raise
             name = batched_inputs[error.image].get("file_name", "of unknown file")
             raise NonFiniteCostError(f"{error} The image is {name}.", error.image) from error
-        get_event_storage().put_scalars(**found.metrics)
+        put_tensors(found.metrics)
         return self.criterion.weighted(found.losses)
 
     def _target(self, item: dict[str, Any]) -> DetrTargets:

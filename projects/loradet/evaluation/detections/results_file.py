@@ -15,7 +15,7 @@ from loradet.datasets.annotations import AnnotationFile, columns
 from loradet.datasets.annotations.content import decode_json
 from loradet.datasets.annotations.values import as_number, as_whole, is_no_box, show
 from loradet.errors import MissingFileError, UserError
-from loradet.evaluation.garbage_pause import garbage_collection_paused
+from loradet.garbage_pause import garbage_collection_paused
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,8 @@
 import numpy as np
 from ultrafast_pycocotools import _ufcoco
 
-from loradet.evaluation.garbage_pause import garbage_collection_paused
 from loradet.evaluation.matchers.columns import BoxColumns, Curves, Finds, Outcomes, Question, truth_entries
+from loradet.garbage_pause import garbage_collection_paused
 
 
 class CompiledMatcher:

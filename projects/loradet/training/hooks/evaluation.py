@@ -81,6 +81,7 @@ class EvaluateAndKeepBest(HookBase):
 
     def run(self) -> None:
         """Evaluate now, with the averages where there are any, and save if it is the best so far."""
+        self.trainer.check_losses()
         ema = self.trainer.ema
         average_statistics(self.trainer.module)
         with self.trainer.memory.left_out(), ema.applied() if ema is not None else contextlib.nullcontext():

@@ -48,6 +48,7 @@ class KeepCheckpoints(HookBase):
         self.saved = [n for n in self.saved if n != name] + [name]
         stale = self.saved[: -self.max_to_keep] if self.max_to_keep else []
         self.saved = [n for n in self.saved if n not in stale]
+        self.trainer.check_losses()
         average_statistics(self.trainer.module)
         self.checkpointer.save(name, iteration=self.trainer.iter)
         if comm.is_main_process():

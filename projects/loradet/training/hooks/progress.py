@@ -55,7 +55,10 @@ class WriteMetrics(PeriodicWriter):
 
 
 class ProgressBar(HookBase):
-    """A bar with loss and ETA on a terminal; nothing elsewhere (the log lines tell the same)."""
+    """A bar with loss and ETA on a terminal; nothing elsewhere (the log lines tell the same).
+
+    It shows a loss where that is on the host already: a bar is nothing to wait for.
+    """
 
     stage = Stage.SHOW
 
@@ -75,7 +78,7 @@ class ProgressBar(HookBase):
     def after_step(self) -> None:
         """Advance it."""
         assert self._bar is not None  # opened before the first step
-        if not self._bar.disable:
+        if not self._bar.disable and self.trainer.storage.is_read:
             self._bar.set_postfix(loss=f"{self.trainer.storage.latest()['total_loss'][0]:.3f}", refresh=False)
         self._bar.update()
 

@@ -22,7 +22,7 @@ def run(results, metric="bbox/AP", mode="max", **kwargs):
     with EventStorage() as storage:
         hook.trainer = SimpleNamespace(
             **dict(iter=0, max_iter=99, ema=None, module=nn.Module(), memory=TrainingMemory()),
-            **dict(storage=storage, stop=stops.append),
+            **dict(storage=storage, stop=stops.append, check_losses=lambda: None),
         )
         for iteration in range(len(results)):
             hook.trainer.iter = iteration
