@@ -9,6 +9,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from tqdm import tqdm
 
+from loradet.event_storage import DeferredStorage
 from loradet.training.hooks.stages import Stage
 
 
@@ -78,8 +79,10 @@ class ProgressBar(HookBase):
     def after_step(self) -> None:
         """Advance it."""
         assert self._bar is not None  # opened before the first step
-        if not self._bar.disable and self.trainer.storage.is_read:
-            self._bar.set_postfix(loss=f"{self.trainer.storage.latest()['total_loss'][0]:.3f}", refresh=False)
+        storage = self.trainer.storage
+        waits = isinstance(storage, DeferredStorage) and not storage.is_read
+        if not self._bar.disable and not waits:
+            self._bar.set_postfix(loss=f"{storage.latest()['total_loss'][0]:.3f}", refresh=False)
         self._bar.update()
 
     def after_train(self) -> None:
