@@ -1,7 +1,6 @@
 """Which views of an image a mapper gives, told without reading the image."""
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from fvcore.transforms.transform import HFlipTransform, NoOpTransform, Transform
 
 from loradet.datasets.mapper import DetectionMapper
 from loradet.errors import UserError
+from loradet.feature_cache.plain_values import describe
 
 SETTING = "train.feature_cache.enabled=True"
 _FLIPS = {HFlipTransform: "flipped left to right", VFlipTransform: "flipped upside down"}
@@ -164,16 +164,22 @@ def _blank(height: int, width: int) -> np.ndarray:
     return np.broadcast_to(np.uint8(0), (height, width, 3))
 
 
-def describe_mapper(mapper: Any) -> dict[str, str]:
-    """What besides the view decides a mapper's pixels: its class, and its plain arguments."""
+def describe_mapper(mapper: Any) -> dict[str, Any]:
+    """What besides the view decides a mapper's pixels: its class, and its attributes.
+
+    Raises:
+        UserError: names an attribute that cannot be told from others of its kind.
+    """
     left_out = ("is_train", "augmentations", "cache")  # none of them changes pixels of a view
-    values = sorted((name, value) for name, value in vars(mapper).items() if name not in left_out)
-    plain = {name: repr(value) for name, value in values if _plain(value)}
-    return {"class": f"{type(mapper).__module__}.{type(mapper).__qualname__}", **plain}
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, (str, int, float, type(None))) or dataclasses.is_dataclass(value)
-
-
-Mapper = Callable[[dict[str, Any]], dict[str, Any] | None]
+    found: dict[str, Any] = {"class": f"{type(mapper).__module__}.{type(mapper).__qualname__}"}
+    for name, value in sorted(vars(mapper).items()):
+        if name in left_out:
+            continue
+        try:
+            found[name] = describe(value)
+        except TypeError as error:
+            raise UserError(
+                f"{SETTING}: {type(mapper).__name__}.{name} is or holds a {error}, which may decide what pixels are, "
+                "and cannot be told from another one; expected numbers, texts, lists, dicts, arrays or dataclasses."
+            ) from error
+    return found

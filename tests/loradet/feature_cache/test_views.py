@@ -1,10 +1,15 @@
 """Which views a mapper gives is known without the image, and as the mapper itself would draw them."""
 
+import copy
+import json
+
 import detectron2.data.transforms as T
 import numpy as np
 import pytest
+import torch
 from detectron2.data import DatasetMapper
 from detectron2.structures import BoxMode
+from omegaconf import OmegaConf
 from PIL import Image
 
 from loradet.datasets.affine import RandomAffine
@@ -128,3 +133,43 @@ def test_what_changes_pixels_is_described():
     assert described[0] == describe_mapper(DetectionMapper(False, augmentations=[FLIP], image_format="RGB"))
     views = [draw_view(mapper(T.Resize((16, 16), interp)), 40, 60)[0] for interp in (2, 3)]
     assert views[0] != views[1]
+
+
+class Bands(DetectionMapper):
+    """Reads the bands that it is asked for."""
+
+    def __init__(self, *words, bands, **options):
+        super().__init__(*words, **options)
+        self.bands = bands
+
+    def read_image(self, file_name, format):
+        return super().read_image(file_name, format)[..., self.bands]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([0, 1, 2], [2, 1, 0]),
+        ((0, 1, 2), (2, 1, 0)),
+        ({"red": [0]}, {"red": [1]}),
+        (np.array([0, 1]), np.array([1, 0])),
+        (np.array([0, 1]), np.array([0, 1], dtype=np.uint8)),
+        (np.zeros(2000), np.eye(2000)[999]),  # whose words are shortened
+        ({"gain": torch.ones(2)}, {"gain": torch.tensor([1.0, 1.5])}),
+        ([[0, 1], [2]], [[0], [1, 2]]),
+        (OmegaConf.create([0, 1]), OmegaConf.create([1, 0])),
+        ({1, 2}, {1, 3}),
+        (1, "1"),
+        (float("inf"), float("nan")),
+    ],
+)
+def test_containers_and_arrays_of_a_mapper_are_described(one, other):
+    described = [describe_mapper(mapper(kind=Bands, bands=bands)) for bands in (one, other, copy.deepcopy(one))]
+    texts = [json.dumps(found, allow_nan=False) for found in described]
+    assert texts[0] != texts[1] and texts[0] == texts[2]
+
+
+@pytest.mark.parametrize("bands", [lambda image: image, [object()], {"how": range}, np.array([object()])])
+def test_what_cannot_be_described_is_refused_by_name(bands):
+    with pytest.raises(UserError, match=r"Bands\.bands is or holds a \w+"):
+        describe_mapper(mapper(kind=Bands, bands=bands))
