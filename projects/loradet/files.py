@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -23,12 +24,13 @@ _LONGEST_NAME = 255 - len("..12345678.tmp")  # bytes: of file systems, less what
 
 
 @contextmanager
-def atomic_open(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
+def atomic_open(path: str | os.PathLike, mode: str = "w", *, sync: bool = True) -> Iterator[IO]:
     """Open a temporary file beside `path` for writing; it takes the place of `path` when the block ends well.
 
     Args:
         path: the file to write; its folder must exist.
         mode: "w" (UTF-8 text) or "wb".
+        sync: wait until the disk has it, so that it is whole after a power cut too.
     """
     path = Path(path)
     encoding = None if "b" in mode else "utf-8"
@@ -40,7 +42,8 @@ def atomic_open(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
                 lock(file)
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
             # mkstemp makes private files; give this one the permissions that an ordinary open would have given.
             mask = os.umask(0)
             os.umask(mask)
@@ -66,12 +69,13 @@ def truncate_file_name(name: str) -> str:
     return cut.decode(errors="ignore") + mark
 
 
-def remove_abandoned(folder: Path, patterns: Iterable[str]) -> list[str]:
+def remove_abandoned(folder: Path, patterns: Iterable[str], *, older_than: float = 0.0) -> list[str]:
     """Remove temporary files of `atomic_open` that nobody writes any more, since their process was killed.
 
     Args:
         folder: to look into; not below it.
         patterns: of the names of the files that were to be written, as "model_*.pth".
+        older_than: seconds since the last change; fresh ones of others, who may not have locked them yet, stay.
 
     Returns:
         Names of what was removed.
@@ -81,7 +85,8 @@ def remove_abandoned(folder: Path, patterns: Iterable[str]) -> list[str]:
         name = file.name[1:].removesuffix(".tmp").rpartition(".")[0]
         if any(fnmatchcase(name, pattern) for pattern in patterns):
             with contextlib.suppress(OSError), file.open("rb") as opened:
-                if lock(opened):
+                is_old = older_than <= 0.0 or time.time() - os.fstat(opened.fileno()).st_mtime > older_than
+                if is_old and lock(opened):
                     file.unlink()
                     removed.append(file.name)
     return removed

@@ -145,7 +145,9 @@ def test_a_fill_that_ended_goes_on(train, own_cache, plain, monkeypatch):
     for entry in entries[::2]:
         entry.unlink()
     entries[1].write_bytes(entries[1].read_bytes()[:-3])
-    (entries[3].parent / f".{entries[3].name}.12345678.tmp").write_bytes(b"half of one")
+    abandoned = entries[3].parent / f".{entries[3].name}.12345678.tmp"
+    abandoned.write_bytes(b"half of one")
+    os.utime(abandoned, (0, 0))
     shutil.rmtree(own_cache / "images")
     folder = train(own_cache)
     assert_close(numbers(folder), plain)
@@ -166,11 +168,11 @@ def test_a_folder_that_cannot_be_written_is_done_without(train, plain, tmp_path)
 def test_a_full_disk_is_done_without(train, plain, tmp_path, monkeypatch):
     kept, left = stores.atomic_open, [3]
 
-    def fill_up(path, mode):
+    def fill_up(path, mode, **options):
         left[0] -= 1
         if left[0] < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return kept(path, mode)
+        return kept(path, mode, **options)
 
     monkeypatch.setattr(stores, "atomic_open", fill_up)
     folder = train(tmp_path / "cache")

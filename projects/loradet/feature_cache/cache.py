@@ -10,15 +10,16 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
+from loradet.datasets.readers.records import Records
 from loradet.errors import UserError
-from loradet.feature_cache.contents import image_hashes
+from loradet.feature_cache.contents import Content, image_contents
 from loradet.feature_cache.frozen_part import FrozenPart, check_frozen_part, find_frozen_part
 from loradet.feature_cache.mapper import CachedMapper
 from loradet.feature_cache.probe import Probe, fixed_padding, probe
 from loradet.feature_cache.replay import Features, Replay
 from loradet.feature_cache.spec import spec_name, spec_of
 from loradet.feature_cache.stores import DiskStore, MemoryStore, Store
-from loradet.feature_cache.views import SETTING, ViewPlan, draw_view, plan_views
+from loradet.feature_cache.views import SETTING, ViewPlan, plan_views
 from loradet.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class _Images:
     """The images of a loader, and how they are seen."""
 
     names: list[str]  # of the files, each once
-    first: tuple[int, int]  # (height, width) of the first image
+    size: tuple[int, int]  # (height, width) of them, or of the batches that they are padded to
     mapper: Any
     autocast: torch.dtype | None
     plan: ViewPlan
@@ -60,7 +61,7 @@ class FeatureCache:
         self.part: FrozenPart = find_frozen_part(model)
         check_frozen_part(model, self.part)
         self._images: dict[str, _Images] = {}
-        self._features: dict[str, tuple[Features, dict[str, str]]] = {}
+        self._features: dict[str, tuple[Features, dict[str, Content]]] = {}
         self._replay: Replay | None = None
 
     def add(
@@ -79,24 +80,18 @@ class FeatureCache:
         """
         mapper_key = f"{key}.mapper"
         plan = plan_views(mapper, mapper_key)
-        if plan.size is None and not fixed_padding(self.model):
+        edge = fixed_padding(self.model)
+        if plan.size is None and edge is None:
             raise UserError(
                 f"{SETTING}: {mapper_key}.augmentations ({plan.resized_by}) leaves images of different shapes, and how "
                 "a batch is padded, which changes features, depends on which come together. Let batches have one size: "
                 "T.Resize(shape=[H, W]) in the augmentations, or model.pad_to=[S, S] of DETR, or square_pad=S of the "
                 "pyramid."
             )
-        names: dict[str, None] = {}
-        for record in records:
-            names[str(record["file_name"])] = None
-            if "sem_seg_file_name" in record:
-                raise UserError(
-                    f"{SETTING}: the data of {key} have label maps (sem_seg_file_name), which are not kept."
-                )
-            if "width" not in record or "height" not in record:
-                raise UserError(f"{SETTING}: the data of {key} do not say width and height of each image.")
-        first = (records[0]["height"], records[0]["width"])
-        self._images[key] = _Images(names=list(names), first=first, mapper=mapper, autocast=autocast, plan=plan)
+        names = dict.fromkeys(_file_names(records, key))
+        self._images[key] = _Images(
+            names=list(names), size=plan.size or (edge, edge), mapper=mapper, autocast=autocast, plan=plan
+        )
 
     def open(self) -> None:
         """Find out what entries are like, say how much they take, and begin. A collective call.
@@ -118,18 +113,17 @@ class FeatureCache:
         for key, images in self._images.items():
             found = probes[key]
             if self.where == "memory":
-                contents = {name: name for name in images.names}
+                contents = {name: Content(name, None) for name in images.names}
                 store: Store = MemoryStore(images.names, images.plan.count, found.layout)
             else:
-                contents = image_hashes(images.names, self.folder)
+                contents = image_contents(images.names, self.folder)
                 store = self._disk_store(images, found)
             features = Features(store, found.layout, found.padded, images.autocast)
             self._features[key] = features, contents
             self._replay.features[key] = features
 
     def _probe(self, images: _Images) -> Probe:
-        view, _ = draw_view(images.mapper, *images.first)
-        return probe(self.model, self.part, images.plan.size or view.size, images.autocast, self.dtype)
+        return probe(self.model, self.part, images.size, images.autocast, self.dtype)
 
     def _check_size(self, probes: dict[str, Probe]) -> None:
         rows, total = [], 0
@@ -183,3 +177,15 @@ class FeatureCache:
         """Leave the model as it was."""
         if self._replay is not None:
             self._replay.remove()
+
+
+def _file_names(records: Sequence[dict[str, Any]], key: str) -> list[str]:
+    """Of images whose records say what the cache needs."""
+    if isinstance(records, Records):  # which have nothing but boxes, and build each dict that is looked at
+        return records.column("file_name")
+    for record in records:
+        if "sem_seg_file_name" in record:
+            raise UserError(f"{SETTING}: the data of {key} have label maps (sem_seg_file_name), which are not kept.")
+        if "width" not in record or "height" not in record:
+            raise UserError(f"{SETTING}: the data of {key} do not say width and height of each image.")
+    return [str(record["file_name"]) for record in records]

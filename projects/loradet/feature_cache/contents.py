@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from loradet.datasets.readers.file_cache import FaultyFileError, FileCache, stamp
 from loradet.files import sha256
@@ -11,8 +12,24 @@ from loradet.files import sha256
 logger = logging.getLogger(__name__)
 
 
-def image_hashes(files: Sequence[str], folder: Path) -> dict[str, str]:
-    """sha256 by file; files that cannot be read are left out.
+class Content(NamedTuple):
+    """What an image file holds.
+
+    Attributes:
+        name: sha256 of it; where entries are of one run alone, the file's name.
+        stamp: (bytes, time of change in ns) that the file had before it was hashed; None: it was not.
+    """
+
+    name: str
+    stamp: tuple[int, int] | None
+
+    def is_still_in(self, file: str) -> bool:
+        """Whether the file has not changed since."""
+        return self.stamp is None or stamp(file) == self.stamp
+
+
+def image_contents(files: Sequence[str], folder: Path) -> dict[str, Content]:
+    """Contents by file; files that cannot be read are left out.
 
     Args:
         files: of a data set.
@@ -24,7 +41,7 @@ def image_hashes(files: Sequence[str], folder: Path) -> dict[str, str]:
     set_name = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
     cache = _Hashes(folder / f"{set_name}.json", "sha256")
     values, _ = cache.values(there, _hash)
-    return values
+    return {name: Content(value, there[name]) for name, value in values.items()}
 
 
 def _hash(file: Path) -> str:

@@ -29,11 +29,13 @@ class FrozenPart:
         backbone: path of the backbone that they are of.
         steps: paths of the modules, each of which takes what the one before gives, or the backbone alone.
         kept: those of them whose outputs others take.
+        behind: paths of modules of the backbone that run after them, and change nothing of what they give.
     """
 
     backbone: str
     steps: tuple[str, ...]
     kept: tuple[str, ...]
+    behind: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -76,19 +78,21 @@ def _first_steps(path: str, backbone: nn.Module) -> FrozenPart | None:
     net = getattr(backbone, "net", None)
     if isinstance(backbone, TimmBackbone) and isinstance(net, FeatureDictNet):
         names, taken = [f"net.{name}" for name in net], [f"net.{name}" for name in net.return_layers]
-        around: list[str] = []
+        around, last = list[str](), list[str]()
     elif isinstance(backbone, TimmViT) and net is not None:
         names, taken = [f"net.blocks.{i}" for i in range(len(net.blocks))], [f"net.blocks.{i}" for i in backbone.blocks]
         # Patches and positions come before the blocks, the final norm behind them.
         trains = [name for name, parameter in backbone.named_parameters() if parameter.requires_grad]
-        around = [name for name in trains if not is_under(name, "net.blocks") and not is_under(name, "net.norm")]
+        last = ["net.norm"]
+        around = [name for name in trains if not any(is_under(name, one) for one in ("net.blocks", *last))]
     else:
         return None
     frozen = list(takewhile(lambda name: _is_frozen(backbone.get_submodule(name)), names))
     if around or not any(_has_blocks(backbone.get_submodule(name)) for name in frozen):
         return None
     kept = [name for name in frozen if name in taken or name == frozen[-1]]
-    return FrozenPart(path, tuple(join(path, name) for name in frozen), tuple(join(path, name) for name in kept))
+    behind = [*names[len(frozen) :], *last]
+    return FrozenPart(path, *(tuple(join(path, name) for name in group) for group in (frozen, kept, behind)))
 
 
 def _has_blocks(module: nn.Module) -> bool:
@@ -126,14 +130,19 @@ def check_frozen_part(model: nn.Module, part: FrozenPart) -> None:
 
 
 def _tensors(model: nn.Module, part: FrozenPart) -> Iterator[tuple[str, Tensor]]:
-    """Frozen tensors of the backbone by name, buffers that no state dict has among them."""
+    """Tensors of the frozen part and of what runs before it, by name; buffers that no state dict has among them."""
     backbone = model.get_submodule(part.backbone)
-    yield from ((name, p) for name, p in backbone.named_parameters(remove_duplicate=False) if not p.requires_grad)
-    yield from backbone.named_buffers(remove_duplicate=False)
+    for found in (backbone.named_parameters, backbone.named_buffers):
+        yield from ((name, tensor) for name, tensor in found(remove_duplicate=False) if not _is_behind(name, part))
+
+
+def _is_behind(name: str, part: FrozenPart) -> bool:
+    """Whether a tensor or module of the backbone, by its name in there, runs after the frozen part."""
+    return any(is_under(join(part.backbone, name), path) for path in part.behind)
 
 
 def fingerprint(model: nn.Module, part: FrozenPart) -> str:
-    """sha256 of the frozen tensors, with their names, types and shapes."""
+    """sha256 of the tensors that outputs depend on, with their names, types and shapes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(_tensors(model, part), key=lambda item: item[0]):
         flat = tensor.detach().cpu().contiguous().reshape(-1)
@@ -143,9 +152,11 @@ def fingerprint(model: nn.Module, part: FrozenPart) -> str:
 
 
 def structure(model: nn.Module, part: FrozenPart) -> str:
-    """sha256 of what the backbone is made of besides tensors: classes, and plain attributes such as strides."""
+    """sha256 of what that is made of besides tensors: classes, and plain attributes such as strides."""
     digest = hashlib.sha256()
     for name, module in model.get_submodule(part.backbone).named_modules():
+        if _is_behind(name, part):
+            continue
         plain = sorted((key, value) for key, value in vars(module).items() if key not in _LEFT_OUT and _is_plain(value))
         digest.update(f"{name} {type(module).__module__}.{type(module).__qualname__} {plain!r}\n".encode())
     return digest.hexdigest()

@@ -56,6 +56,11 @@ class Layout:
         """Bytes of an entry."""
         return sum(one.nbytes for one in self.outputs)
 
+    @property
+    def overflows(self) -> bool:
+        """Whether finite outputs may be infinite as they are kept."""
+        return any(one.kept_dtype == torch.float16 != one.dtype for one in self.outputs)
+
     def describe(self) -> list[list[Any]]:
         """Plain values, for files."""
         return [[one.name, list(one.shape), _word(one.kept_dtype), _word(one.dtype)] for one in self.outputs]

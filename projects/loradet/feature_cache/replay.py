@@ -1,5 +1,6 @@
 """Lets a detector take kept outputs of its frozen part in place of computing them, and keeps what it computes."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from loradet.errors import UserError
 from loradet.feature_cache.frozen_part import FrozenPart
 from loradet.feature_cache.layout import Layout
 from loradet.feature_cache.stores import Key, Store
+
+logger = logging.getLogger(__name__)
 
 MARK = "kept_features"  # of a sample, beside its image or in place of it
 
@@ -68,6 +71,7 @@ class Replay:
         self.features: dict[str, Features] = {}
         self._call: _Call | None = None
         self._is_checked = False  # whether the backbone is known to get what `preprocess_image` makes
+        self._has_warned = False  # that outputs cannot be kept
         self._hooks = [
             model.register_forward_pre_hook(self._begin),
             model.register_forward_hook(self._end, always_call=True),
@@ -124,7 +128,16 @@ class Replay:
     def _end(self, model: nn.Module, args: tuple, output: Any) -> None:  # noqa: ARG002
         if model is self.model and self._call is not None:
             call, self._call = self._call, None
-            call.finish(keep=output is not None)  # None: the call has failed
+            lost = call.finish(keep=output is not None)  # None: the call has failed
+            if lost and not self._has_warned:
+                self._has_warned = True
+                advice = "; train.feature_cache.dtype=bf16 or null keeps them" if call.features.layout.overflows else ""
+                logger.warning(
+                    "Outputs of %s for an image are not finite in the type that they are kept in: it and others like "
+                    "it are computed each time%s.",
+                    self.part,
+                    advice,
+                )
 
 
 class _Call:
@@ -176,16 +189,21 @@ class _Call:
                 f"{self.features.padded[0]}x{self.features.padded[1]}: leave train.feature_cache.enabled off."
             )
 
-    def finish(self, *, keep: bool) -> None:
-        """Put the forward passes back, and keep what was computed where that is wanted."""
+    def finish(self, *, keep: bool) -> int:
+        """Put the forward passes back, and keep what was computed where that is wanted.
+
+        Returns:
+            How many images are not kept, since their outputs are not finite.
+        """
         self._hook.remove()
         for module, own in self._replaced:
             del module.forward
             if own is not None:
                 module.forward = own
         layout = self.features.layout
+        lost = 0
         if not keep or self._computed.keys() != {one.name for one in layout.outputs}:
-            return
+            return lost
         with torch.inference_mode(False):
             for place, number in enumerate(self.missing):
                 mark = self.marks[number]
@@ -194,6 +212,8 @@ class _Call:
                 tensors = layout.tensors({name: tensor[place] for name, tensor in self._computed.items()})
                 if tensors is not None:
                     self.features.store.write(mark.key, tensors)
+                lost += tensors is None
+        return lost
 
     def _stand_in(self, path: str, compute: Callable) -> Callable:
         is_kept = path in self.part.kept
@@ -202,13 +222,13 @@ class _Call:
             if not self.known:
                 found = compute(x, *args, **kwargs)
                 if is_kept:
-                    self._computed |= named(path, found)
+                    self._keep(path, found)
                 return found
             if self.missing:
                 own = x if self._is_compact else x[self.missing]
                 found = compute(own, *args, **kwargs)
                 if is_kept:
-                    self._computed |= named(path, found)
+                    self._keep(path, found)
             self._is_compact = not is_kept
             if not is_kept:
                 return found if self.missing else x
@@ -216,6 +236,10 @@ class _Call:
             return {name.partition(":")[2]: tensor for name, tensor in whole.items()} if _is_map(whole) else whole[path]
 
         return forward
+
+    def _keep(self, path: str, found: Any) -> None:
+        """Copies, since what comes behind may change its input in place."""
+        self._computed |= {name: tensor.detach().clone() for name, tensor in named(path, found).items()}
 
     def _names(self, path: str) -> list[str]:
         return [one.name for one in self.features.layout.outputs if one.name.partition(":")[0] == path]

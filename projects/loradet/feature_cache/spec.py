@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import loradet
 from loradet.feature_cache.frozen_part import FrozenPart, fingerprint, structure
 from loradet.feature_cache.views import describe_mapper
 
-FORMAT = 1  # of the files; another number lets all of before lie
+FORMAT = 2  # of the files; another number lets all of before lie
 _LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "opencv-python-headless")
 _ROOMS = ("backbones", "datasets", "feature_cache")  # of loradet, where pixels and features are made
 
@@ -52,7 +52,7 @@ def spec_of(
         "mapper": describe_mapper(mapper),
         "pixels": [None if tensor is None else tensor.flatten().tolist() for tensor in statistics],
         "padded": list(padded),
-        "computed_in": [_device_name(next(model.parameters()).device), str(autocast)],
+        "computed_in": [*_computed_in(next(model.parameters()).device), str(autocast)],
         "layout": layout,
     }
 
@@ -62,15 +62,42 @@ def spec_name(spec: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def _computed_in(device: torch.device) -> list[str]:
+    """The device, and the settings that its kernels round by."""
+    backends = torch.backends
+    if device.type != "cuda":
+        settings = {"matmul": torch.get_float32_matmul_precision}
+    else:
+        settings = {
+            "matmul": lambda: backends.cuda.matmul.allow_tf32,
+            "cudnn": lambda: (backends.cudnn.enabled, backends.cudnn.allow_tf32),
+            "half": lambda: backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
+        }
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return [name, *(f"{key} {_asked(get)}" for key, get in settings.items())]
 
 
-def _code(model: nn.Module, part: FrozenPart, mapper: Any) -> dict[str, str]:
+def _asked(get: Callable[[], Any]) -> str:
+    try:
+        return str(get())
+    except RuntimeError as error:  # set by torch's older and newer ways at once
+        return str(error).splitlines()[0]
+
+
+def _code(model: nn.Module, part: FrozenPart, mapper: Any) -> dict[str, Any]:
     versions = {name: _version(name) for name in _LIBRARIES}
-    kinds = {type(module) for module in model.get_submodule(part.backbone).modules()}
-    others = _sources({type(mapper), T.ResizeTransform, HFlipTransform, VFlipTransform, *kinds})
-    return {"loradet": f"{loradet.__version__} {_own_sources()}", **versions, "other": others}
+    backbone = model.get_submodule(part.backbone)
+    around = [type(module) for module in _from_model_to(model, part.backbone)]
+    kinds = {type(module) for module in backbone.modules()}
+    others = _sources({type(mapper), T.ResizeTransform, HFlipTransform, VFlipTransform, *kinds, *around})
+    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in around]
+    return {"loradet": f"{loradet.__version__} {_own_sources()}", **versions, "other": others, "around": names}
+
+
+def _from_model_to(model: nn.Module, path: str) -> Iterator[nn.Module]:
+    """The modules that a module lies in, which give it its input; the model comes first."""
+    names = path.split(".") if path else []
+    yield from (model.get_submodule(".".join(names[:count])) for count in range(len(names)))
 
 
 def _version(name: str) -> str:

@@ -1,5 +1,6 @@
 """Where entries are kept: a folder that runs share, or the memory of one process."""
 
+import errno
 import json
 import logging
 import mmap
@@ -18,6 +19,10 @@ from loradet.errors import UserError
 from loradet.feature_cache.layout import Layout
 from loradet.feature_cache.views import View
 from loradet.files import atomic_open, remove_abandoned
+
+# Errors after which other entries cannot be written either.
+_LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_ABANDONED = 3600.0  # seconds after which nobody writes an entry any more
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +46,8 @@ class Key:
 class Store(Protocol):
     """Keeps rows of bytes of one layout."""
 
-    reads_in_workers: bool
-
-    def has(self, key: Key) -> bool:
-        """Whether there is an entry; it may yet be found damaged."""
+    def find(self, key: Key) -> tuple[bool, Tensor | None]:
+        """Whether there is an entry, told in a data process; and its row of bytes, where that is read in there."""
 
     def read(self, key: Key) -> Tensor | None:
         """An entry's row of bytes; None where there is none, or a damaged one."""
@@ -66,8 +69,6 @@ class DiskStore:
         layout: of the entries.
     """
 
-    reads_in_workers = True
-
     def __init__(self, folder: Path, spec: str, layout: Layout) -> None:
         self.folder = folder
         self.spec = spec
@@ -75,19 +76,19 @@ class DiskStore:
         self.is_writable = True
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for part in folder.iterdir():
-                if part.is_dir():
-                    remove_abandoned(part, ["*.safetensors"])
         except OSError as error:
             self.stop_writing(error)
+        for part in folder.glob("??"):
+            remove_abandoned(part, ["*.safetensors"], older_than=_ABANDONED)
 
     def path(self, key: Key) -> Path:
         """The file of an entry, there or not."""
         name = f"{zlib.crc32(key.view.text.encode()):08x}"
         return self.folder / key.content[:2] / f"{key.content}-{name}.safetensors"
 
-    def has(self, key: Key) -> bool:
-        return self.path(key).is_file()
+    def find(self, key: Key) -> tuple[bool, Tensor | None]:
+        row = self.read(key)
+        return row is not None, row
 
     def read(self, key: Key) -> Tensor | None:
         path = self.path(key)
@@ -95,38 +96,40 @@ class DiskStore:
             content = path.read_bytes()
         except OSError:
             return None
-        tensors = self._tensors(content, key)
-        if tensors is None:
+        row = self._row(content, key)
+        if row is None:
             logger.warning("%s is damaged or of something else; it is computed anew.", path)
-            return None
-        return self.layout.pack(tensors)
+        return row
 
-    def _tensors(self, content: bytes, key: Key) -> dict[str, Tensor] | None:
+    def _row(self, content: bytes, key: Key) -> Tensor | None:
         try:
-            begin = 8 + int.from_bytes(content[:8], "little")
-            said = json.loads(content[8:begin])["__metadata__"]
-            if said != self._metadata(key, content[begin:]):
-                return None
+            said = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
             tensors = safetensors.torch.load(content)
         except (ValueError, LookupError, TypeError, RecursionError, SafetensorError):
             return None
-        return tensors if self.layout.fits(tensors) else None
+        if not self.layout.fits(tensors):
+            return None
+        row = self.layout.pack(tensors)
+        return row if said == self._metadata(key, row) else None
 
-    def _metadata(self, key: Key, payload: bytes) -> dict[str, str]:
-        return {"spec": self.spec, "of": str(key), "crc32": f"{zlib.crc32(payload):08x}"}
+    def _metadata(self, key: Key, row: Tensor) -> dict[str, str]:
+        return {"spec": self.spec, "of": str(key), "crc32": f"{zlib.crc32(row.numpy()):08x}"}
 
     def write(self, key: Key, tensors: Mapping[str, Tensor]) -> None:
         if not self.is_writable:
             return
         path = self.path(key)
+        content = safetensors.torch.save(dict(tensors), self._metadata(key, self.layout.pack(tensors)))
         try:
+            # Nothing is waited for: after a power cut, a file that is not whole is none.
             path.parent.mkdir(parents=True, exist_ok=True)
-            plain = safetensors.torch.save(dict(tensors))
-            payload = plain[8 + int.from_bytes(plain[:8], "little") :]
-            with atomic_open(path, "wb") as file:
-                file.write(safetensors.torch.save(dict(tensors), self._metadata(key, payload)))
+            with atomic_open(path, "wb", sync=False) as file:
+                file.write(content)
         except OSError as error:
-            self.stop_writing(error)
+            if error.errno in _LASTING:
+                self.stop_writing(error)
+            else:
+                logger.warning("Features are not kept in %s (%s); others may be.", path, error.strerror or error)
 
     def stop_writing(self, error: OSError) -> None:
         """Read from now on only, and say so."""
@@ -150,8 +153,6 @@ class MemoryStore:
         UserError: the system has not as much memory to give.
     """
 
-    reads_in_workers = False
-
     def __init__(self, contents: list[str], views: int, layout: Layout) -> None:
         self.layout = layout
         self._views = views
@@ -170,11 +171,11 @@ class MemoryStore:
     def _slot(self, key: Key) -> int:
         return self._place[key.content] * self._views + key.view.number
 
-    def has(self, key: Key) -> bool:
-        return bool(self._there[self._slot(key)])
+    def find(self, key: Key) -> tuple[bool, Tensor | None]:
+        return bool(self._there[self._slot(key)]), None
 
     def read(self, key: Key) -> Tensor | None:
-        if not self.has(key):
+        if not self.find(key)[0]:
             return None
         begin = self._slot(key) * self._stride
         return torch.frombuffer(self._rows, dtype=torch.uint8, count=self.layout.nbytes, offset=begin)

@@ -49,7 +49,7 @@ class Cached:
         return found
 
     def has(self):
-        return [self.store.has(Key(str(number), VIEW)) for number in range(3)]
+        return [self.store.find(Key(str(number), VIEW))[0] for number in range(3)]
 
 
 def step(model, batch):
@@ -160,22 +160,47 @@ def test_copies_and_pickles_compute_by_themselves(cached):
     assert_same(step(pickle.loads(pickle.dumps(cached.model)), IMAGES), expected)
 
 
-@pytest.mark.parametrize(
-    ("forward", "words"),
-    [
-        (lambda backbone, x: (backbone(x), backbone(x.flip(-1)))[0], "more than once a call"),
-        (lambda backbone, x: backbone(x + 0.1), "on other pixels than its preprocess_image gives"),
-    ],
-)
-def test_a_detector_that_does_more_to_images_is_refused(cached, forward, words):
-    net = cached.model.backbone.bottom_up
-    cached.model.backbone.bottom_up = Outer(net, forward)
+def outside(cached, way):
+    """The same detector, whose backbone lies in a module of its own."""
+    cached.model.backbone.bottom_up = Outer(cached.model.backbone.bottom_up, way)
     cached.replay.remove()
-    again = Cached(cached.model)
+    return cached.model
+
+
+def test_a_detector_that_runs_the_backbone_twice_is_refused(cached):
+    again = Cached(outside(cached, lambda backbone, x: (backbone(x), backbone(x.flip(-1)))[0]))
     assert again.part.backbone == "backbone.bottom_up.inner"
-    with pytest.raises(UserError, match=f"runs backbone.bottom_up.inner .* {words}"):
+    with pytest.raises(UserError, match=r"runs backbone\.bottom_up\.inner .* more than once a call"):
         step(again.model, again.batch(0))
     assert again.has() == [False] * 3
+
+
+def test_a_detector_that_changes_pixels_is_refused(cached):
+    with pytest.raises(UserError, match=r"runs backbone\.bottom_up\.inner .* on other pixels than"):
+        Cached(outside(cached, lambda backbone, x: backbone(x + 0.1)))
+    cached.model.backbone.bottom_up.way = lambda backbone, x: backbone(x)
+    again = Cached(cached.model)
+    cached.model.backbone.bottom_up.way = lambda backbone, x: backbone(x + 0.1)  # from its first batch on
+    with pytest.raises(UserError, match=r"runs backbone\.bottom_up\.inner .* on other pixels than"):
+        step(again.model, again.batch(0))
+    assert again.has() == [False] * 3
+
+
+def test_a_neck_that_changes_maps_in_place_changes_no_kept_ones(cached):
+    again = Cached(outside(cached, lambda net, x: {name: found.mul_(2.0) for name, found in net(x).items()}))
+    expected = step(again.model, IMAGES)
+    assert_same(step(again.model, again.batch(0, 1)[:1]), step(again.model, IMAGES[:1]))
+    assert_same(step(again.model, again.batch(0, 1, 2, kept=[0])), expected)
+    assert_same(step(again.model, again.batch(0, 1, 2, kept=[0, 1, 2])), expected)
+
+
+def test_a_stage_that_changes_a_kept_map_in_place_is_refused():
+    model = build(BACKBONES["ConvNeXt"], "RetinaNet", "partial")
+    stage = model.backbone.bottom_up.net.stages_2
+    compute = stage.forward
+    stage.forward = lambda x: compute(x.mul_(2.0))
+    with pytest.raises(UserError, match=r"net\.stages_1 is changed in place by what is frozen behind it"):
+        Cached(model)
 
 
 class Outer(torch.nn.Module):

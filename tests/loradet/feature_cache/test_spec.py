@@ -40,6 +40,13 @@ def test_what_differs_is_named_otherwise(model, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(spec, "FORMAT", spec.FORMAT + 1)
         names.append(name(model))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+        names.append(name(model))
+    kind = model.__class__
+    model.__class__ = type("Other", (kind,), {})
+    names.append(name(model))
+    model.__class__ = kind
     model.pixel_mean += 1
     names.append(name(model))
     model.backbone.bottom_up.channels_last = not model.backbone.bottom_up.channels_last

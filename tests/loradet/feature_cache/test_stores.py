@@ -8,11 +8,13 @@ import sys
 import textwrap
 
 import pytest
+import safetensors.torch
 import torch
 
+from loradet.datasets.readers.file_cache import stamp
 from loradet.errors import UserError
 from loradet.feature_cache import stores
-from loradet.feature_cache.contents import image_hashes
+from loradet.feature_cache.contents import Content, image_contents
 from loradet.feature_cache.layout import Layout
 from loradet.feature_cache.stores import DiskStore, Key, MemoryStore
 from loradet.feature_cache.views import View
@@ -45,20 +47,22 @@ def assert_whole(row):
 
 
 def test_what_is_written_is_read(store):
-    assert store.read(key(1)) is None and not store.has(key(1))
+    assert store.read(key(1)) is None and store.find(key(1)) == (False, None)
     store.write(key(1), ENTRY)
-    assert store.has(key(1))
     assert_whole(store.read(key(1)))
+    is_kept, row = store.find(key(1))
+    assert is_kept and row.equal(store.read(key(1)))
     assert store.read(key(1, FLIPPED)) is None
     assert_whole(DiskStore(store.folder, "spec", LAYOUT).read(key(1)))
 
 
 def test_memory_holds_the_same():
     memory = MemoryStore(["a", "b"], 2, LAYOUT)
-    assert not memory.has(Key("b", FLIPPED)) and memory.read(Key("b", FLIPPED)) is None
+    assert memory.find(Key("b", FLIPPED)) == (False, None) and memory.read(Key("b", FLIPPED)) is None
     memory.write(Key("b", FLIPPED), ENTRY)
     assert_whole(memory.read(Key("b", FLIPPED)))
-    assert not memory.has(Key("b", PLAIN)) and not memory.has(Key("a", FLIPPED))
+    assert memory.find(Key("b", FLIPPED)) == (True, None)
+    assert memory.find(Key("b", PLAIN)) == memory.find(Key("a", FLIPPED)) == (False, None)
 
 
 @pytest.mark.slow
@@ -71,7 +75,7 @@ def test_data_processes_that_are_not_forked_see_what_there_is():
 
 
 def _has(memory, wanted):
-    return memory.has(wanted)
+    return memory.find(wanted)[0]
 
 
 def test_more_memory_than_there_is_ends_in_a_line():
@@ -120,7 +124,7 @@ def test_entries_of_others_are_none(store):
 def test_a_full_disk_leaves_what_is_there_to_be_read(store, monkeypatch, caplog):
     store.write(key(1), ENTRY)
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(stores, "atomic_open", full)
@@ -128,6 +132,29 @@ def test_a_full_disk_leaves_what_is_there_to_be_read(store, monkeypatch, caplog)
     store.write(key(3), ENTRY)
     assert caplog.text.count("Features cannot be kept") == 1 and "No space left on device" in caplog.text
     assert store.read(key(2)) is None
+    assert_whole(store.read(key(1)))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOENT, errno.ESTALE])
+def test_an_entry_that_cannot_be_written_leaves_the_others_to_be_kept(store, monkeypatch, caplog, number):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stores, "atomic_open", fail)
+        store.write(key(1), ENTRY)
+    assert f"Features are not kept in {store.path(key(1))} ({os.strerror(number)})" in caplog.text
+    store.write(key(2), ENTRY)
+    assert store.read(key(1)) is None
+    assert_whole(store.read(key(2)))
+
+
+def test_an_entry_is_serialised_once_and_not_waited_for(store, monkeypatch):
+    saved, own = [], safetensors.torch.save
+    monkeypatch.setattr("os.fsync", lambda _: pytest.fail("waited"))
+    monkeypatch.setattr("safetensors.torch.save", lambda *words: saved.append(1) or own(*words))
+    store.write(key(1), ENTRY)
+    assert saved == [1]
     assert_whole(store.read(key(1)))
 
 
@@ -159,10 +186,14 @@ def test_a_killed_writer_leaves_whole_entries_and_nothing_that_stays(store):
     process.wait()
     layout = Layout.of({"net": torch.zeros(1, 200, 100, 10)}, None)
     again = DiskStore(store.folder, "spec", layout)
-    there = [key(number) for number in range(10**4) if again.has(key(number))]
+    there = [key(number) for number in range(10**4) if again.path(key(number)).is_file()]
     assert len(there) >= 4 and all(again.read(one) is not None for one in there)
     (abandoned,) = [again.path(there[0]).parent / f".{again.path(there[0]).name}.abc.tmp"]
     abandoned.write_bytes(b"half")
+    DiskStore(store.folder, "spec", layout)
+    assert abandoned.is_file()  # another run may have begun it just now
+    for file in store.folder.rglob("*.tmp"):
+        os.utime(file, (0, 0))
     DiskStore(store.folder, "spec", layout)
     assert not list(store.folder.rglob("*.tmp"))
 
@@ -172,19 +203,22 @@ def test_hashes_are_of_the_content_and_remembered(tmp_path, monkeypatch):
     for number, file in enumerate(files):
         file.write_bytes(bytes([number]))
     names = [str(file) for file in files]
-    found = image_hashes([*names, names[0], str(tmp_path / "absent.png")], tmp_path / "cache")
-    assert image_hashes([names[0], str(tmp_path)], tmp_path / "cache") == {names[0]: sha256(names[0])}
-    assert found == {name: sha256(name) for name in names}
+    found = image_contents([*names, names[0], str(tmp_path / "absent.png")], tmp_path / "cache")
+    one = Content(sha256(names[0]), stamp(names[0]))
+    assert image_contents([names[0], str(tmp_path)], tmp_path / "cache") == {names[0]: one}
+    assert found == {name: Content(sha256(name), stamp(name)) for name in names}
     read = []
     monkeypatch.setattr("loradet.feature_cache.contents.sha256", lambda file: read.append(str(file)) or "anew")
     again = [*names, str(tmp_path / "absent.png")]
-    assert image_hashes(again, tmp_path / "cache") == found and not read
+    assert image_contents(again, tmp_path / "cache") == found and not read
     files[1].write_bytes(b"another size")
-    assert image_hashes(again, tmp_path / "cache")[names[1]] == "anew"
+    assert not found[names[1]].is_still_in(names[1]) and found[names[0]].is_still_in(names[0])
+    assert image_contents(again, tmp_path / "cache")[names[1]].name == "anew"
     assert read == [names[1]]
 
 
 def test_hashes_do_without_their_file(tmp_path, caplog):
     (tmp_path / "cache").write_text("")
-    assert image_hashes([__file__], tmp_path / "cache") == {__file__: sha256(__file__)}
+    found = image_contents([__file__], tmp_path / "cache")
+    assert found == {__file__: Content(sha256(__file__), stamp(__file__))}
     assert "Hashes of images are not kept" in caplog.text

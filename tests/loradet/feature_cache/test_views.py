@@ -16,6 +16,7 @@ from loradet.datasets.affine import RandomAffine
 from loradet.datasets.loader import seeded
 from loradet.datasets.mapper import DetectionMapper
 from loradet.errors import UserError
+from loradet.feature_cache.contents import Content
 from loradet.feature_cache.mapper import CachedMapper
 from loradet.feature_cache.replay import MARK
 from loradet.feature_cache.views import describe_mapper, draw_view, plan_views
@@ -38,10 +39,8 @@ def record(tmp_path):
 class AllKept:
     """A store that has every entry."""
 
-    reads_in_workers = False
-
-    def has(self, _):
-        return True
+    def find(self, _):
+        return True, None
 
 
 @pytest.mark.parametrize("kind", [DetectionMapper, DatasetMapper])
@@ -57,7 +56,7 @@ class AllKept:
 )
 def test_boxes_and_draws_are_those_of_the_mapper(record, kind, augmentations):
     plain = mapper(*augmentations, kind=kind)
-    cached = CachedMapper(plain, "train", AllKept(), {record["file_name"]: "content"})
+    cached = CachedMapper(plain, "train", AllKept(), {record["file_name"]: Content("content", None)})
     views = {}
     for draw in range(30):
         with seeded(1, draw):
@@ -78,7 +77,7 @@ def test_boxes_and_draws_are_those_of_the_mapper(record, kind, augmentations):
 
 def test_the_record_stays_as_it_was_and_the_image_is_not_read(record):
     before = repr(record)
-    cached = CachedMapper(mapper(SQUARE), "train", AllKept(), {"absent.jpg": "content"})
+    cached = CachedMapper(mapper(SQUARE), "train", AllKept(), {"absent.jpg": Content("content", None)})
     found = cached({**record, "file_name": "absent.jpg"})
     assert found["image_id"] == 7 and len(found["instances"]) == 1 and repr(record) == before
 
