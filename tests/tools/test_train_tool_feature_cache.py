@@ -13,6 +13,7 @@ from helpers.train_tool import arguments, call, lines, reproducible, start, succ
 import loradet.datasets.mapper
 from loradet.cli import evaluate
 from loradet.feature_cache import stores
+from loradet.feature_cache.cache import FeatureCache
 from loradet.training.trainer import Trainer
 
 CONFIG = TEST_CONFIGS / "tiny_cached.py"
@@ -201,12 +202,15 @@ def test_what_computes_otherwise_under_the_same_name_ends_in_a_line(train_data, 
 
 
 def test_evaluation_by_itself_reads_what_the_training_kept(train, own_cache, monkeypatch):
+    closed, own_close = [], FeatureCache.close
+    monkeypatch.setattr(FeatureCache, "close", lambda cache: closed.append(cache.model) or own_close(cache))
     folder = train(own_cache)
     forbid_reading(monkeypatch)
     evaluate.main(["--config-file", str(folder / "config.yaml"), "--split", "val", "train.device=cpu"])
     ours, theirs = folder / "val_metrics.json", folder / "eval_model_best" / "val_metrics.json"
     kept = [re.findall(r'"coco/\S+": [^,\n]+', file.read_text()) for file in (ours, theirs)]
     assert kept[0] == kept[1] and kept[0]
+    assert len(closed) == 2 and not any(model._forward_hooks or model._forward_pre_hooks for model in closed)
 
 
 def test_what_takes_too_much_ends_in_a_line(train_data, tmp_path):

@@ -68,10 +68,6 @@ class ImageCache:
         with self._lock:
             self._is_filled[self._numbers[name]] = 1
 
-    def shape(self, name: str) -> tuple[int, int, int] | None:
-        """(height, width, channels) of the image that this file has here; None where it has no place."""
-        return self._shapes.get(name)
-
     def _place(self, name: str) -> np.ndarray:
         shape = self._shapes[name]
         flat = np.frombuffer(self._pixels, np.uint8, math.prod(shape), self._starts[name])

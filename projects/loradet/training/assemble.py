@@ -25,6 +25,7 @@ from loradet.config.initial_weights import allows_random_frozen
 from loradet.config.intensity import intensity_references, trained_intensity
 from loradet.errors import UserError
 from loradet.evaluation.split import Split
+from loradet.feature_cache.cache import FeatureCache
 from loradet.files import write_json
 from loradet.model import initial_model, model_classes
 from loradet.run_folder import RunFolder
@@ -69,6 +70,7 @@ class Assembled:
         record: not written yet.
         start_iter: the iteration to begin with.
         past_ids: of the runs in tracking services that an earlier part reported to, by the writers' keys.
+        features: that are kept of the model's frozen part, where they are.
     """
 
     prepared: Prepared
@@ -78,6 +80,7 @@ class Assembled:
     record: RunRecord
     start_iter: int
     past_ids: dict[str, str]
+    features: FeatureCache | None
 
 
 def assemble(prepared: Prepared, more_hooks: Sequence[HookBase] = ()) -> Assembled:
@@ -105,7 +108,7 @@ def assemble(prepared: Prepared, more_hooks: Sequence[HookBase] = ()) -> Assembl
     best = _register_hooks(prepared, trainer, checkpointer, record, loss)
     trainer.register_hooks(more_hooks)
     start_iter = _restore(prepared, checkpointer, trainer) if prepared.resume else 0
-    cache_training(prepared, trainer, loss)  # of the weights as they are now
+    features = cache_training(prepared, trainer, loss)  # of the weights as they are now
     # What was given fits together.
     past_ids = folder.read_record().get("run_ids", {}) if prepared.resume else {}
     if comm.is_main_process():
@@ -120,6 +123,7 @@ def assemble(prepared: Prepared, more_hooks: Sequence[HookBase] = ()) -> Assembl
         record=record,
         start_iter=start_iter,
         past_ids=past_ids,
+        features=features,
     )
 
 

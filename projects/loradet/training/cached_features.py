@@ -1,6 +1,7 @@
 """`train.feature_cache`: gives a run's loaders mappers that know what is kept of the frozen part."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from omegaconf import DictConfig
 from torch import nn
@@ -17,7 +18,7 @@ from loradet.training.prepare import Prepared
 from loradet.training.trainer import Trainer
 
 
-def cache_training(prepared: Prepared, trainer: Trainer, loss: ValidationLoss | None) -> None:
+def cache_training(prepared: Prepared, trainer: Trainer, loss: ValidationLoss | None) -> FeatureCache | None:
     """Let training, evaluation and validation loss of a run use the cache, where its config asks for one.
 
     Args:
@@ -25,12 +26,15 @@ def cache_training(prepared: Prepared, trainer: Trainer, loss: ValidationLoss | 
         trainer: with the weights that it goes on with.
         loss: that is measured on the first split, or None.
 
+    Returns:
+        What is to be closed at the end of the run; None where nothing is kept.
+
     Raises:
         UserError: as of `FeatureCache`.
     """
     cfg = prepared.cfg
     if not cfg.train.feature_cache.enabled:
-        return
+        return None
     loader = prepared.loader
     if not isinstance(loader, TrainLoader):
         raise UserError(
@@ -47,10 +51,12 @@ def cache_training(prepared: Prepared, trainer: Trainer, loss: ValidationLoss | 
     if loss is not None:
         first = next(iter(prepared.splits.values()))
         loss.wrap_mapper(lambda mapper: cache.mapper(f"dataloader.{first.name}", mapper))
+    return cache
 
 
-def cache_evaluation(cfg: DictConfig, model: nn.Module, splits: Sequence[Split]) -> None:
-    """The same for evaluations without training; they keep on the disk alone, since nothing comes after them.
+@contextmanager
+def cache_evaluation(cfg: DictConfig, model: nn.Module, splits: Sequence[Split]) -> Iterator[None]:
+    """The same for the evaluations in a block, without training; they keep on the disk alone: nothing comes after them.
 
     Args:
         cfg: with `train.feature_cache`.
@@ -58,12 +64,17 @@ def cache_evaluation(cfg: DictConfig, model: nn.Module, splits: Sequence[Split])
         splits: to evaluate on.
     """
     if not cfg.train.feature_cache.enabled or cfg.train.feature_cache.where != "disk":
+        yield
         return
     cache = _cache(cfg, model)
     for split in splits:
         _add(cache, cfg, split)
     cache.open()
     _use(cache, splits)
+    try:
+        yield
+    finally:
+        cache.close()
 
 
 def _cache(cfg: DictConfig, model: nn.Module) -> FeatureCache:

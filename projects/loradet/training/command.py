@@ -176,16 +176,16 @@ def evaluate(
     for one in splits:
         one.check()
     model, extras = load_trained(cfg, checkpoint, device=device, metadata=splits[0].metadata)
-    cache_evaluation(cfg, model, splits)
     fit = _temperature_source(cfg, Path(checkpoint), splits, run)
     first, *_ = evaluation_splits(cfg) or [splits[0].name]
-    for split in splits:
-        split.evaluate(model, folder)
-        fit = fit or split.files(folder)
-        iteration = extras.get("iteration")
-        split.write_metrics(folder, checkpoint=checkpoint, iteration=iteration, output=metrics, fit=fit)
-        if split.name == first:
-            _find_operating_point(split, folder, checkpoint, iteration)
+    with cache_evaluation(cfg, model, splits):
+        for split in splits:
+            split.evaluate(model, folder)
+            fit = fit or split.files(folder)
+            iteration = extras.get("iteration")
+            split.write_metrics(folder, checkpoint=checkpoint, iteration=iteration, output=metrics, fit=fit)
+            if split.name == first:
+                _find_operating_point(split, folder, checkpoint, iteration)
 
 
 def _find_operating_point(split: Split, folder: Path, checkpoint: str, iteration: int | None) -> None:

@@ -93,6 +93,8 @@ def carry_out(run: Assembled) -> signal.Signals | None:
         record.update(status="failed", error=f"{type(error).__name__}: {error}")
         raise
     finally:
+        if run.features is not None:
+            run.features.close()
         for writer in prepared.trackers:
             writer.finish(record.values["status"], record.values.get("error"))
         if upload is not None and comm.is_main_process():

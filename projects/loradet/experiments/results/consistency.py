@@ -6,14 +6,12 @@ from typing import Any
 
 import yaml
 
-from loradet.adapters.layer import is_under
 from loradet.config.flattening import flatten
 from loradet.errors import UserError
 from loradet.experiments.results.folders import Result
 from loradet.run_folder import RunFolder
-from loradet.training.folder.record import NEUTRAL_KEYS
+from loradet.training.folder.record import decisive_settings
 
-_NEUTRAL = ("train.seed", *(f"train.{key}" for key in NEUTRAL_KEYS))
 _SHOWN = 5  # differing keys that an error lists
 
 
@@ -134,7 +132,7 @@ def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[st
     differing = []
     for key in dict.fromkeys([*flat[0], *flat[1]]):
         values = [config.get(key, "nothing") for config in flat]
-        if _is_neutral(key) or (values[0] == values[1] and type(values[0]) is type(values[1])):
+        if key == "train.seed" or (values[0] == values[1] and type(values[0]) is type(values[1])):
             continue
         if key.rpartition(".")[2].endswith("seed") and shift is not None and _difference(*values) == shift:
             continue
@@ -157,10 +155,6 @@ def _without_classes(config: Any) -> Any:
     return {key: _without_classes(inner) for key, inner in config.items() if key not in ("num_classes", "classes")}
 
 
-def _is_neutral(key: str) -> bool:
-    return any(is_under(key, neutral) for neutral in _NEUTRAL)
-
-
 def _difference(first: Any, second: Any) -> int | None:
     both = isinstance(first, int) and isinstance(second, int)
     return second - first if both else None
@@ -175,7 +169,8 @@ def _flatten(config: dict[str, Any]) -> dict[str, Any]:
         )
         if place
     }
-    return flatten(config, leaf=functools.partial(_without_places, places=places))
+    decisive = {**config, "train": decisive_settings(config["train"])}
+    return flatten(decisive, leaf=functools.partial(_without_places, places=places))
 
 
 def _without_places(value: Any, places: dict[str, str]) -> Any:

@@ -33,8 +33,8 @@ from loradet.files import FileError, write_json
 from loradet.run_folder import RunFolder
 
 # Keys of `train` that change no result: where it is written and reported, how a batch is spread, what is measured or
-# let pass.
-NEUTRAL_KEYS = (
+# let pass. Of `feature_cache` the type may.
+_NEUTRAL_KEYS = (
     *("allow_random_frozen", "allow_other_pixel_statistics", "accept_changed_data"),
     *("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period", "efficiency", "operating_point"),
     *("validation_loss", "validation_pictures", "compile", "feature_cache"),
@@ -138,11 +138,19 @@ def config_identity(cfg: DictConfig, places: Mapping[str, Any] | None = None) ->
     if OmegaConf.select(cfg, "dataloader.evaluator") is not None:
         name_evaluated_data(cfg, cfg.dataloader.evaluator, "???")
     plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
-    for key in NEUTRAL_KEYS:
-        plain["train"].pop(key, None)
+    plain["train"] = decisive_settings(plain["train"])
     if "data" in plain:
         plain["data"].pop("num_classes", None)  # what refers to it has it
     return json.loads(json.dumps(plain, default=_name))
+
+
+def decisive_settings(train: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a plain `train` without those that change no result."""
+    found = {key: value for key, value in train.items() if key not in _NEUTRAL_KEYS}
+    cache = train.get("feature_cache")
+    if isinstance(cache, Mapping) and cache.get("enabled") and cache.get("dtype"):  # features are rounded
+        found["feature_cache"] = {"dtype": cache["dtype"]}
+    return found
 
 
 def _name(value: Any) -> str:
