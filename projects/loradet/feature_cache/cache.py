@@ -159,7 +159,7 @@ class FeatureCache:
             try:
                 write_json(about, spec)
             except OSError as error:
-                store.stop_writing(error)
+                store.note_failure(about, error)
         found.compare(store)
         return store
 

@@ -117,7 +117,8 @@ def _noise(height: int, width: int) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=generator)
     truth = Instances((height, width), gt_boxes=Boxes(torch.zeros(0, 4)), gt_classes=torch.zeros(0, dtype=torch.int64))
-    return [{"image": image, "height": height, "width": width, "instances": truth} for image in images]
+    sample = {"file_name": "noise", "image_id": 0, "height": height, "width": width, "instances": truth}
+    return [{**sample, "image": image} for image in images]
 
 
 def _check_pixels(model: nn.Module, part: FrozenPart, noise: list[dict[str, Any]], pixels: Tensor) -> None:

@@ -63,15 +63,20 @@ def spec_name(spec: dict[str, Any]) -> str:
 
 
 def _computed_in(device: torch.device) -> list[str]:
-    """The device, and the settings that its kernels round by."""
+    """The device, and the settings that its kernels round by, which torch has by older and by newer names."""
     backends = torch.backends
     if device.type != "cuda":
-        settings = {"matmul": torch.get_float32_matmul_precision}
+        settings = {
+            "matmul": torch.get_float32_matmul_precision,
+            "mkldnn": lambda: (backends.mkldnn.matmul.fp32_precision, backends.mkldnn.conv.fp32_precision),
+        }
     else:
         settings = {
             "matmul": lambda: backends.cuda.matmul.allow_tf32,
-            "cudnn": lambda: (backends.cudnn.enabled, backends.cudnn.allow_tf32),
+            "matmul precision": lambda: backends.cuda.matmul.fp32_precision,
             "half": lambda: backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
+            "cudnn": lambda: (backends.cudnn.enabled, backends.cudnn.allow_tf32),
+            "cudnn precision": lambda: backends.cudnn.conv.fp32_precision,
         }
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return [name, *(f"{key} {_asked(get)}" for key, get in settings.items())]
@@ -80,8 +85,10 @@ def _computed_in(device: torch.device) -> list[str]:
 def _asked(get: Callable[[], Any]) -> str:
     try:
         return str(get())
-    except RuntimeError as error:  # set by torch's older and newer ways at once
-        return str(error).splitlines()[0]
+    except AttributeError:  # an older torch
+        return "unknown"
+    except RuntimeError:  # set by names of both kinds
+        return "mixed"
 
 
 def _code(model: nn.Module, part: FrozenPart, mapper: Any) -> dict[str, Any]:

@@ -74,6 +74,7 @@ class DiskStore:
         self.spec = spec
         self.layout = layout
         self.is_writable = True
+        self._failures: set[int | None] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -126,10 +127,15 @@ class DiskStore:
             with atomic_open(path, "wb", sync=False) as file:
                 file.write(content)
         except OSError as error:
-            if error.errno in _LASTING:
-                self.stop_writing(error)
-            else:
-                logger.warning("Features are not kept in %s (%s); others may be.", path, error.strerror or error)
+            self.note_failure(path, error)
+
+    def note_failure(self, path: Path, error: OSError) -> None:
+        """A file could not be written: read only from now on, where others cannot be either. Each kind is said once."""
+        if error.errno in _LASTING:
+            self.stop_writing(error)
+        elif error.errno not in self._failures:
+            self._failures.add(error.errno)
+            logger.warning("Features are not kept in %s (%s); others may be.", path, error.strerror or error)
 
     def stop_writing(self, error: OSError) -> None:
         """Read from now on only, and say so."""

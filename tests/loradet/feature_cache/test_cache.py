@@ -139,14 +139,15 @@ def test_a_resumed_run_reads_what_is_kept_while_batch_norms_behind_have_learnt(r
 @pytest.mark.slow
 def test_a_vit_with_its_last_block_training_reads_what_is_kept(records, tmp_path):
     model = probing("ViT", "DETR", "partial")
-    model.backbone[0].net.norm.requires_grad_(True)
+    net = model.get_submodule("backbone.0").net
+    net.norm.requires_grad_(True)
     fill(model, tmp_path / "cache", records)
     with torch.no_grad():
-        for parameter in (model.backbone[0].net.blocks[1].mlp.fc1.weight, model.backbone[0].net.norm.weight):
+        for parameter in (net.blocks[1].mlp.fc1.weight, net.norm.weight):
             parameter.mul_(1.1)
     assert kept(opened(model, tmp_path / "cache", records)[1], records) == [True] * 3
     with torch.no_grad():
-        model.backbone[0].net.pos_embed.mul_(1.1)
+        net.pos_embed.mul_(1.1)
     assert kept(opened(model, tmp_path / "cache", records)[1], records) == [False] * 3
 
 

@@ -143,6 +143,8 @@ def test_an_entry_that_cannot_be_written_leaves_the_others_to_be_kept(store, mon
     with monkeypatch.context() as patch:
         patch.setattr(stores, "atomic_open", fail)
         store.write(key(1), ENTRY)
+        store.write(key(3), ENTRY)
+    assert caplog.text.count("Features are not kept") == 1
     assert f"Features are not kept in {store.path(key(1))} ({os.strerror(number)})" in caplog.text
     store.write(key(2), ENTRY)
     assert store.read(key(1)) is None
