@@ -10,7 +10,7 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
-from loradet.datasets.readers.records import Records
+from loradet.datasets.readers.records import Records, column
 from loradet.errors import UserError
 from loradet.feature_cache.contents import Content, image_contents
 from loradet.feature_cache.frozen_part import FrozenPart, check_frozen_part, find_frozen_part
@@ -107,6 +107,13 @@ class FeatureCache:
             self._open()
 
     def _open(self) -> None:
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
         probes = {key: self._probe(one) for key, one in self._images.items()}
         self._check_size(probes)
         self._replay = Replay(self.model, self.part)
@@ -180,12 +187,10 @@ class FeatureCache:
 
 
 def _file_names(records: Sequence[dict[str, Any]], key: str) -> list[str]:
-    """Of images whose records say what the cache needs."""
-    if isinstance(records, Records):  # which have nothing but boxes, and build each dict that is looked at
-        return records.column("file_name")
-    for record in records:
+    """Of images whose records say what the cache needs; `Records` do, and are not made for that."""
+    for record in () if isinstance(records, Records) else records:
         if "sem_seg_file_name" in record:
             raise UserError(f"{SETTING}: the data of {key} have label maps (sem_seg_file_name), which are not kept.")
         if "width" not in record or "height" not in record:
             raise UserError(f"{SETTING}: the data of {key} do not say width and height of each image.")
-    return [str(record["file_name"]) for record in records]
+    return list(map(str, column(records, "file_name")))

@@ -1,5 +1,6 @@
 """Where entries are kept: a folder that runs share, or the memory of one process."""
 
+import contextlib
 import errno
 import json
 import logging
@@ -79,8 +80,9 @@ class DiskStore:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             self.stop_writing(error)
-        for part in folder.glob("??"):
-            remove_abandoned(part, ["*.safetensors"], older_than=_ABANDONED)
+        with contextlib.suppress(OSError):  # the next run may
+            for part in folder.glob("??"):
+                remove_abandoned(part, ["*.safetensors"], older_than=_ABANDONED)
 
     def path(self, key: Key) -> Path:
         """The file of an entry, there or not."""

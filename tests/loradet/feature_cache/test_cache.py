@@ -1,5 +1,6 @@
 """A cache of a detector, opened by one run after another: each takes what is its own, and nothing else."""
 
+import json
 import os
 
 import detectron2.data.transforms as T
@@ -11,7 +12,9 @@ from helpers.small_models import BACKBONES, build
 from PIL import Image
 from test_replay import Outer, step
 
+from loradet.datasets import coco_dataset
 from loradet.datasets.mapper import DetectionMapper
+from loradet.datasets.readers.records import Records
 from loradet.errors import UserError
 from loradet.feature_cache.cache import FeatureCache
 from loradet.feature_cache.layout import Layout
@@ -66,6 +69,20 @@ def probing(backbone="ConvNeXt", detector="RetinaNet", regime="probe"):
     return build(BACKBONES[backbone], detector, regime).train()
 
 
+def test_names_of_images_are_taken_without_their_boxes(records, tmp_path, monkeypatch):
+    images = [{"id": r["image_id"], **{key: r[key] for key in ("file_name", "width", "height")}} for r in records]
+    boxes = [{"id": i["id"] + 1, "image_id": i["id"], "category_id": 1, "bbox": [3, 5, 9, 9]} for i in images]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cell"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    records = coco_dataset(tmp_path / "coco.json", tmp_path)
+    assert isinstance(records, Records)
+    monkeypatch.setattr(Records, "_dict", lambda *_: pytest.fail("a record was made"))
+    cache = FeatureCache(probing(), where="disk", folder="cache", dtype=None, max_gb=1e-9)
+    cache.add("train", records, mapper(SQUARE))
+    with pytest.raises(UserError, match="train: 3 images x 1 view x "):
+        cache.open()
+
+
 def test_another_run_reads_what_is_kept(records, tmp_path):
     fill(probing(), tmp_path / "cache", records)
     _, own = opened(probing(), tmp_path / "cache", records)
@@ -80,6 +97,7 @@ def test_a_detector_that_changes_pixels_is_refused_where_all_is_kept(records, tm
         model.backbone.bottom_up.way = lambda backbone, x: backbone(x + 0.1 if model.training == is_training else x)  # noqa: B023
         with pytest.raises(UserError, match=r"runs backbone\.bottom_up\.inner .* on other pixels than"):
             opened(model, tmp_path / "cache", records)
+    assert not model._forward_hooks and not model._forward_pre_hooks
 
 
 def test_images_of_all_shapes_are_compared_by_one_noise(records, tmp_path, monkeypatch):
@@ -93,7 +111,8 @@ def test_images_of_all_shapes_are_compared_by_one_noise(records, tmp_path, monke
     monkeypatch.setattr("timm.models.vision_transformer.Block.forward", lambda self, x, **_: self.norm1(-x))
     for some in (records, records[1:], records[2:]):
         with pytest.raises(UserError, match=r"holds features of backbone\.0:\w+ that this program computes otherwise"):
-            opened(model(), tmp_path / "cache", some, mapper())
+            opened(detector := model(), tmp_path / "cache", some, mapper())
+        assert not detector._forward_hooks and not detector._forward_pre_hooks
 
 
 @pytest.mark.parametrize(
