@@ -185,8 +185,8 @@ def test_overrides_reach_both_configs_and_against_overrides_the_other_alone(monk
     [
         (["infer", "--bare"], "--bare goes with train"),
         (["eval", "--against", "a.py"], "--against goes with train, memory"),
-        (["loader", "--random-images", "8", "8"], "--random-images goes with train, memory"),
-        (["memory", "--warmup", "1"], "--warmup goes with train, infer"),
+        (["loader", "--random-images", "8", "8"], "--random-images goes with train, cache, memory"),
+        (["memory", "--warmup", "1"], "--warmup goes with train, cache, infer"),
         (["memory", "--steps", "1"], "--steps 1: expected at least 2"),
         (["train", "--steps", "0"], "--steps 0: expected at least 1"),
         (["train", "--objects", "3"], "--objects needs --random-images"),
