@@ -85,6 +85,7 @@ def test_a_copied_config_trains_and_is_evaluated(run):
     assert again["coco/bbox_mAP"] == first["coco/bbox_mAP"]
 
 
+@pytest.mark.slow
 def test_studies_are_in_it(run):
     assert "mini_r16_fc1fc2" in run("study", "--study", "sar_lora_dino/mini", "list")
     commands = run("study", "--study", "sar_lora_dino/mini", "run", "mini_probe", "--dump-commands").splitlines()

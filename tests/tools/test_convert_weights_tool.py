@@ -26,6 +26,7 @@ class Evil:
         return os.mkdir, (self.marker,)
 
 
+@pytest.mark.slow
 def test_from_the_refusal_to_a_run(train_data, tmp_path):
     from detectron2.config import instantiate
 

@@ -328,6 +328,7 @@ def test_a_smoke_run_has_the_size_that_is_asked_for(tmp_path, num_gpus):
     assert ask(study, "run", "--smoke", "--smoke-epochs", "0", status=1).startswith("error: --smoke-epochs")
 
 
+@pytest.mark.slow
 def test_a_smoke_grid_runs_to_its_report_by_one_command(tmp_path):
     """Though a run fails; and `report` takes smoke runs where there are no others, and says so."""
     study = write_study(tmp_path, {"id": "r2", "words": SHORT}, {"id": "bad", "words": [*SHORT, "optimizer.lr=1e30"]})

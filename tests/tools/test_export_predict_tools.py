@@ -71,6 +71,7 @@ def exported(folder):
     return path
 
 
+@pytest.mark.slow
 def test_an_exported_model_predicts_what_its_checkpoint_does(folder, exported):
     images = folder / "images"
     words = [sys.executable, ROOT / "tools/predict.py", *checkpoint(folder), "--output", folder / "a", images]

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from helpers.train_tool import ENVIRONMENT, TOOL, arguments
 
 # An audit hook cannot be taken back, so it is set in a process of its own.
@@ -31,6 +32,7 @@ def opened(data, folder, period):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_evaluations_do_not_read_the_annotations_again(train_data, tmp_path):
     once, thrice = (opened(train_data, tmp_path / str(period), period) for period in (0, 2))
     assert once["val.json"] == thrice["val.json"] == 1

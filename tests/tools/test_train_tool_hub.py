@@ -68,6 +68,7 @@ def at_iteration(monkeypatch):
     return arm
 
 
+@pytest.mark.slow
 def test_a_run_as_a_user_starts_it(train_data, tmp_path):
     folder = tmp_path / "out"
     words = [*SETTINGS, "train.eval_splits=[val,test]"]

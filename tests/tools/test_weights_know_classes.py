@@ -173,6 +173,7 @@ def test_a_run_goes_on_with_changed_data_on_demand_only(first, data, tmp_path):
     assert "Changed since the run began, and accepted" in (run / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_friend_needs_no_data(first, tmp_path):
     data, run = first
     for name in ("config.yaml", "adapter.safetensors"):

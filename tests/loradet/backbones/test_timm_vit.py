@@ -290,7 +290,8 @@ for name, value in backbone.net.state_dict().items():
 """
 
 
-@pytest.mark.parametrize("dropped", [None, pytest.param("blocks.1.attn.qkv.weight", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dropped", [None, "blocks.1.attn.qkv.weight"])
 def test_pretrained_comes_from_the_cache_and_is_never_partly_random(tmp_path, dropped):
     net = timm.create_model("test_vit")
     folder = tmp_path / f"models--{net.pretrained_cfg['hf_hub_id'].replace('/', '--')}"

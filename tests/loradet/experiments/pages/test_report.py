@@ -196,6 +196,7 @@ def test_an_entry_that_is_a_smoke_run_only_stands_apart_and_counts_once(tmp_path
     assert table["E9", "smoke"]["coco/bbox_mAP:reported"] == "0.003"
 
 
+@pytest.mark.slow
 def test_many_experiments_and_several_devices(tmp_path):
     entries = [entry(f"E{n:04d}", method=f"method {n % 5}", rank=2 ** (n % 4), targets="fc1") for n in range(9)]
     runs = [

@@ -93,6 +93,7 @@ class InBackground(threading.Thread):
         return self.results
 
 
+@pytest.mark.slow
 def test_the_debug_executor_carries_out_a_run_here(data, tmp_path):
     (run,) = runs_in(tmp_path, data, length=2)
     executor = SubmititExecutor(tmp_path / "slurm", Launch(), cluster="debug")
