@@ -138,7 +138,7 @@ def test_all_of_it_runs_in_small(tmp_path, capsys):
     for row in (*parts["training"]["rows"], *parts["detr"]["rows"]):
         assert row["images/s"] == pytest.approx(row["images"] / row["seconds"])
         assert row["TFLOP/s"] > 0 and row["of limit"] > 0 and row["ratio"] > 0 and row["pairs"] >= 2
-        assert 0 < row["backbone"] < 2 and row["peak MiB"] > 100
+        assert row["backbone"] > 0 and row["peak MiB"] > 100
     work = [row["TFLOP/s"] * row["seconds"] for row in (probe, lean, full)]
     assert work == sorted(work), "a probe computes less than LoRA, and that less than full fine-tuning"
     assert plain["TFLOP/s"] * plain["seconds"] >= lean["TFLOP/s"] * lean["seconds"]
