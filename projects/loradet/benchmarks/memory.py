@@ -113,6 +113,7 @@ def _held_mb(device: torch.device) -> float:
 
 
 def peak_mb(device: torch.device) -> float:
+    """The most that was held, in MiB: on CUDA what torch had allocated, else what this process had resident."""
     # ru_maxrss would begin with what the parent process held when it started this one.
     return peak_memory_mb() if device.type == "cuda" else status_mb("VmHWM")
 

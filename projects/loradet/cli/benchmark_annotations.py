@@ -7,6 +7,7 @@ process of its own, and sides take turns. The ratios are ours over `json.load`'s
 import argparse
 from pathlib import Path
 
+from loradet.benchmarks.arguments import refuse_below_one
 from loradet.errors import errors_in_one_line
 
 
@@ -21,9 +22,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     arguments = parser.parse_args(argv)
     numbers = {name: getattr(arguments, name) for name in ("images", "boxes", "pairs")}
-    for name, value in numbers.items():
-        if value < 1:
-            parser.error(f"--{name} {value}: expected at least 1")
+    refuse_below_one(parser, numbers)
 
     from tabulate import tabulate
 

@@ -7,6 +7,7 @@ must be equal to the last digit before time is taken.
 import argparse
 from pathlib import Path
 
+from loradet.benchmarks.arguments import refuse_below_one
 from loradet.errors import errors_in_one_line
 
 IMAGES = {"metrics": 5000, "bootstrap": 1000, "calibration": 1000}
@@ -30,9 +31,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     if arguments.images is None:
         arguments.images = IMAGES[arguments.part]
     numbers = {name: getattr(arguments, name) for name in ("images", "detections", "classes", "pairs")}
-    for name, value in numbers.items():
-        if value < 1:
-            parser.error(f"--{name} {value}: expected at least 1")
+    refuse_below_one(parser, numbers)
 
     from tabulate import tabulate
 

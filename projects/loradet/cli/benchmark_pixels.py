@@ -8,6 +8,7 @@ Detectron2's CPU time over ours. Boxes must be the same, and pixels but for one 
 import argparse
 from pathlib import Path
 
+from loradet.benchmarks.arguments import refuse_below_one
 from loradet.errors import errors_in_one_line
 
 KINDS = ("jpeg", "fine-jpeg", "small-jpeg", "png")
@@ -25,9 +26,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     arguments = parser.parse_args(argv)
     numbers = {name: getattr(arguments, name) for name in ("short_edge", "files", "pairs")}
-    for name, value in numbers.items():
-        if value < 1:
-            parser.error(f"--{name.replace('_', '-')} {value}: expected at least 1")
+    refuse_below_one(parser, numbers)
 
     from tabulate import tabulate
 

@@ -7,6 +7,7 @@ steps; `lean` holds one step's state at a time. The size is that of a ViM-Tiny b
 import argparse
 from pathlib import Path
 
+from loradet.benchmarks.arguments import refuse_below_one
 from loradet.errors import errors_in_one_line
 
 
@@ -26,9 +27,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     arguments = parser.parse_args(argv)
     numbers = {name: getattr(arguments, name) for name in ("pairs", "batch", "channels", "state", "length")}
-    for name, value in {**numbers, "threads": arguments.threads}.items():
-        if value < 1:
-            parser.error(f"--{name} {value}: expected at least 1")
+    refuse_below_one(parser, {**numbers, "threads": arguments.threads})
 
     import torch
     from tabulate import tabulate
