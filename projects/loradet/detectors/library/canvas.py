@@ -54,7 +54,7 @@ class Canvas:
         """
         if pad_to is not None and (len(pad_to) != 2 or min(pad_to) < 1):
             raise UserError(f"pad_to={list(pad_to)}: expected (height, width) in pixels, or None.")
-        coarsest = max(shape.stride for shape in maps.values()) if family.maps_double else 1
+        coarsest = max(shape.stride for shape in maps.values()) if family.maps == "double" else 1
         return cls(
             divisor=math.lcm(max(backbone.size_divisibility, 1), coarsest),
             is_square=is_own and family.is_square,

@@ -26,7 +26,8 @@ class Family:
         backbone_paths: where its network keeps what makes maps; the first that exists.
         for_maps: the options that follow from the maps of a backbone of ours: (maps, options) to options.
         for_own: defaults of options that follow from others with the library's own backbone.
-        maps_double: the stride of each map must be twice that of the one before.
+        maps: "double": the stride of each map must be twice that of the one before; "equal": all have one stride and as
+            many channels; "any".
         picks_positions: queries are the best of all positions of the maps, so there must be as many.
         max_detections: of an image, as the library's post-processing takes them; None: as many as there are queries.
         is_weighted: whether the losses come multiplied by their weights.
@@ -44,7 +45,7 @@ class Family:
     backbone_paths: tuple[str, ...]
     for_maps: Callable[[Sequence[ShapeSpec], Options], dict[str, Any]]
     for_own: Callable[[Options], dict[str, Any] | None] = _nothing
-    maps_double: bool = True
+    maps: str = "double"
     picks_positions: bool = True
     max_detections: int | None = None
     is_weighted: bool = True
@@ -62,13 +63,13 @@ class Family:
         """
         listed = ", ".join(f"{name} (stride {shape.stride}, {shape.channels} channels)" for name, shape in maps.items())
         shapes = list(maps.values())
-        if self.maps_double and any(coarse.stride != 2 * fine.stride for fine, coarse in pairwise(shapes)):
+        if self.maps == "double" and any(coarse.stride != 2 * fine.stride for fine, coarse in pairwise(shapes)):
             raise UserError(
                 f"family={self.model_type!r} needs maps whose strides double from one to the next, and the backbone "
                 f"gives {listed}: choose maps by in_features or the backbone's out_features; of a ViT's, "
                 "SimpleFeaturePyramid makes such maps."
             )
-        if not self.maps_double and any(
+        if self.maps == "equal" and any(
             (shape.stride, shape.channels) != (shapes[0].stride, shapes[0].channels) for shape in shapes
         ):
             raise UserError(
@@ -117,6 +118,48 @@ def _for_own_backbone(options: Options) -> dict[str, Any]:
     return {"decoder_in_channels": [options.get("encoder_hidden_dim", 256)] * levels}
 
 
+def _for_rt_detr(maps: Sequence[ShapeSpec], options: Options) -> dict[str, Any]:
+    return _for_hybrid_encoder(maps, options) | {"decoder_n_levels": len(maps)}
+
+
+def _for_deformable(maps: Sequence[ShapeSpec], options: Options) -> dict[str, Any]:
+    levels = options.get("num_feature_levels", 4)
+    if levels < len(maps) or (levels == 1 != len(maps)):
+        raise UserError(
+            f"options.num_feature_levels={levels}: the backbone gives {len(maps)} maps, each of which is a level."
+        )
+    return {"backbone_config": _resnet(maps)}
+
+
+def _vit(model_type: str, maps: Sequence[ShapeSpec], **more: Any) -> dict[str, Any]:
+    """The smallest ViT of the library that gives so many channels; it is taken out again."""
+    return {
+        "model_type": model_type,
+        "hidden_size": maps[0].channels,
+        "num_hidden_layers": len(maps),
+        "num_attention_heads": 1,
+        "mlp_ratio": 1,
+        "patch_size": 16,
+        "num_windows": 1,
+        "out_features": [f"stage{i + 1}" for i in range(len(maps))],
+        **more,
+    }
+
+
+def _for_rf_detr(maps: Sequence[ShapeSpec], _: Options) -> dict[str, Any]:
+    return {"backbone_config": _vit("rf_detr_dinov2", maps, image_size=16)}
+
+
+def _for_lw_detr(maps: Sequence[ShapeSpec], _: Options) -> dict[str, Any]:
+    return {"backbone_config": _vit("lw_detr_vit", maps, image_size=16, pretrain_image_size=16)}
+
+
+def _window_rows(net: Any) -> int:
+    """Pixels of a side that are a patch in each window."""
+    config = net.config
+    return config.patch_size * getattr(config, "num_windows_side", config.num_windows)
+
+
 _FIXED_SIZE = {
     "anchor_image_size": "anchors follow the size of the image here",
     "eval_size": "the library then leaves position embeddings out in evaluation",
@@ -130,16 +173,39 @@ _HYBRID: dict[str, Any] = {
     "refused": _FIXED_SIZE | _NO_QUERIES | _SIGMOID,
 }
 
+_GROUPS: dict[str, Any] = {"maps": "equal", "is_weighted": False, "divisor": _window_rows}
+_CONV = ("model.backbone.model",)
+_VIT = ("model.backbone.backbone",)
+
 FAMILIES = {
     family.model_type: family
     for family in (
+        Family("d_fine", "DFineConfig", "DFineForObjectDetection", _CONV, has_distributions=True, **_HYBRID),
         Family(
-            model_type="d_fine",
-            config="DFineConfig",
-            model="DFineForObjectDetection",
-            backbone_paths=("model.backbone.model",),
+            "rt_detr_v2", "RTDetrV2Config", "RTDetrV2ForObjectDetection", _CONV, **_HYBRID | {"for_maps": _for_rt_detr}
+        ),
+        Family(
+            "deimv2",
+            "Deimv2Config",
+            "Deimv2ForObjectDetection",
+            ("model.conv_encoder.model", "model.conv_encoder.backbone"),
             has_distributions=True,
             **_HYBRID,
+        ),
+        Family(
+            "deformable_detr",
+            "DeformableDetrConfig",
+            "DeformableDetrForObjectDetection",
+            _CONV,
+            _for_deformable,
+            maps="any",
+            picks_positions=False,
+            max_detections=100,
+            is_weighted=False,
+        ),
+        Family("rf_detr", "RfDetrConfig", "RfDetrForObjectDetection", _VIT, _for_rf_detr, is_square=True, **_GROUPS),
+        Family(
+            "lw_detr", "LwDetrConfig", "LwDetrForObjectDetection", _VIT, _for_lw_detr, max_detections=100, **_GROUPS
         ),
     )
 }

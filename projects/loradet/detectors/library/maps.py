@@ -48,7 +48,7 @@ class LibraryBackbone(Backbone):
     Strides are found by running it once.
 
     Args:
-        net: takes images (N, 3, H, W), gives an object with `feature_maps`.
+        net: takes images (N, 3, H, W), gives maps, or an object with `feature_maps`.
         divisor: sides of the image must be multiples of it, where the network says so itself; None: of the largest
             stride.
     """
@@ -59,7 +59,7 @@ class LibraryBackbone(Backbone):
         side = divisor or 128
         was_training = net.training
         with torch.no_grad():
-            maps = net.eval()(torch.zeros(1, 3, side, side)).feature_maps
+            maps = self._maps(torch.zeros(1, 3, side, side), net.eval())
         net.train(was_training)
         self._shapes = {
             f"map{i}": ShapeSpec(channels=feature.shape[1], stride=side // feature.shape[-1])
@@ -69,10 +69,15 @@ class LibraryBackbone(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Maps by name."""
-        return dict(zip(self._shapes, self.net(x).feature_maps))
+        return dict(zip(self._shapes, self._maps(x, self.net)))
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return dict(self._shapes)
+
+    @staticmethod
+    def _maps(x: Tensor, net: nn.Module) -> Sequence[Tensor]:
+        output = net(x)
+        return getattr(output, "feature_maps", output)
 
     @property
     def size_divisibility(self) -> int:

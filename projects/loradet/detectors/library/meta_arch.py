@@ -1,5 +1,6 @@
 """A detector of transformers as a Detectron2 model."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ class TransformersDetector(nn.Module):
         backbone: Backbone | None = None,
         in_features: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
+        weights: str | os.PathLike | None = None,
         last_layer_fgl: bool = False,
         max_detections_per_image: int | None = None,
         pixel_mean: Sequence[float],
@@ -53,6 +55,10 @@ class TransformersDetector(nn.Module):
             in_features: names of the maps to work on; None: all that the backbone gives.
             options: of the library's config, where they differ from its defaults; number of classes and what follows
                 from the maps are not among them.
+            weights: published weights to start from: a folder with `config.json` and `model.safetensors`, or a name on
+                the Hugging Face hub (`owner/name`), whose files are taken from its cache or downloaded. `options` then
+                change what that config says. A class head of another number of classes starts anew, and with
+                `backbone` given, that of the file is passed over.
             last_layer_fgl: D-FINE's localization loss in the last decoder layer too, as its authors train it; without
                 it losses are the library's.
             max_detections_per_image: None: as the library's post-processing, mostly as many as there are queries.
@@ -62,7 +68,8 @@ class TransformersDetector(nn.Module):
                 in training and in inference; None: in training as large as the batch needs, in inference as the image.
 
         Raises:
-            UserError: no such family or option, the extra is absent, or maps that the decoder cannot use.
+            UserError: no such family or option, the extra is absent, maps that the decoder cannot use, or weights that
+                cannot be had or do not fit.
         """
         super().__init__()
         self.family = find_family(family)
@@ -75,7 +82,7 @@ class TransformersDetector(nn.Module):
         if ours is not None:
             self.family.check_maps(ours)
         self.network, self._slot, own = build_network(
-            self.family, num_classes=num_classes, options=options or {}, maps=ours
+            self.family, num_classes=num_classes, options=options or {}, maps=ours, weights=weights
         )
         self.backbone = own if backbone is None else backbone
         self.maps = choose_maps(self.backbone, in_features) if ours is None else ours

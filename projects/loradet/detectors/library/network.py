@@ -2,66 +2,93 @@
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone
+from huggingface_hub.errors import StrictDataclassError
 from omegaconf import OmegaConf
 from torch import nn
 
+from loradet.adapters.filled import mark_loaded
+from loradet.adapters.layer import is_under
 from loradet.detectors.library.extra import transformers
 from loradet.detectors.library.families import Family
 from loradet.detectors.library.initialise import initialise
 from loradet.detectors.library.maps import LibraryBackbone, MapSlot
+from loradet.detectors.library.published import Published
 from loradet.errors import UserError, one_line
 
 _OURS = {"num_labels": "num_classes", "id2label": "num_classes", "label2id": "num_classes"}
 
 
 def build_network(
-    family: Family, *, num_classes: int, options: Mapping[str, Any], maps: Mapping[str, ShapeSpec] | None
-) -> tuple[nn.Module, MapSlot, Backbone | None]:
-    """A network of transformers with fresh weights.
+    family: Family,
+    *,
+    num_classes: int,
+    options: Mapping[str, Any],
+    maps: Mapping[str, ShapeSpec] | None,
+    weights: str | os.PathLike | None = None,
+) -> tuple[nn.Module, MapSlot, LibraryBackbone | None]:
+    """A network of transformers, its weights fresh or published.
 
     Args:
         family: what to build.
         num_classes: K.
         options: of the library's config of that kind.
         maps: of a backbone of ours, finest first; None: the library's own backbone.
+        weights: folder or name of published weights, whose config stands for the library's defaults.
 
     Returns:
         The network, what stands in it where its backbone was, and that backbone (None where `maps` are given).
 
     Raises:
         UserError: an option that the library's config does not have or take, one that follows from the backbone or
-            from the data, or a backbone that the library would change in silence.
+            from the data, a backbone that the library would change in silence, or weights that cannot be had or do not
+            fit.
     """
     library = transformers()
-    config_class = getattr(library, family.config)
     given = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in options.items()}
-    _check_options(family, config_class, given)
-    if maps is None:
-        given, from_maps = (family.for_own(given) or {}) | given, {}
-    else:
-        from_maps = family.for_maps(list(maps.values()), given)
-    if clash := sorted(given.keys() & from_maps.keys()):
-        raise UserError(f"options.{clash[0]} follows from the backbone's maps: leave it out.")
-    if isinstance(backbone := (given | from_maps).get("backbone_config"), dict):
-        from_maps = from_maps | {"backbone_config": library.AutoConfig.for_model(**backbone)}
+    _check_options(family, getattr(library, family.config), given)
+    published = None if weights is None else Published.find(weights, family)
+    stated = {} if published is None else published.stated(num_classes)
     try:
-        config = config_class(**{**given, **from_maps, "num_labels": num_classes})
+        config = _config(family, stated, given, maps) | {"num_labels": num_classes}
+        config = getattr(library, family.config).from_dict(config)
         if maps is None:
             _check_own_backbone(library, config)
         network = getattr(library, family.model)(config)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, StrictDataclassError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"options of family={family.model_type!r}: {one_line(error)}") from error
     initialise(network)
+    if published is not None:
+        path = _backbone_path(network, family)
+        loaded = published.load(network, without=None if maps is None else path)
+        mark_loaded(network.get_submodule(path), [n.removeprefix(f"{path}.") for n in loaded if is_under(n, path)])
     _share_heads(network)
     slot, own = _take_backbone(network, family, keep=maps is None)
+    # Values that the library never trains: they are none that somebody has to load.
+    mark_loaded(network, [name for name, p in network.named_parameters() if not p.requires_grad])
     return network, slot, own
+
+
+def _config(
+    family: Family,
+    stated: Mapping[str, Any],
+    given: Mapping[str, Any],
+    maps: Mapping[str, ShapeSpec] | None,
+) -> dict[str, Any]:
+    """What the library's config is made from: what published weights state, then options, then what maps ask for."""
+    together = {**stated, **given}
+    if maps is None:
+        return {**(family.for_own(together) or {}), **together}
+    from_maps = family.for_maps(list(maps.values()), together)
+    if clash := sorted(given.keys() & from_maps.keys()):
+        raise UserError(f"options.{clash[0]} follows from the backbone's maps: leave it out.")
+    return {**together, **from_maps}
 
 
 def _check_options(family: Family, config_class: type, options: Mapping[str, Any]) -> None:
@@ -110,10 +137,14 @@ def _share_heads(network: nn.Module) -> None:
                 setattr(network, name, inner)
 
 
-def _take_backbone(network: nn.Module, family: Family, *, keep: bool) -> tuple[MapSlot, LibraryBackbone | None]:
+def _backbone_path(network: nn.Module, family: Family) -> str:
     modules = dict(network.named_modules())
-    path = next(path for path in family.backbone_paths if path in modules)
-    net = modules[path]
+    return next(path for path in family.backbone_paths if path in modules)
+
+
+def _take_backbone(network: nn.Module, family: Family, *, keep: bool) -> tuple[MapSlot, LibraryBackbone | None]:
+    path = _backbone_path(network, family)
+    net = network.get_submodule(path)
     from transformers.modeling_outputs import BackboneOutput
 
     slot = MapSlot(BackboneOutput, config=getattr(net, "config", None) if keep else None)
