@@ -55,6 +55,16 @@ class Family:
     divisor: Callable[[Any], int | None] = _nothing
     is_square: bool = False
 
+    def choice(self, config: Any, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """How many queries are chosen among how many positions of maps of these (height, width)."""
+        if not self.picks_positions:
+            return 0, 0
+        if self.maps == "equal":  # one map is made of all, at each of these scales
+            height, width = sizes[0]
+            scales = getattr(config, "projector_scale_factors", (1.0,))
+            sizes = [(int(height * scale), int(width * scale)) for scale in scales]
+        return config.num_queries, sum(height * width for height, width in sizes)
+
     def check_maps(self, maps: Mapping[str, ShapeSpec]) -> None:
         """Compare a backbone's maps, finest first, with what the decoder can use.
 

@@ -191,9 +191,8 @@ class TransformersDetector(nn.Module):
             losses[first] = losses[first] + 0.0 * parameter.sum()
 
     def _check_positions(self, features: Sequence[Tensor], images: Tensor, items: Sequence[Item]) -> None:
-        queries = getattr(self.network.config, "num_queries", 0)
-        positions = sum(feature.shape[-2] * feature.shape[-1] for feature in features)
-        if self.family.picks_positions and positions < queries:
+        queries, positions = self.family.choice(self.network.config, [feature.shape[-2:] for feature in features])
+        if positions < queries:
             height, width = images.shape[-2:]
             name = names_of(items)[0] if items else "An image"
             raise UserError(
