@@ -1,7 +1,7 @@
 """Deformable DETR (https://arxiv.org/abs/2010.04159) of transformers on any backbone, with iterative refinement.
 
-As `dfine.py`; `options` are those of the library's `DeformableDetrConfig`. Levels beyond the backbone's maps are made by
-convolutions of stride 2.
+As `dfine.py`; `options` are those of the library's `DeformableDetrConfig`. Levels beyond the backbone's maps are made
+by convolutions of stride 2.
 """
 
 from .dfine import model

@@ -11,6 +11,7 @@ from detectron2.modeling import SimpleFeaturePyramid
 from detectron2.utils.events import EventStorage
 from helpers.library_detectors import build, convnext, items, library_model, needs_transformers, vit
 
+from loradet.class_rows import keep_rows_by_name
 from loradet.detectors.library import extra
 from loradet.errors import UserError
 
@@ -257,6 +258,18 @@ def test_a_copy_and_a_pickled_model_answer_alike():
             other.backbone.net.stem_0.weight.add_(1.0)
         assert not torch.equal(detect(other, batch)[0][1], wanted[0][1])
     assert all(torch.equal(a, b) for a, b in zip(detect(model, batch)[0], wanted[0]))
+
+
+def test_classes_keep_their_rows_by_name():
+    names, others = ("ship", "car", "tank"), ("tank", "bus", "ship")
+    there, here = build("d_fine").state_dict(), build("d_fine", seed=1)
+    kept = keep_rows_by_name(here, there, names, others)
+    heads = {name for name in there if "class_embed" in name or "enc_score_head" in name}
+    assert kept.keys() == heads
+    for name, rows in kept.items():
+        own = here.state_dict()[name]
+        wanted = [there[name][2], own[1], there[name][0], *([there[name][3]] if "denoising" in name else [])]
+        assert torch.equal(rows, torch.stack(wanted)), name
 
 
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch):

@@ -73,7 +73,10 @@ def test_a_class_head_of_another_number_of_classes_starts_anew(dfine, caplog):
     assert torch.equal(other.state_dict()[name], model.state_dict()[name])
 
 
-@pytest.mark.parametrize("family", ["deimv2", "rt_detr_v2", "deformable_detr", "rf_detr"])
+_OTHERS = [pytest.param(family, marks=pytest.mark.slow) for family in ("rt_detr_v2", "deformable_detr", "rf_detr")]
+
+
+@pytest.mark.parametrize("family", ["deimv2", *_OTHERS])
 def test_other_kinds_come_back_as_they_were(family, tmp_path):
     # A head shared by all decoder layers is fresh where the library loads it.
     model = build(family, own=True, options={"share_bbox_head": True} if family == "deimv2" else {})
