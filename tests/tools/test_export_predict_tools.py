@@ -134,6 +134,6 @@ def test_mistakes_end_in_one_line(folder, exported, tmp_path, words, message):
     ],
 )
 def test_options_that_do_not_fit_are_refused(tool, words, message, capsys):
-    output = "model.onnx" if message == ".pt2" else "model.pt2"
+    output = "model.bin" if message == ".pt2" else "model.pt2"
     assert run(tool, *words, "--output", output) == 2
     assert message in capsys.readouterr().err

@@ -3,6 +3,7 @@
     loradet predict --config-file work_dirs/quickstart/config.yaml \\
         --checkpoint work_dirs/quickstart/model_best.pth --output found images/ 'more/**/*.jpg'
     loradet predict --exported model.pt2 --trust --output found images/
+    loradet predict --onnx model.onnx --output found images/
 
 The exit status is 1 where an image could not be read; all others are done.
 """
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument("--config-file", metavar="FILE", help="of the checkpoint (.py, or a saved .yaml)")
     parser.add_argument("--checkpoint", metavar="FILE", help=".pth, also a merged one, or an adapter's .safetensors")
     parser.add_argument("--exported", metavar="FILE", help="a .pt2 of loradet export instead")
+    parser.add_argument("--onnx", metavar="FILE", help="an .onnx of loradet export instead; no torch is needed")
     parser.add_argument("--trust", action="store_true", help="run --exported, or a .yaml that calls what it likes")
     parser.add_argument("--output", required=True, metavar="DIR", help="gets predictions.json and pictures/")
     parser.add_argument(
@@ -51,12 +53,15 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     overrides = [*arguments.set, *overrides]
     if not images:
         parser.error("name images: files, folders or patterns")
-    if bool(arguments.exported) == bool(arguments.checkpoint):
-        parser.error("give one of --checkpoint (with --config-file) and --exported")
+    if sum(map(bool, (arguments.exported, arguments.onnx, arguments.checkpoint))) != 1:
+        parser.error("give one of --checkpoint (with --config-file), --exported and --onnx")
     if arguments.checkpoint and not arguments.config_file:
         parser.error("--checkpoint needs the --config-file that it was trained with")
-    if arguments.exported and (arguments.config_file or overrides):
-        parser.error("--exported needs neither --config-file nor KEY=VALUE: the file says everything")
+    if (arguments.exported or arguments.onnx) and (arguments.config_file or overrides):
+        name = "--exported" if arguments.exported else "--onnx"
+        parser.error(f"{name} needs neither --config-file nor KEY=VALUE: the file says everything")
+    if str(arguments.exported).endswith(".onnx"):
+        parser.error(f"--exported {arguments.exported}: give an .onnx file by --onnx")
     if arguments.batch_size < 1:
         parser.error("--batch-size: expected 1 or more")
 
@@ -66,10 +71,14 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         "pictures": arguments.pictures,
     }
     with errors_in_one_line():
-        from loradet.config import load_config
-        from loradet.inference.command import predict_checkpoint, predict_exported
+        if arguments.onnx:
+            from loradet.inference.onnx_predict import predict_onnx
 
-        if arguments.exported:
+            device = arguments.device or "auto"
+            outcome = predict_onnx(arguments.onnx, images, arguments.output, device=device, **options)
+        elif arguments.exported:
+            from loradet.inference.command import predict_exported
+
             outcome = predict_exported(
                 arguments.exported,
                 images,
@@ -79,6 +88,9 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
                 **options,
             )
         else:
+            from loradet.config import load_config
+            from loradet.inference.command import predict_checkpoint
+
             device = [f"train.device={arguments.device}"] if arguments.device else []
             cfg = load_config(arguments.config_file, [*overrides, *device], trusted=arguments.trust, needs_data=False)
             outcome = predict_checkpoint(cfg, arguments.checkpoint, images, arguments.output, **options)

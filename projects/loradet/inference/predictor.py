@@ -2,10 +2,7 @@
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +17,13 @@ from loradet.datasets.images.intensity_check import check_intensity
 from loradet.datasets.images.reading import read_image
 from loradet.datasets.mapper import intensity_of
 from loradet.evaluation.score_thresholds import ScoreThresholds
-from loradet.files import truncate_file_name
 from loradet.inference.classes import Classes
 from loradet.inference.image_files import common_folder
+from loradet.inference.outcome import PICTURES, PREDICTIONS, Outcome, annotation, picture_names, warnings_of
 from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
-
-PREDICTIONS = "predictions.json"
-PICTURES = "pictures"
 
 Detector = Callable[[list[dict[str, Any]]], list[dict[str, Instances]]]
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What `predict` did.
-
-    Attributes:
-        output: the COCO file.
-        images: number of images done.
-        boxes: number of detections in the file.
-        failures: a message for each image that could not be read.
-        thresholds: scores from which on detections were taken, and where these come from, in words.
-    """
-
-    output: Path
-    images: int
-    boxes: int
-    failures: list[str] = field(default_factory=list)
-    thresholds: str = ""
 
 
 def predict(
@@ -92,7 +67,7 @@ def predict(
     names = [path.absolute().relative_to(root) for path in files]
     intensity = intensity_of(mapper)
     check_intensity(files, intensity, "the images", option=intensity_option)
-    picture_names = _picture_names(names)
+    painted = picture_names(names)
     failures: list[str] = []
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -104,9 +79,9 @@ def predict(
             images.append({**record, "width": sample["width"], "height": sample["height"]})
             annotations += _annotations(found, number + 1, classes.ids, len(annotations))
             if pictures:
-                with _warnings_of(files[number], progress):
+                with warnings_of(files[number], progress):
                     image = read_image(str(files[number]), "RGB", intensity)
-                picture = output / PICTURES / picture_names[number]
+                picture = output / PICTURES / painted[number]
                 try:
                     _paint(image, files[number].name, found, classes.names, picture)
                 except OSError as error:  # detections are worth more than pictures
@@ -144,7 +119,7 @@ def _detect(
 
     for number, path in enumerate(files):
         try:
-            with _warnings_of(path, progress):
+            with warnings_of(path, progress):
                 sample = mapper({"file_name": str(path), "image_id": number + 1})
         except (OSError, ValueError) as error:
             # An installed Detectron2 passes on what the decoder says, which knows of no file.
@@ -162,40 +137,9 @@ def _annotations(found: Instances, image_id: int, category_ids: Sequence[int], b
     boxes = found.pred_boxes.tensor.double()
     boxes[:, 2:] -= boxes[:, :2]
     rows = zip(boxes.tolist(), found.scores.tolist(), found.pred_classes.tolist())
-    return [
-        {
-            "id": number,
-            "image_id": image_id,
-            "category_id": category_ids[class_number],
-            "bbox": box,
-            "area": box[2] * box[3],
-            "iscrowd": 0,
-            "score": score,
-        }
-        for number, (box, score, class_number) in enumerate(rows, start=before + 1)
-    ]
-
-
-@contextmanager
-def _warnings_of(path: Path, progress: tqdm) -> Iterator[None]:
-    """Print what libraries warn of inside the block with the file that it is about."""
-    with warnings.catch_warnings(record=True) as caught:
-        yield
-    for message in dict.fromkeys(str(one.message) for one in caught):
-        text = " ".join(message.split())
-        progress.write(f"warning: {text if str(path) in text else f'{path}: {text}'}", file=sys.stderr)
+    return [annotation(before + i, image_id, category_ids[k], box, score) for i, (box, score, k) in enumerate(rows, 1)]
 
 
 def _paint(image: np.ndarray, title: str, found: Instances, names: Sequence[str], output: Path) -> None:
     boxes = LabelledBoxes(found.pred_boxes.tensor.numpy(), found.pred_classes.numpy(), found.scores.numpy())
     save_png(output, paint_pair(Panel(image, title, boxes), names))
-
-
-def _picture_names(names: Sequence[Path]) -> list[Path]:
-    """`a/b.png` for `a/b.jpg`, but `a/b.jpg.png` where another image would take that name; none is too long."""
-    short = [name.with_suffix(".png") for name in names]
-    counts: dict[Path, int] = {}
-    for name in short:
-        counts[name] = counts.get(name, 0) + 1
-    chosen = [s if counts[s] == 1 else name.with_name(f"{name.name}.png") for s, name in zip(short, names)]
-    return [name.with_name(truncate_file_name(name.name)) for name in chosen]
