@@ -110,6 +110,8 @@ def export_detector(
     if (only := form.fixed_size) is not None:
         input_size, reason = only
         dynamic, fixed_because = False, {"batch, height and width": reason}
+    elif dynamic and not form.any_size:
+        dynamic, fixed_because = False, {"batch, height and width": "programs of any size are not right for it"}
     height, width = (-(-side // divisor) * divisor for side in input_size)
     fixed = (height, width)
     if format == "onnx":

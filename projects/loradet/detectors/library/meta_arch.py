@@ -144,27 +144,37 @@ class TransformersDetector(nn.Module):
         maps = self.backbone(images)
         features = [maps[name] for name in self.maps]
         self._check_positions(features, images, items)
+        return self.answer(features, images, labels)
+
+    def answer(self, features: Sequence[Tensor], images: Tensor, labels: list[dict[str, Tensor]] | None = None):
+        """The library's output for maps of the backbone, finest first, and the images that they are of."""
         with self._slot.filled(features):
             return self.network(pixel_values=images, **({} if labels is None else {"labels": labels}))
 
-    def detections(self, logits: Tensor, boxes: Tensor, images: ImageList) -> list[Instances]:
-        """The best pairs of query and class of each image.
+    def best_pairs(self, logits: Tensor, boxes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """The best pairs of query and class.
 
         Args:
             logits: (N, Q, K).
-            boxes: (N, Q, 4), (centre x, centre y, width, height) as fractions of the padded batch.
-            images: that batch.
+            boxes: (N, Q, 4), (centre x, centre y, width, height) as fractions of `size`.
+            size: (height, width) of the padded batch, pixels.
 
         Returns:
-            Instances with `pred_boxes` (XYXY, pixels of the image, not clipped), `scores` (falling) and `pred_classes`.
+            Boxes (N, D, 4) XYXY in pixels, not clipped, scores (N, D), falling, and classes (N, D).
         """
-        height, width = images.tensor.shape[-2:]
+        height, width = size
         scores = logits.float().sigmoid().flatten(1)
         count = min(self.max_detections_per_image or logits.shape[1], scores.shape[1])
         scores, pairs = scores.topk(count, dim=1)
         queries, classes = pairs // logits.shape[2], pairs % logits.shape[2]
-        corners = to_xyxy(boxes.float()) * boxes.new_tensor([width, height, width, height], dtype=torch.float32)
-        corners = corners.gather(1, queries[..., None].expand(-1, -1, 4))
+        corners = to_xyxy(boxes.float())
+        x, y = corners[..., 0::2] * width, corners[..., 1::2] * height
+        corners = torch.stack((x, y), dim=-1).flatten(-2)
+        return corners.gather(1, queries[..., None].expand(-1, -1, 4)), scores, classes
+
+    def detections(self, logits: Tensor, boxes: Tensor, images: ImageList) -> list[Instances]:
+        """`best_pairs` of each image of a batch, as Instances; boxes are not clipped."""
+        corners, scores, classes = self.best_pairs(logits, boxes, tuple(images.tensor.shape[-2:]))
         return [
             Instances(tuple(size), pred_boxes=Boxes(corners[i]), scores=scores[i], pred_classes=classes[i])
             for i, size in enumerate(images.image_sizes)

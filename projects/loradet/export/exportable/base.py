@@ -21,6 +21,7 @@ class Exportable(nn.Module):
             and width of each image within the padded batch.
         score_threshold: detections with scores that are not larger are left out; None where all are given. A form that
             has one can set it.
+        any_size: whether a program may be right for other heights, widths and batches than it was made with.
         exporters: torch's exporters to ONNX to try, "torchscript" or "dynamo", the first first.
         for_onnx: whether it is on its way to ONNX: then it pads images itself, and NMS is ONNX's operator. Else H and W
             are multiples of `multiple_of`.
@@ -34,6 +35,7 @@ class Exportable(nn.Module):
     """
 
     inputs: tuple[str, ...] = ("images",)
+    any_size: bool = True
     exporters: tuple[str, ...] = ("torchscript",)
     score_threshold: float | None = None
 

@@ -14,6 +14,9 @@ FORMS = {
     "detectron2.modeling.meta_arch.fcos.FCOS": "loradet.export.exportable.fcos.ExportableFCOS",
     "detectron2.modeling.meta_arch.rcnn.GeneralizedRCNN": "loradet.export.exportable.rcnn.ExportableRCNN",
     "loradet.detectors.detr.meta_arch.DETR": "loradet.export.exportable.detr.ExportableDETR",
+    "loradet.detectors.library.meta_arch.TransformersDetector": (
+        "loradet.export.exportable.library.ExportableTransformersDetector"
+    ),
 }
 
 
