@@ -16,7 +16,7 @@ import torch
 from loradet.errors import UserError
 from loradet.export.exportable.base import OUTPUTS, Exportable
 from loradet.export.metadata import METADATA_FILE
-from loradet.export.scan_nodes import DOMAIN, placeholder, with_scans
+from loradet.export.scan_nodes import placeholder, with_scans
 from loradet.export.torch_program import OPEN, example_inputs, open_size, reason_of
 from loradet.files import atomic_open
 
@@ -93,7 +93,6 @@ def _by_torchscript(form: Exportable, example: tuple, buffer: io.BytesIO, dynami
         opset_version=opset,
         input_names=list(form.inputs),
         output_names=list(OUTPUTS),
-        custom_opsets={DOMAIN: 1},
         dynamic_axes={name: axis for name, axis in axes.items() if name in names} if dynamic else None,
     )
 

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from loradet.errors import UserError
 _OPERATORS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 
-def with_int8(graph: Any, feeds: Sequence[dict[str, np.ndarray]]) -> Any:
+def with_int8(graph: Any, feeds: Iterable[dict[str, np.ndarray]]) -> Any:
     """A graph that computes convolutions and matrix products in 8 bits, with ranges seen on images.
 
     Weights have a scale a channel; the ranges of activations are the least and the largest value that was seen.
@@ -49,6 +49,8 @@ def with_int8(graph: Any, feeds: Sequence[dict[str, np.ndarray]]) -> Any:
                     activation_type=quantization.QuantType.QUInt8,
                     weight_type=quantization.QuantType.QInt8,
                 )
+        except (UserError, OSError):  # an image
+            raise
         except Exception as error:  # it raises many kinds
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(f"onnxruntime cannot quantise this model: {lines[0]}") from error
@@ -58,7 +60,7 @@ def with_int8(graph: Any, feeds: Sequence[dict[str, np.ndarray]]) -> Any:
 class _Reader:
     """onnxruntime's `CalibrationDataReader`: one input after the other, then None."""
 
-    def __init__(self, feeds: Sequence[dict[str, np.ndarray]]):
+    def __init__(self, feeds: Iterable[dict[str, np.ndarray]]):
         self._rest: Iterator[dict[str, np.ndarray]] = iter(feeds)
 
     def get_next(self) -> dict[str, np.ndarray] | None:

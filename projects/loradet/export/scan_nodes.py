@@ -11,7 +11,10 @@ _TWO, _THREE = _AXES = (f"{DOMAIN}.two", f"{DOMAIN}.three")
 
 def placeholder(g: Any, u: Any, delta: Any, A: Any, B: Any, C: Any, *_: Any) -> Any:  # noqa: N803 (as the papers)
     """The node that torch's exporter puts for `loradet::chunked_scan`, until `with_scans` takes its place."""
-    return g.op(f"{DOMAIN}::{_NAME}", u, delta, A, B, C, outputs=3)
+    outputs = g.op(f"{DOMAIN}::{_NAME}", u, delta, A, B, C, outputs=3)
+    for output in outputs:  # only the first is used
+        output.setType(u.type())
+    return outputs
 
 
 def with_scans(graph: Any) -> Any:
