@@ -154,7 +154,9 @@ def test_files_of_other_kinds_are_named(shipped, tmp_path, content):
 
         node = onnx.helper.make_node("Identity", ["x"], ["y"])
         values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
-        content = onnx.helper.make_model(onnx.helper.make_graph([node], "g", values[:1], values[1:])).SerializeToString()
+        content = onnx.helper.make_model(
+            onnx.helper.make_graph([node], "g", values[:1], values[1:])
+        ).SerializeToString()
     elif content == "cut":
         content = whole[: len(whole) // 2]
     (tmp_path / "model.onnx").write_bytes(content)
@@ -190,7 +192,7 @@ def test_a_detector_that_finds_something_else_is_not_exported(shipped, tmp_path)
 
     model.forward_inference = shifted
     try:
-        with pytest.raises(UserError, match="was not exported: one size, torchscript: on an image of 64x96 .* no equal"):
+        with pytest.raises(UserError, match=r"not exported: one size, torchscript: on an image of 64x96 .* no equal"):
             export(model, tmp_path / "m.onnx", dynamic=False)
     finally:
         del model.forward_inference
@@ -237,7 +239,7 @@ def test_eight_bits_find_nearly_the_same(shipped, photographs, tmp_path):
     for file in files:
         image = np.asarray(Image.open(file))
         (found,) = detector([Sample(image, 64, 96)])
-        boxes, scores, _ = find(shipped[0], image)
+        _, scores, _ = find(shipped[0], image)
         np.testing.assert_allclose(found.scores[:3], scores[:3], atol=0.15)
 
 
