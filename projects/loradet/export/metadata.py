@@ -126,6 +126,7 @@ def describe(metadata: dict[str, Any]) -> str:
     if checked := metadata.get("checked"):
         before = " before the weights were rounded" if "weights" in metadata else ""
         found = f"{checked['detections']} detections of {checked['images']} images"
-        lines.append(f"checked{before}: {found} as torch finds them")
+        but = f", but for {checked['unmatched']} at a limit of NMS" if checked["unmatched"] else ""
+        lines.append(f"checked{before}: {found} as torch finds them{but}")
     lines += ["trained on synthetic images"] if metadata.get("data") == "synthetic" else []
     return "\n".join(lines)
