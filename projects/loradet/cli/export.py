@@ -43,6 +43,13 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument(
         "--half-weights", action="store_true", help="ONNX: store weights as float16; they are computed with as float32"
     )
+    parser.add_argument(
+        "--int8",
+        action="append",
+        default=[],
+        metavar="IMAGES",
+        help="ONNX: compute in 8 bits, with ranges seen on training images: file, folder or pattern; may be repeated",
+    )
     add_trust(parser)
     add_overrides(parser)
     arguments = parser.parse_intermixed_args(argv)
@@ -50,8 +57,10 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     if not arguments.output.endswith(SUFFIXES[format]):
         expected = SUFFIXES[format] if arguments.format else " or ".join(SUFFIXES.values())
         parser.error(f"--output {arguments.output}: expected a file name that ends in {expected}")
-    if format != "onnx" and (arguments.opset or arguments.half_weights):
-        parser.error("--opset and --half-weights are of ONNX files: --output NAME.onnx")
+    if format != "onnx" and (arguments.opset or arguments.half_weights or arguments.int8):
+        parser.error("--opset, --half-weights and --int8 are of ONNX files: --output NAME.onnx")
+    if arguments.half_weights and arguments.int8:
+        parser.error("give one of --half-weights and --int8")
     if arguments.input_size and min(arguments.input_size) < 1:
         parser.error("--input-size: expected a height and a width in pixels")
 
@@ -68,6 +77,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
             dynamic=arguments.dynamic,
             format=format,
             half_weights=arguments.half_weights,
+            calibration=arguments.int8,
             **({"opset": arguments.opset} if arguments.opset else {}),
         )
     print(f"Written: {arguments.output}\n{describe(metadata)}")

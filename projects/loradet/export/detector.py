@@ -3,13 +3,14 @@
 import copy
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from torch import nn
@@ -17,6 +18,7 @@ from torch import nn
 from loradet import __version__
 from loradet.datasets.images.intensity import AUTO, Intensity
 from loradet.errors import UserError
+from loradet.export.batching import make_batch, read_resized
 from loradet.export.classes import Classes
 from loradet.export.equality import Equality, Program, UnequalError, check_equal
 from loradet.export.exportable.base import OUTPUTS, Exportable
@@ -26,6 +28,7 @@ from loradet.export.metadata import FORMAT
 from loradet.export.onnx_file import OPSET, export_onnx, import_onnx, save_onnx
 from loradet.export.onnx_program import OnnxProgram
 from loradet.export.onnx_session import OnnxSession
+from loradet.export.quantize import with_int8
 from loradet.export.resizing import Resizing
 from loradet.export.torch_program import OPEN, export_program, save_program, smallest_size
 
@@ -34,6 +37,7 @@ logger = logging.getLogger(__name__)
 FORMATS = ("torch", "onnx")
 SUFFIXES = {"torch": ".pt2", "onnx": ".onnx"}
 _BATCH = 3  # images of a batch that is checked; the example that exporters see has two
+_CALIBRATION = 64  # images
 _FEW = 5  # detections of an image that say little of a program
 
 
@@ -49,6 +53,7 @@ class _Made:
         equality: what it was checked on.
         save: writes it with its metadata.
         about: more metadata.
+        graph: of ONNX.
     """
 
     open_dims: Sequence[str]
@@ -58,6 +63,7 @@ class _Made:
     equality: Equality
     save: Callable[[dict[str, Any], Path], None]
     about: dict[str, Any] = field(default_factory=dict)
+    graph: Any = None
 
 
 def export_detector(
@@ -73,6 +79,7 @@ def export_detector(
     image_format: str = "RGB",
     opset: int = OPSET,
     half_weights: bool = False,
+    calibration: Sequence[Path] = (),
     **about: Any,
 ) -> dict[str, Any]:
     """Write a detector as a `.pt2` file for `torch.export.load`, or as an `.onnx` file.
@@ -92,6 +99,8 @@ def export_detector(
         image_format: channel order that the model takes, where it does not say so itself.
         opset: version of ONNX's operators.
         half_weights: store weights in half precision, in an ONNX file; they are computed with in float32.
+        calibration: image files: compute in 8 bits, in an ONNX file, with the ranges that are seen on these; 64 of
+            them at most, spread evenly.
         **about: plain values to store besides, as `checkpoint`.
 
     Returns:
@@ -102,8 +111,10 @@ def export_detector(
     """
     output = Path(output)
     format = format or ("onnx" if output.suffix == ".onnx" else "torch")
-    if half_weights and format != "onnx":
-        raise UserError("Weights of half precision are stored in ONNX files alone: use the format onnx.")
+    if (half_weights or calibration) and format != "onnx":
+        raise UserError("Weights of half precision and of 8 bits are those of ONNX files: use the format onnx.")
+    if half_weights and calibration:
+        raise UserError("Weights are stored in half precision or in 8 bits, not both.")
     form = exportable(model, image_format)
     divisor = form.multiple_of
     fixed_because = {} if dynamic else {"batch, height and width": "asked for"}
@@ -143,8 +154,22 @@ def export_detector(
         **made.about,
         **about,
     }
+    if calibration:
+        chosen = calibration[:: -(-len(calibration) // _CALIBRATION)]
+        metadata["weights"] = f"int8; computed as int8 with the ranges of {len(chosen)} images"
+        feeds = _feeds(chosen, resizing, intensity, metadata)
+        made.save = partial(save_onnx, with_int8(made.graph, feeds))
     made.save(metadata, output)
     return metadata
+
+
+def _feeds(
+    files: Sequence[Path], resizing: Resizing, intensity: Intensity, metadata: dict[str, Any]
+) -> Iterator[dict[str, np.ndarray]]:
+    """What an ONNX file takes, of image after image."""
+    for file in files:
+        image, _ = read_resized(file, resizing, intensity, metadata["input"]["size"])
+        yield dict(zip(metadata["input"]["names"], make_batch([image], metadata)))
 
 
 def _pixel_statistics(model: nn.Module, form: Exportable) -> dict[str, list[float]]:
@@ -197,7 +222,7 @@ def _as_onnx(
             _program_of(graph)
         multiple = 1 if open_dims else form.multiple_of
         reasons = {"batch, height and width": "; ".join(failures)} if failures and not open_dims else {}
-        return _Made(open_dims, multiple, smallest, reasons, equality, partial(save_onnx, graph), about)
+        return _Made(open_dims, multiple, smallest, reasons, equality, partial(save_onnx, graph), about, graph)
     raise UserError(_refusal(model, failures))
 
 

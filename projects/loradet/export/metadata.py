@@ -124,6 +124,9 @@ def describe(metadata: dict[str, Any]) -> str:
     lines += [f"{name} fixed: {reason}" for name, reason in about["fixed_because"].items()]
     lines += [f"weights: {metadata['weights']}"] if "weights" in metadata else []
     if checked := metadata.get("checked"):
-        lines.append(f"checked: {checked['detections']} detections of {checked['images']} images as torch finds them")
+        before = " before the weights were rounded" if "weights" in metadata else ""
+        found = f"{checked['detections']} detections of {checked['images']} images"
+        but = f", but for {checked['unmatched']} at a limit of NMS" if checked["unmatched"] else ""
+        lines.append(f"checked{before}: {found} as torch finds them{but}")
     lines += ["trained on synthetic images"] if metadata.get("data") == "synthetic" else []
     return "\n".join(lines)

@@ -4,6 +4,8 @@ import contextlib
 import io
 import json
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from loradet.errors import UserError
 from loradet.export.exportable.base import OUTPUTS, Exportable
 from loradet.export.metadata import METADATA_FILE
+from loradet.export.scan_nodes import placeholder, with_scans
 from loradet.export.torch_program import OPEN, example_inputs, open_size, reason_of
 from loradet.files import atomic_open
 
@@ -69,13 +72,19 @@ def export_onnx(
         raise UserError(f"torch.onnx ({exporter}, opset {opset}) cannot: {reason_of(error)}") from error
     if buffer.tell() >= _LARGEST:
         raise UserError(f"The model has {buffer.tell() >> 20} MiB, an ONNX file of one piece has 2047 at most.")
-    return onnx.load_from_string(buffer.getvalue())
+    return with_scans(onnx.load_from_string(buffer.getvalue()))
 
 
 def _by_torchscript(form: Exportable, example: tuple, buffer: io.BytesIO, dynamic: bool, opset: int) -> None:
     axes = {"images": dict(zip((0, 2, 3), OPEN)), "sizes": {0: "batch"}, **{name: {0: "batch"} for name in OUTPUTS}}
     names = {*form.inputs, *OUTPUTS}
-    torch.onnx.register_custom_op_symbolic("aten::_upsample_bicubic2d_aa", _resize_bicubic, 18)
+    symbolics = {
+        "aten::_upsample_bicubic2d_aa": _resize_bicubic,
+        "aten::rms_norm": _rms_norm,
+        "loradet::chunked_scan": placeholder,
+    }
+    for name, symbolic in symbolics.items():
+        torch.onnx.register_custom_op_symbolic(name, symbolic, 18)
     torch.onnx.export(
         form,
         example,
@@ -113,6 +122,20 @@ def _resize_bicubic(g: Any, x: Any, size: Any, align_corners: Any, *_: Any) -> A
     )
 
 
+def _rms_norm(g: Any, x: Any, shape: Any, weight: Any, eps: Any) -> Any:
+    """RMS norm over the last axis, which the exporter has in later opsets alone."""
+    from torch.onnx.symbolic_helper import _is_none, _is_packed_list, _maybe_get_const, _unpack_list
+
+    if len(_unpack_list(shape) if _is_packed_list(shape) else _maybe_get_const(shape, "is")) != 1:
+        raise NotImplementedError("an RMS norm over more than one axis")
+    value = torch.finfo(torch.float32).eps if _is_none(eps) else _maybe_get_const(eps, "f")
+    last = g.op("Constant", value_t=torch.tensor([-1]))
+    mean = g.op("ReduceMean", g.op("Mul", x, x), last)
+    root = g.op("Sqrt", g.op("Add", mean, g.op("Constant", value_t=torch.tensor(float(value)))))
+    normed = g.op("Div", x, root)
+    return normed if _is_none(weight) else g.op("Mul", normed, weight)
+
+
 def _by_dynamo(form: Exportable, example: tuple, buffer: io.BytesIO, dynamic: bool, opset: int) -> None:
     shapes = [dict(zip((0, 2, 3), (torch.export.Dim(name) for name in OPEN)))]
     shapes.append({0: shapes[0][0]})
@@ -137,12 +160,27 @@ def _quiet() -> Iterator[None]:
     for one in loggers:
         one.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # torch prints graphs
+        with warnings.catch_warnings(), _no_output():
             warnings.simplefilter("ignore")
             yield
     finally:
         for one, level in zip(loggers, levels):
             one.setLevel(level)
+
+
+@contextlib.contextmanager
+def _no_output() -> Iterator[None]:
+    """Without the process's standard output, to which torch's C++ prints whole graphs."""
+    sys.stdout.flush()
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 (no path)
+        kept = os.dup(1)
+        os.dup2(nowhere.fileno(), 1)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def save_onnx(graph: "onnx.ModelProto", metadata: dict[str, Any], output: Path) -> None:

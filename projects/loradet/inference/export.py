@@ -1,5 +1,6 @@
 """A config's detector with trained weights, written as one file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from loradet.export.detector import export_detector
 from loradet.export.onnx_file import OPSET
 from loradet.export.resizing import Resizing
 from loradet.inference.classes import find_classes
+from loradet.inference.image_files import find_images
 from loradet.model import load_detector, number_of_classes
 
 __all__ = ["export_checkpoint", "export_detector"]
@@ -31,6 +33,7 @@ def export_checkpoint(
     format: str | None = None,
     opset: int = OPSET,
     half_weights: bool = False,
+    calibration: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Export a config's detector with trained weights, LoRA merged; returns the file's metadata.
 
@@ -41,6 +44,7 @@ def export_checkpoint(
         input_size: (height, width) of a program of fixed size; by default that of the largest test image.
         dynamic: leave batch, height and width open where the exporter can.
         format, opset, half_weights: see `export_detector`.
+        calibration: images to compute in 8 bits by, see `find_images` and `export_detector`.
 
     Raises:
         ValueError: the size is not known, or the model cannot be exported.
@@ -64,6 +68,7 @@ def export_checkpoint(
         image_format=mapper.image_format,
         opset=opset,
         half_weights=half_weights,
+        calibration=find_images(calibration),
         checkpoint=Path(checkpoint).name,
         **({} if point is None else {KEY: point.to_dict()}),
         **({"adapter": recipes} if recipes else {}),

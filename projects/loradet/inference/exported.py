@@ -70,6 +70,8 @@ class ExportedDetector:
                 f"{path} was not loaded: an exported model can run any code when it is loaded. Say that you trust "
                 "whoever made it (--trust), or take a checkpoint or an adapter, which cannot."
             )
+        import loradet.backbones.selective_scan_chunked  # noqa: F401  (its operator may be in the program)
+
         program = torch.export.load(os.fspath(path))
         device = torch.device(device)
         if device.type != "cpu":

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from loradet.datasets.images.intensity import Intensity
-from loradet.datasets.images.reading import read_image
 from loradet.errors import UserError
-from loradet.export.batching import check_fits, padded_size
+from loradet.export.batching import make_batch, read_resized
 from loradet.export.classes import Classes
 from loradet.export.metadata import read_metadata
 from loradet.export.onnx_session import OnnxSession
@@ -88,26 +86,16 @@ class OnnxDetector:
             OSError: it cannot be read; the message names it.
             UserError: it is larger than a model of fixed size takes.
         """
-        image = read_image(os.fspath(file), "RGB", self.intensity)
-        height, width = image.shape[:2]
-        size = self._resizing.size_of(height, width)
-        check_fits(self.metadata["input"]["size"], size, os.fspath(file))
-        if size != (height, width):
-            image = np.asarray(Image.fromarray(image).resize(size[::-1], self._resizing.interpolation))
+        largest = self.metadata["input"]["size"]
+        image, (height, width) = read_resized(file, self._resizing, self.intensity, largest)
         return Sample(image, height, width)
 
     def __call__(self, samples: Sequence[Sample]) -> list[Detections]:
         """Detections of each image."""
         if self.metadata["input"]["batch"] == 1 and len(samples) > 1:
             return [result for sample in samples for result in self([sample])]
-        sizes = [sample.image.shape[:2] for sample in samples]
-        height, width = padded_size(self.metadata["input"], sizes)
-        mean = np.array(self.metadata["pixel_mean"], np.float32)  # zero once normalised
-        images = np.empty((len(samples), 3, height, width), np.float32)
-        images[:] = mean[:, None, None]
-        for slot, sample, (h, w) in zip(images, samples, sizes):
-            slot[:, :h, :w] = sample.image.transpose(2, 0, 1)
-        boxes, scores, classes, counts = self._session(images, np.array(sizes, np.int64))
+        images, sizes = make_batch([sample.image for sample in samples], self.metadata)
+        boxes, scores, classes, counts = self._session(images, sizes)
         results = []
         for i, (sample, size, count) in enumerate(zip(samples, sizes, counts)):
             scaled, kept = _to_file(boxes[i, :count], size, (sample.height, sample.width))
@@ -115,7 +103,7 @@ class OnnxDetector:
         return results
 
 
-def _to_file(boxes: np.ndarray, size: tuple[int, ...], target: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _to_file(boxes: np.ndarray, size: np.ndarray, target: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Boxes of a resized image in pixels of its file, clipped, and which of them have an area."""
     scale = np.array([target[1] / size[1], target[0] / size[0]] * 2, np.float32)
     limit = np.array([target[1], target[0]] * 2, np.float32)

@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch.nn.functional as F
-from detectron2.modeling.backbone import Backbone
 from torch import Tensor, nn
 
+from loradet.backbones.timm_vit import TimmViT
 from loradet.errors import UserError
 
 OUTPUTS = ("boxes", "scores", "classes", "counts")
@@ -50,11 +50,11 @@ class Exportable(nn.Module):
 
     @property
     def multiple_of(self) -> int:
-        """What the backbone wants height and width to be multiples of; or what is within it, and pads by itself."""
+        """What the backbone wants height and width to be multiples of, or the ViT within it that pads by itself."""
         backbone = self.model.backbone
         own = getattr(backbone, "padding_constraints", {}).get("size_divisibility", backbone.size_divisibility)
-        inner = (one.size_divisibility for one in backbone.modules() if isinstance(one, Backbone))
-        return max(1, own or max(inner))
+        inner = [one.size_divisibility for one in backbone.modules() if isinstance(one, TimmViT)]
+        return own or max(1, *inner, 1)
 
     @property
     def fixed_size(self) -> tuple[tuple[int, int], str] | None:

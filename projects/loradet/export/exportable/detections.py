@@ -185,6 +185,8 @@ class _Kept(torch.autograd.Function):
         def constant(value: Any, dtype: torch.dtype) -> Any:
             return g.op("Constant", value_t=torch.tensor([value], dtype=dtype))
 
+        shape = g.op("Constant", value_t=torch.tensor([0, -1, 4]))  # of which OpenVINO wants to know the last
+        boxes = g.op("Reshape", boxes, shape)
         limit = constant(torch.iinfo(torch.int32).max, torch.int64)
         thresholds = constant(iou, torch.float32), constant(above, torch.float32)
         survivors = g.op("NonMaxSuppression", boxes, scores, limit, *thresholds)  # (S, 3): batch, group, box
