@@ -55,7 +55,7 @@ def test_one_size_by_onnxruntime(family, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["d_fine", "deformable_detr"])
+@pytest.mark.parametrize("family", ["d_fine", "deformable_detr", "rf_detr", "lw_detr"])
 def test_one_size_by_torch_export(family, tmp_path):
     about = export(build(family).eval(), tmp_path / "model.pt2")
     assert about["input"]["size"] == [96, 128] and about["checked"]["pixels"] < 0.1
