@@ -1,0 +1,57 @@
+"""Presets of augmentation: `data.augment=lsj`, or in a file `dataloader.train.mapper.augmentations = lsj`.
+
+Each is a list of calls, in pixels of `data.image_size` and `data.max_size`. docs/augmentation.md shows them.
+"""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from omegaconf import OmegaConf
+
+from loradet.datasets.augment import Mosaic, RandomColor, short_edges
+
+
+def _preset(*calls):
+    return OmegaConf.create(list(calls), flags={"allow_objects": True})
+
+
+_resize = L(T.ResizeShortestEdge)(short_edge_length="${data.image_size}", max_size="${data.max_size}")
+_flip = L(T.RandomFlip)(horizontal=True)
+
+# What the data configs do when nothing is said.
+basic = _preset(_resize, _flip)
+
+# The shorter edge is drawn from lengths up to the one of evaluation: of 800 they are DETR's, 480, 512, ..., 800.
+multi_scale = _preset(
+    L(T.ResizeShortestEdge)(
+        short_edge_length=L(short_edges)(
+            length="${data.image_size}", factors=[0.6, 0.64, 0.68, 0.72, 0.76, 0.8, 0.84, 0.88, 0.92, 0.96, 1.0]
+        ),
+        max_size="${data.max_size}",
+        sample_style="choice",
+    ),
+    _flip,
+)
+
+# Large-scale jitter as ViTDet has it: a tenth to twice of what fits into a square of `max_size`, which is cut out or
+# filled up. All images have one size.
+lsj = _preset(
+    L(T.ResizeScale)(min_scale=0.1, max_scale=2.0, target_height="${data.max_size}", target_width="${data.max_size}"),
+    L(T.FixedSizeCrop)(crop_size=["${data.max_size}", "${data.max_size}"]),
+    _flip,
+)
+
+# Brightness and contrast, and of coloured images saturation and hue.
+photometric = _preset(
+    _resize,
+    _flip,
+    L(RandomColor)(
+        brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02, prob=0.5, image_format="${model.input_format}"
+    ),
+)
+
+# Every second image becomes one of four.
+mosaic = _preset(
+    L(Mosaic)(image_size="${data.image_size}", max_size="${data.max_size}", prob=0.5, scale=[0.5, 1.0]),
+    _resize,
+    _flip,
+)
