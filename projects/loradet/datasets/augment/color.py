@@ -13,6 +13,8 @@ from loradet.errors import UserError
 _TO_YIQ = np.array(((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)))
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 _FROM_YIQ[:, 0] = 1.0  # exactly, so that grey stays grey
+# OpenCV maps colours by whole multiples of this; of numbers that are such its pixels are those of any build.
+_PART = 1 / 1024
 _FORMATS = ("RGB", "BGR", "L")
 
 
@@ -39,7 +41,7 @@ class ColorMap:
             table = np.rint(levels).clip(0, 255).astype(np.uint8)
             return cv2.LUT(np.ascontiguousarray(image), table).reshape(image.shape)
         affine = np.column_stack([self.matrix, np.full(3, self.offset)])
-        return cv2.transform(np.ascontiguousarray(image), affine)
+        return cv2.transform(np.ascontiguousarray(image), np.rint(affine / _PART) * _PART)
 
 
 class RandomColor(T.Augmentation):
