@@ -85,7 +85,7 @@ def test_a_wrong_name_lists_the_presets():
 
 
 def test_numbers_of_a_preset_can_be_changed_and_are_saved(tmp_path):
-    words = ["dataloader.train.mapper.augmentations.0.max_scale=1.5", "data.augment=lsj"]  # in any order
+    words = ["data.root=/data", "dataloader.train.mapper.augmentations.0.max_scale=1.5", "data.augment=lsj"]
     cfg = load_config("custom_coco", words)
     assert built(cfg)[0].max_scale == 1.5
     LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
@@ -94,7 +94,7 @@ def test_numbers_of_a_preset_can_be_changed_and_are_saved(tmp_path):
 
 def test_a_saved_config_keeps_its_preset_and_takes_another(tmp_path):
     path = str(tmp_path / "config.yaml")
-    LazyConfig.save(load_config("custom_coco", ["data.augment=lsj", "data.max_size=400"]), path)
+    LazyConfig.save(load_config("custom_coco", ["data.root=/data", "data.augment=lsj", "data.max_size=400"]), path)
     saved = load_config(path, [])
     assert kinds(saved) == KINDS["lsj"] and saved.data.augment == "lsj" and built(saved)[0].target_width == 400
     assert kinds(load_config(path, ["data.augment=mosaic"])) == KINDS["mosaic"]
