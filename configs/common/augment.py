@@ -40,13 +40,13 @@ lsj = _preset(
     _flip,
 )
 
-# Brightness and contrast, and of coloured images saturation and hue.
+# Brightness and contrast, and of coloured images saturation and hue. A flipped image would be copied for it first.
 photometric = _preset(
     _resize,
-    _flip,
     L(RandomColor)(
         brightness=0.3, contrast=0.3, saturation=0.3, hue=0.02, prob=0.5, image_format="${model.input_format}"
     ),
+    _flip,
 )
 
 # Every second image becomes one of four.

@@ -25,9 +25,9 @@ def benchmark_augment(cfg: DictConfig, names: Sequence[str] = (), *, pairs: int 
         pairs: measured pairs of samples.
 
     Returns:
-        By preset: median samples a CPU second of it and of `basic`, the mean of its samples' pixels over those of
-        `basic` (which a training step pays for), and the median of the pairs' ratios (seconds over those of `basic`)
-        with its quartiles.
+        By preset: samples a CPU second of it and of `basic`, their seconds and pixels over those of `basic` (a training
+        step pays for pixels), and the median of the pairs' ratios of seconds with its quartiles. A mosaic is one sample
+        of two: its pairs are of two kinds.
 
     Raises:
         UserError: no such preset, a loader of another kind, or an image that cannot be read.
@@ -40,8 +40,9 @@ def benchmark_augment(cfg: DictConfig, names: Sequence[str] = (), *, pairs: int 
             sides = [_Side(_loader(cfg, name)), _Side(basic)]
             seconds, basic_seconds = interleave(*sides, keys, pairs=pairs, warmup=5, clock=time.process_time)
             found[name] = {
-                "samples_per_s": 1 / statistics.median(seconds),
-                "basic_samples_per_s": 1 / statistics.median(basic_seconds),
+                "samples_per_s": 1 / statistics.mean(seconds),
+                "basic_samples_per_s": 1 / statistics.mean(basic_seconds),
+                "seconds_over_basic": sum(seconds) / sum(basic_seconds),
                 "pixels_over_basic": sides[0].pixels / sides[1].pixels,
                 **ratio_figures(seconds, basic_seconds),
             }

@@ -1,6 +1,6 @@
 """Measure samples a second under each preset of augmentation (`data.augment`) against `basic`, in interleaved pairs.
 
-Samples are the first of the config's training, read from its files and mapped in one thread; the ratio is the preset's
+Samples are the first of the config's training, read from its files and mapped in one thread; ratios are the preset's
 CPU time over that of `basic`. `pixels_over_basic` is how much larger images are, which the training step pays for.
 
     loradet benchmark augment --config-file configs/custom_coco.py data.root=PATH
