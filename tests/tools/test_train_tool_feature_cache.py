@@ -80,6 +80,7 @@ def forbid_reading(monkeypatch):
     monkeypatch.setattr(loradet.datasets.mapper, "read_image", read)
 
 
+@pytest.mark.slow
 def test_losses_over_50_iterations_and_metrics_are_to_the_digit(train, tmp_path, monkeypatch):
     long = ("train.max_iter=50", "train.eval_period=25")
     expected = numbers(train("", *long, "train.feature_cache.enabled=False"))

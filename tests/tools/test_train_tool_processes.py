@@ -143,6 +143,7 @@ def error_lines(text):
     return [line for line in text.splitlines() if line.startswith("error")]
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_of_one_process_stops_all(train_data, tmp_path):
     broken = shutil.copytree(train_data, tmp_path / "data")
     image = broken / "JPEGImages" / "train" / "000005.png"

@@ -60,9 +60,9 @@ def test_variables_that_disagree(tool):
     [
         ("lazyconfig_train_net", "old"),
         ("lazyconfig_train_net", "broken"),
-        ("predict", "old"),
+        pytest.param("predict", "old", marks=pytest.mark.slow),
         ("adapters", "broken"),
-        ("experiments", "broken"),
+        pytest.param("experiments", "broken", marks=pytest.mark.slow),
     ],
 )
 def test_an_installed_one(tmp_path, tool, state):

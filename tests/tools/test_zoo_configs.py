@@ -75,17 +75,22 @@ def test_masks_that_are_left_in_are_said(train_data, tmp_path, monkeypatch):
     assert "detectron2.modeling.roi_heads.MaskRCNNConvUpsampleHead is not part of the embedded subset" in stderr
 
 
+@pytest.fixture(scope="module")
+def installed_detectron2():
+    """Skips where there is none, before anything is trained."""
+    environment = {**ENVIRONMENT, "LORADET_DETECTRON2": "installed"}
+    if subprocess.run([sys.executable, "-c", "import loradet"], env=environment, capture_output=True).returncode:
+        pytest.skip("no Detectron2 is installed beside the embedded one (docs/install.md says how)")
+
+
 @pytest.mark.installed
 @pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.usefixtures("installed_detectron2")
 def test_both_detectron2s_have_the_same_losses(name, train_data, tmp_path):
     """The first weights of a seed are the same, and so is what follows."""
     found = {}
     for which in ("embedded", "installed"):
         environment = {**ENVIRONMENT, "DETECTRON2_DATASETS": str(train_data), "LORADET_DETECTRON2": which}
-        if which == "installed":
-            probe = [sys.executable, "-c", "import loradet"]
-            if subprocess.run(probe, env=environment, capture_output=True).returncode:
-                pytest.skip("no Detectron2 is installed beside the embedded one (docs/install.md says how)")
         command = [sys.executable, str(TOOL), *arguments(name, tmp_path / which)]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

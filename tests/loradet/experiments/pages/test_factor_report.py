@@ -286,6 +286,7 @@ def test_a_combination_that_was_run_is_called_so(tmp_path):
     assert LazyConfig.load(str(tmp_path / "next_run.py")).dataloader.train.total_batch_size == 16
 
 
+@pytest.mark.slow
 def test_the_study_s_own_levels_combine_across_optimizers(tmp_path):
     """SGD has other keys than AdamW; what lr, batch and epochs change is set on top of it, once each."""
     plan = design(load_study("vim_ofat"))
