@@ -58,7 +58,7 @@ def test_one_word_chooses_in_every_config(config):
 def test_numbers_of_the_presets():
     words = ["data.image_size=800", "data.max_size=1333"]
     resize, _ = built(load_config("custom_coco", ["data.augment=multi_scale", *words]))
-    assert resize.short_edge_length == list(range(480, 801, 32)) and not resize.is_range and resize.max_size == 1333
+    assert resize.short_edge_length == list(range(640, 961, 32)) and not resize.is_range and resize.max_size == 1333
     resize, crop, _ = built(load_config("custom_coco", ["data.augment=lsj", *words]))
     assert (resize.min_scale, resize.max_scale, resize.target_height, resize.target_width) == (0.1, 2.0, 1333, 1333)
     assert tuple(crop.crop_size) == (1333, 1333) and crop.pad
@@ -166,6 +166,6 @@ def test_what_reads_the_list_knows_the_presets():
         assert (why_sizes_vary(cfg) is None) == (name == "lsj")
         sizes[name] = anchor_rule(cfg).resize
     assert sizes["basic"] == sizes["photometric"] == sizes["mosaic"]
-    assert sizes["multi_scale"].short_edges == (38, 51, 64)
+    assert sizes["multi_scale"].short_edges == (51, 64, 77)
     assert (sizes["lsj"].short_edges, sizes["lsj"].max_size) == ((64,), 64)
     assert OmegaConf.is_list(cfg.dataloader.train.mapper.augmentations)
