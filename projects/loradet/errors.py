@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Iterator
@@ -61,9 +62,30 @@ def errors_in_one_line(status: int = 1) -> Iterator[None]:
     except Exception as error:
         if not is_user_error(error):
             raise
+        end_where_nobody_reads(error)
         show_traceback(error)
         message = f"error: {one_line(error)}"
         if status == 1:
             sys.exit(message)  # which prints it
         print(message, file=sys.stderr)
         sys.exit(status)
+
+
+def end_where_nobody_reads(error: BaseException) -> None:
+    """End the program in silence, as a shell's own commands end, where its output is closed (`loradet configs | head`).
+
+    Any other error is left to the caller.
+    """
+    if isinstance(error, BrokenPipeError) and _output_has_no_reader():
+        # What is still in the buffer would fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # 128 and the number of SIGPIPE
+
+
+def _output_has_no_reader() -> bool:
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout, 0)
+    except (AttributeError, OSError, ValueError):  # no poll on Windows, no file behind sys.stdout
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))

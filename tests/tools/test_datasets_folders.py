@@ -102,7 +102,8 @@ def test_check_of_a_yolo_folder_may_clip_and_take_polygons(tmp_path, ask):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["FOLDER", "--images", "FOLDER"], "a folder is checked by itself"),
+        (["FOLDER", "--images", "FOLDER"], "a folder or data.yaml is checked by itself"),
+        (["data.yaml", "some.json"], "a folder or data.yaml is checked by itself"),
         (["FOLDER", "--fix", "x.json"], "--fix repairs one file"),
         (["some.json", "--images", "FOLDER", "FOLDER"], "--images: expected 1 folder"),
         (["some.json", "--clip"], "some.json is no YOLO folder"),
@@ -182,8 +183,19 @@ def test_check_exits_1_where_a_training_would_have_nothing(how, tmp_path, ask):
 def test_a_broken_description_is_said_rather_than_an_unknown_layout(text, message, tmp_path, ask):
     root = make(tmp_path / "yolo", "yolo")
     (root / "data.yaml").write_text(text)
-    status, _, err = ask("check", root)
-    assert status == 2 and message in err and "no way that is known" not in err
+    for source in (root, root / "data.yaml"):
+        status, _, err = ask("check", source)
+        assert status == 2 and message in err and "no way that is known" not in err
+
+
+def test_check_takes_a_description_beside_files_of_coco(tmp_path, ask):
+    root = make(tmp_path / "set", "yolo")
+    (root / "annotations").mkdir()
+    (root / "annotations" / "train.json").write_text("{}")
+    status, out, _ = ask("check", root / "data.yaml")
+    assert status == 0, out
+    assert "YOLO; splits: train, val" in out
+    assert f"configs/custom_yolo.py data.data_yaml={root / 'data.yaml'}" in out
 
 
 def test_what_split_prints_is_enough_for_a_config(tmp_path, ask):

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from loradet.errors import show_traceback
+from loradet.errors import end_where_nobody_reads, show_traceback
 
 __all__ = ["COMMANDS", "main"]
 
@@ -45,7 +45,12 @@ def main(argv: list[str] | None = None) -> int | None:
     module, function, _ = COMMANDS[words[0]]
     command = getattr(importlib.import_module(f"loradet.cli.{module}"), function)
     try:
-        return command(list(words[1:]), f"loradet {words[0]}")
+        status = command(list(words[1:]), f"loradet {words[0]}")
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError as error:
+        end_where_nobody_reads(error)
+        raise
     except KeyboardInterrupt as stop:  # of a command that has nothing to save
         show_traceback(stop)
         print("Interrupted.", file=sys.stderr)

@@ -39,7 +39,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
         nargs="+",
         metavar="SOURCE",
         help="a folder laid out as COCO, Roboflow, YOLO, Pascal VOC or SARDet-100K, of which every split is checked; "
-        "or COCO instances files, that of the training split first",
+        "the data.yaml of a YOLO set; or COCO instances files, that of the training split first",
     )
     check.add_argument(
         "--images",
@@ -153,11 +153,12 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
             parser.error("check: name a folder or COCO files")
         if options.overrides and not options.config_file:
             parser.error(f"check: {options.overrides[0]}: KEY=VALUE goes with --config-file")
-        folders = [source for source in options.source if Path(source).expanduser().is_dir()]
+        paths = [Path(source).expanduser() for source in options.source]
+        folders = [path for path in paths if path.is_dir() or path.suffix in (".yaml", ".yml")]
         if options.fix and (len(options.source) > 1 or folders):
             parser.error("--fix repairs one file at a time")
         if folders and (options.images or len(options.source) > 1):
-            parser.error("a folder is checked by itself: no --images, and nothing beside it")
+            parser.error("a folder or data.yaml is checked by itself: no --images, and nothing beside it")
         if options.fix and not options.images:
             parser.error("--fix needs --images: it writes the sizes that the pictures have")
         if options.images and len(options.images) not in (1, len(options.source)):
@@ -194,6 +195,7 @@ def run_synthetic(options: argparse.Namespace) -> int:
 def run_check(options: argparse.Namespace) -> int:
     """Print what is wrong with a data set; returns 1 where there is anything, else 0."""
     from loradet.datasets.checks import check_splits, splits_of
+    from loradet.datasets.layouts import is_description
     from loradet.datasets.readers.any_layout import layout_of
     from loradet.errors import MissingFileError, UserError
 
@@ -202,7 +204,7 @@ def run_check(options: argparse.Namespace) -> int:
     source = Path(options.source[0]).expanduser()
     if not source.exists() and not source.suffix:
         raise MissingFileError(f"{source}: there is no such file or folder.")
-    if source.is_dir():
+    if source.is_dir() or is_description(source):
         layout = layout_of(options.source[0])
         print(f"{layout.root}: {layout.name}; splits: {', '.join(layout.splits) or 'none'}")
         splits = list(_readable_splits(layout, options))

@@ -10,6 +10,7 @@ from loradet.datasets.files import PathLike, expand
 from loradet.datasets.readers.voc_folders import ALL, annotation_folder, voc_splits
 
 SPLITS = ("train", "val", "test")
+_DESCRIPTIONS = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ class Layout:
 
 
 def recognise(folder: PathLike) -> Layout | None:
-    """The layout of a folder; None where it is none of those that are known, or not there."""
+    """The layout of a folder, or what a YOLO description (.yaml) says; None where it is not known, or not there."""
     root = expand(folder)
+    if is_description(root):
+        return _yolo_layout(root, root.parent)
     if not root.is_dir():
         return None
     return next(_layouts(root), None)
@@ -88,10 +91,8 @@ def _layouts(root: Path) -> Iterator[Layout]:
     found = [layout for places in COCO_PLACES if (layout := _coco_layout(places, root)) is not None]
     # Where a file system makes no difference between Annotations and annotations, the images do.
     yield from sorted(found, key=lambda layout: not any(images.is_dir() for _, images in layout.splits.values()))
-    if (description := _description(root)) is not None:
-        file, names = description
-        config = f"configs/custom_yolo.py {_key('data.data_yaml', file)}"
-        yield Layout("YOLO", "yolo", root, config, dict.fromkeys(names, (file, file)), (file,))
+    if (file := _description(root)) is not None and (layout := _yolo_layout(file, root)) is not None:
+        yield layout
     splits = {split: (place, root) for split, place in voc_splits(root).items()}
     if not splits and (xml := annotation_folder(root)) is not None:
         splits = {ALL: (xml, root)}
@@ -121,23 +122,32 @@ def _key(key: str, path: Path) -> str:
     return shlex.quote(f"{key}={path}")
 
 
-def _description(root: Path) -> tuple[Path, list[str]] | None:
-    """A YOLO description in a folder, and the splits that it names: data.yaml, or the only YAML file with `names`."""
+def is_description(path: Path) -> bool:
+    """Whether a path is a file that may be a YOLO description."""
+    return path.suffix in _DESCRIPTIONS and path.is_file()
+
+
+def _yolo_layout(file: Path, root: Path) -> Layout | None:
+    """The splits that a YOLO description names; None where the file is none."""
     import yaml
 
-    with os.scandir(root) as entries:
-        files = sorted(Path(entry.path) for entry in entries if entry.name.endswith((".yaml", ".yml")))
-    named = [file for file in files if file.stem == "data"]
-    if len(named or files) != 1:
-        return None
-    file = (named or files)[0]
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, yaml.YAMLError):
         content = None
     if not isinstance(content, dict) or "names" not in content:
         return None
-    return file, [split for split in SPLITS if content.get(split)]
+    config = f"configs/custom_yolo.py {_key('data.data_yaml', file)}"
+    splits = {split: (file, file) for split in SPLITS if content.get(split)}
+    return Layout("YOLO", "yolo", root, config, splits, (file,))
+
+
+def _description(root: Path) -> Path | None:
+    """The file of a folder that may be a YOLO description: data.yaml, or its only YAML file."""
+    with os.scandir(root) as entries:
+        files = sorted(Path(entry.path) for entry in entries if entry.name.endswith(_DESCRIPTIONS))
+    named = [file for file in files if file.stem == "data"]
+    return (named or files)[0] if len(named or files) == 1 else None
 
 
 def advice(missing: PathLike) -> str:

@@ -1,5 +1,6 @@
 """The command `loradet`: its subcommands are the tools, by other names."""
 
+import os
 import subprocess
 import sys
 
@@ -172,3 +173,18 @@ def test_a_mistake_is_one_line_and_a_traceback_for_whoever_asks(command, asked, 
     assert shown.splitlines()[-1].startswith("error: ")
     assert asked or shown.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", ["configs", "study --study sar_lora_dino/mini list"])
+def test_a_reader_that_has_enough_is_no_error(words):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loradet.cli", *words.split()],
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    with process.stderr as errors:
+        assert errors.read() == ""
+    assert process.wait() == 141

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from loradet.datasets.files import PathLike, expand
-from loradet.datasets.layouts import COCO_PLACES, Layout, recognise
+from loradet.datasets.layouts import COCO_PLACES, Layout, is_description, recognise
 from loradet.datasets.readers.voc import voc_to_coco
 from loradet.datasets.readers.yolo import yolo_to_coco
 from loradet.datasets.readers.yolo_description import coco_head
@@ -11,18 +11,18 @@ from loradet.errors import MissingFileError, UserError
 
 
 def layout_of(folder: PathLike) -> Layout:
-    """The layout of a folder.
+    """The layout of a folder, or of the folders that a YOLO description (.yaml) names.
 
     Raises:
         MissingFileError: there is no such folder.
         UserError: it has none that is known; those that are get listed. Its data.yaml is broken.
     """
     root = expand(folder)
-    if not root.is_dir():
+    if not root.is_dir() and not is_description(root):
         raise MissingFileError(f"{root}: there is no such folder.")
     layout = recognise(root)
     if layout is None:
-        if (description := root / "data.yaml").is_file():
+        if (description := root if root.is_file() else root / "data.yaml").is_file():
             coco_head(description)  # which says what is wrong with it
         known = [f"{places.name} ({places.annotations.format(split='train')})" for places in COCO_PLACES]
         raise UserError(
