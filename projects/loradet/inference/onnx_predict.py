@@ -8,15 +8,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from loradet import __version__
-from loradet.datasets.files import write_coco
 from loradet.datasets.images.intensity_check import check_intensity
 from loradet.datasets.images.reading import read_image
+from loradet.errors import UserError
 from loradet.evaluation.chosen_thresholds import KEY, choose_thresholds
 from loradet.evaluation.operating_point import OperatingPoint
+from loradet.inference.formats import file_names, save_detections
 from loradet.inference.image_files import common_folder, find_images
 from loradet.inference.onnx_detector import Detections, OnnxDetector, Sample
-from loradet.inference.outcome import PICTURES, PREDICTIONS, Outcome, annotation, picture_names, warnings_of
+from loradet.inference.outcome import PICTURES, Outcome, annotation, describe, warnings_of
+from loradet.inference.video_files import VIDEO_SUFFIXES
 from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
 
 
@@ -29,6 +30,7 @@ def predict_onnx(
     score_threshold: float | None = None,
     batch_size: int = 1,
     pictures: bool = True,
+    save: Sequence[str] = ("coco",),
 ) -> Outcome:
     """Detect on image files by an ONNX file; write what `loradet.inference.predict` writes.
 
@@ -40,11 +42,14 @@ def predict_onnx(
         score_threshold: None: the operating point of the file, or 0.3 where it has none.
         batch_size: images at a time; a batch holds images of one size.
         pictures: whether to paint.
+        save: `loradet.inference.formats.FORMATS` to write.
 
     Raises:
         UserError: see `OnnxDetector`; or images would lose their pixels by "auto", see `check_intensity`.
     """
     files = find_images(inputs)
+    if videos := [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]:
+        raise UserError(f"{videos[0]} is a video, which --onnx does not take: give the file by --exported.")
     detector = OnnxDetector(file, device=device)
     held = detector.metadata.get(KEY)
     point = None if held is None else OperatingPoint.parse(held, file)
@@ -53,7 +58,7 @@ def predict_onnx(
     check_intensity(files, detector.intensity, "the images", option="exporting anew with")
     output, root = Path(output), common_folder(files)
     relative = [path.absolute().relative_to(root) for path in files]
-    painted = picture_names(relative)
+    painted = file_names(relative, ".png")
     failures: list[str] = []
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -73,13 +78,11 @@ def predict_onnx(
                 except OSError as error:  # detections are worth more than pictures
                     progress.write(f"warning: {files[number]}: no picture, {error}", file=sys.stderr)
     images.sort(key=lambda image: image["id"])
-    info: dict[str, Any] = {"description": "Detections, not ground truth", "source": Path(file).name}
-    info |= {"image_root": str(root), "score_threshold": thresholds.plain(names)}
-    info |= {"score_threshold_from": thresholds.source, "loradet": __version__, "images_failed": len(failures)}
-    content = {"info": info | ({"synthetic": True} if detector.classes.synthetic else {}), "images": images}
-    content |= {"categories": detector.classes.categories(), "annotations": annotations}
-    write_coco(output / PREDICTIONS, content)
-    return Outcome(output / PREDICTIONS, len(images), len(annotations), failures, thresholds.describe(names))
+    source = Path(file).name
+    info = describe(detector.classes, thresholds, source=source, image_root=str(root), failed=len(failures))
+    content = {"info": info, "images": images, "categories": detector.classes.categories(), "annotations": annotations}
+    written = save_detections(content, output, save)
+    return Outcome(written, len(images), len(annotations), failures, thresholds.describe(names))
 
 
 def _detect(

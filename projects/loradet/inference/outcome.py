@@ -6,13 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from loradet.files import truncate_file_name
+from loradet import __version__
+from loradet.evaluation.chosen_thresholds import ScoreThresholds
+from loradet.export.classes import Classes
 
-PREDICTIONS = "predictions.json"
+if TYPE_CHECKING:
+    from loradet.views import Views
+
 PICTURES = "pictures"
 
 
@@ -21,11 +25,12 @@ class Outcome:
     """What `predict` did.
 
     Attributes:
-        output: the COCO file.
-        images: number of images done.
+        output: the COCO file; another one, or a folder, where that was not asked for.
+        images: number of images, or frames, done.
         boxes: number of detections in the file.
-        failures: a message for each image that could not be read.
+        failures: a message for each image, or video, that could not be read whole.
         thresholds: scores from which on detections were taken, and where these come from, in words.
+        unit: what was looked at, "images" or "frames".
     """
 
     output: Path
@@ -33,6 +38,7 @@ class Outcome:
     boxes: int
     failures: list[str] = field(default_factory=list)
     thresholds: str = ""
+    unit: str = "images"
 
 
 def annotation(number: int, image_id: int, category_id: int, box: Sequence[float], score: float) -> dict[str, Any]:
@@ -48,6 +54,23 @@ def annotation(number: int, image_id: int, category_id: int, box: Sequence[float
     }
 
 
+def describe(
+    classes: Classes,
+    thresholds: ScoreThresholds,
+    *,
+    source: str,
+    image_root: str,
+    failed: int,
+    views: "Views | None" = None,
+) -> dict[str, Any]:
+    """`info` of a file of detections."""
+    info: dict[str, Any] = {"description": "Detections, not ground truth", "source": source, "image_root": image_root}
+    info |= {"score_threshold": thresholds.plain(classes.names), "score_threshold_from": thresholds.source}
+    info |= {"loradet": __version__, "images_failed": failed}
+    info |= {} if views is None else {"views": views.to_dict()}
+    return info | ({"synthetic": True} if classes.synthetic else {})
+
+
 @contextmanager
 def warnings_of(path: Path, progress: tqdm) -> Iterator[None]:
     """Print what libraries warn of inside the block with the file that it is about."""
@@ -56,13 +79,3 @@ def warnings_of(path: Path, progress: tqdm) -> Iterator[None]:
     for message in dict.fromkeys(str(one.message) for one in caught):
         text = " ".join(message.split())
         progress.write(f"warning: {text if str(path) in text else f'{path}: {text}'}", file=sys.stderr)
-
-
-def picture_names(names: Sequence[Path]) -> list[Path]:
-    """`a/b.png` for `a/b.jpg`, but `a/b.jpg.png` where another image would take that name; none is too long."""
-    short = [name.with_suffix(".png") for name in names]
-    counts: dict[Path, int] = {}
-    for name in short:
-        counts[name] = counts.get(name, 0) + 1
-    chosen = [s if counts[s] == 1 else name.with_name(f"{name.name}.png") for s, name in zip(short, names)]
-    return [name.with_name(truncate_file_name(name.name)) for name in chosen]

@@ -192,9 +192,7 @@ def test_a_detector_that_finds_something_else_is_not_exported(shipped, tmp_path)
 
     model.forward_inference = shifted
     try:
-        with pytest.raises(
-            UserError, match=r"not exported: one size, .* image of 64x96 .* have no equal; the"
-        ):
+        with pytest.raises(UserError, match=r"not exported: one size, .* image of 64x96 .* have no equal; the"):
             export(model, tmp_path / "m.onnx", dynamic=False)
     finally:
         del model.forward_inference

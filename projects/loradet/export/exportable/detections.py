@@ -153,7 +153,11 @@ class _Best(torch.autograd.Function):
         """The same as nodes of ONNX."""
         one = g.op("Constant", value_t=torch.tensor([1]))
         count = g.op("Gather", g.op("Shape", scores), one, axis_i=0)
-        return g.op("TopK", scores, g.op("Min", count, g.op("Constant", value_t=torch.tensor([limit]))), outputs=2)
+        number = g.op("Min", count, g.op("Constant", value_t=torch.tensor([limit])))
+        best, place = g.op("TopK", scores, number, outputs=2)
+        best.setType(_open(scores, 2))
+        place.setType(_open(scores, 2).with_dtype(torch.int64))
+        return best, place
 
 
 class _Kept(torch.autograd.Function):
@@ -192,4 +196,11 @@ class _Kept(torch.autograd.Function):
         survivors = g.op("NonMaxSuppression", boxes, scores, limit, *thresholds)  # (S, 3): batch, group, box
         zeros = g.op("ConstantOfShape", g.op("Shape", scores), value_t=torch.zeros(1))
         count = g.op("Gather", g.op("Shape", survivors), constant(0, torch.int64), axis_i=0)
-        return g.op("ScatterND", zeros, survivors, g.op("ConstantOfShape", count, value_t=torch.ones(1)))
+        kept = g.op("ScatterND", zeros, survivors, g.op("ConstantOfShape", count, value_t=torch.ones(1)))
+        kept.setType(_open(scores, 3))
+        return kept
+
+
+def _open(value: Any, dims: int) -> Any:
+    """The type of a node's value without its sizes, which are the example's: what follows would take them for fixed."""
+    return value.type().with_sizes([None] * dims)

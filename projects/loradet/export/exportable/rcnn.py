@@ -118,7 +118,7 @@ class ExportableRCNN(Exportable):
         """Boxes (N, C, P, 4), C being 1 where they are the same for all classes, and scores (N, P, K)."""
         heads = self.model.roi_heads
         features = [maps[name] for name in heads.box_in_features]
-        count = proposals.shape[1]
+        count = self.model.proposal_generator.post_nms_topk[False]
         box_heads = list(heads.box_head) if self.stages else [heads.box_head]
         total: Any = 0.0
         for stage, (head, predictor) in enumerate(zip(box_heads, self._predictors())):
@@ -126,10 +126,10 @@ class ExportableRCNN(Exportable):
                 proposals = clip(boxes[:, 0], height, width)  # noqa: F821 (of the stage before)
             logits, deltas = predictor(head(pool(heads.box_pooler, features, proposals)))
             changed = predictor.box2box_transform.apply_deltas(deltas, proposals.flatten(0, 1))
-            boxes = changed.unflatten(1, (-1, 4)).unflatten(0, (-1, count)).transpose(1, 2)
+            boxes = changed.reshape(-1, count, int(changed.shape[1]) // 4, 4).transpose(1, 2)
             scores = logits.sigmoid() if getattr(predictor, "use_sigmoid_ce", False) else logits.softmax(dim=-1)
             total = total + scores[:, :-1]
-        scores = (total * (1.0 / len(box_heads))).unflatten(0, (-1, count))
+        scores = (total * (1.0 / len(box_heads))).reshape(-1, count, int(total.shape[1]))
         return boxes, scores
 
 
