@@ -12,6 +12,7 @@ from detectron2.utils.events import EventStorage
 from helpers.library_detectors import build, convnext, items, library_model, needs_transformers, vit
 
 from loradet.class_rows import keep_rows_by_name
+from loradet.detectors.detr import NonFiniteCostError
 from loradet.detectors.library import extra
 from loradet.errors import UserError
 
@@ -245,6 +246,14 @@ def test_bad_ground_truth_is_named():
     del item["instances"]
     with pytest.raises(UserError, match="Training needs `instances`"):
         losses_of(model, [item])
+
+
+def test_predictions_that_are_not_finite_are_said_in_a_line():
+    model = build("d_fine")
+    with torch.no_grad():
+        model.network.model.decoder.layers[0].self_attn.q_proj.weight.fill_(float("nan"))
+    with pytest.raises(NonFiniteCostError, match=r"predictions of this batch hold NaN .* lower optimizer\.lr"):
+        losses_of(model, items((64, 64)))
 
 
 def test_a_copy_and_a_pickled_model_answer_alike():

@@ -1,6 +1,7 @@
 """A detector of transformers as a Detectron2 model."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,16 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from loradet.detectors.detr.box_iou import to_xyxy
+from loradet.detectors.detr.matcher import NonFiniteCostError
 from loradet.detectors.library.canvas import Canvas, Item, labels_of, names_of
 from loradet.detectors.library.families import find_family
 from loradet.detectors.library.losses import last_layer_distribution_loss, weighted_losses
 from loradet.detectors.library.maps import choose_maps
 from loradet.detectors.library.network import build_network
 from loradet.errors import UserError
+
+# What the library's matching says of predictions that are not finite.
+_NOT_FINITE = re.compile(r"^boxes1 must be|invalid numeric entries")
 
 
 class TransformersDetector(nn.Module):
@@ -111,6 +116,7 @@ class TransformersDetector(nn.Module):
         Raises:
             UserError: an image without `instances` in training, a class out of range, boxes that are not finite, an
                 image larger than `pad_to`, or one with fewer positions than queries.
+            NonFiniteCostError: in training, predictions are not finite.
         """
         if self.training:
             return self._losses(batched_inputs)
@@ -183,7 +189,16 @@ class TransformersDetector(nn.Module):
     def _losses(self, items: list[Item]) -> dict[str, Tensor]:
         images = self.preprocess_image(items)
         labels = labels_of(items, tuple(images.tensor.shape[-2:]), self.num_classes, self.device)
-        output = self.run_network(images.tensor, items, labels)
+        try:
+            output = self.run_network(images.tensor, items, labels)
+        except ValueError as error:
+            if isinstance(error, UserError) or not _NOT_FINITE.search(str(error)):
+                raise
+            raise NonFiniteCostError(
+                "The predictions of this batch hold NaN or infinity, so no object can be matched with any: lower "
+                "optimizer.lr, or set train.clip_grad.max_norm.",
+                None,
+            ) from error
         config = self.network.config
         losses = weighted_losses(output.loss_dict, config, is_weighted=self.family.is_weighted)
         if self.last_layer_fgl:
