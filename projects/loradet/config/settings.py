@@ -313,10 +313,17 @@ def complete_train_settings(cfg: DictConfig) -> None:
         raise UserError(f"train={given!r}: expected settings by name, as train.max_iter.")
     defaults = asdict(TrainSettings())
     _reject_unknown(given, defaults, "train")
-    merged = OmegaConf.merge(OmegaConf.create(defaults, flags={"allow_objects": True}), given)
-    OmegaConf.update(cfg, "train", merged, merge=False, force_add=True)
+    if _lacks_any(given, defaults):
+        merged = OmegaConf.merge(OmegaConf.create(defaults, flags={"allow_objects": True}), given)
+        OmegaConf.update(cfg, "train", merged, merge=False, force_add=True)
     _check_values(cfg.train, OmegaConf.structured(TrainSettings), TrainSettings, "train")
     _check_together(cfg.train)
+
+
+def _lacks_any(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
+    return any(
+        key not in given or (isinstance(value, dict) and _lacks_any(given[key], value)) for key, value in defaults.items()
+    )
 
 
 def _reject_unknown(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
