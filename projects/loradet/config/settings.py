@@ -322,7 +322,8 @@ def complete_train_settings(cfg: DictConfig) -> None:
 
 def _lacks_any(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
     return any(
-        key not in given or (isinstance(value, dict) and _lacks_any(given[key], value)) for key, value in defaults.items()
+        key not in given or (isinstance(value, dict) and _lacks_any(given[key], value))
+        for key, value in defaults.items()
     )
 
 
