@@ -321,10 +321,8 @@ def complete_train_settings(cfg: DictConfig) -> None:
 
 
 def _lacks_any(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
-    return any(
-        key not in given or (isinstance(value, dict) and _lacks_any(given[key], value))
-        for key, value in defaults.items()
-    )
+    groups = [key for key, value in defaults.items() if isinstance(value, dict)]
+    return not defaults.keys() <= given.keys() or any(_lacks_any(given[key], defaults[key]) for key in groups)
 
 
 def _reject_unknown(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
