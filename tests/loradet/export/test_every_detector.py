@@ -64,7 +64,7 @@ def cases():
             yield pytest.param(backbone, name, format, marks=marks, id=f"{backbone}-{name}-{format}")
 
 
-@pytest.mark.parametrize(("backbone", "name", "format"), cases())
+@pytest.mark.parametrize(("backbone", "name", "format"), list(cases()))
 def test_a_detector_is_exported_and_finds_the_same(tmp_path, backbone, name, format):
     if format == "onnx":
         pytest.importorskip("onnx", reason="onnx is not installed: pip install 'loradet[onnx]'")

@@ -227,6 +227,7 @@ def test_weights_of_half_precision_take_half_of_the_bytes(shipped, photographs, 
     np.testing.assert_allclose(found.boxes[0], boxes[0], atol=0.5)
 
 
+@pytest.mark.slow
 def test_eight_bits_find_nearly_the_same(shipped, photographs, tmp_path):
     files = []
     for number, image in enumerate([one for one in photographs if min(one.shape[:2]) >= 96][:4]):
