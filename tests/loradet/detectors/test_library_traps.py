@@ -97,6 +97,20 @@ def test_windows_take_images_of_any_size(family):
     )
 
 
+def test_the_librarys_own_vit_of_deimv2_takes_images_of_any_size():
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    own = {"model_type": "dinov3_vit", "patch_size": 16, "image_size": 64, "out_indices": [1, 2, 3], **sizes}
+    model = build("deimv2", own=True, options={"backbone_config": own})
+    batch = items((64, 96), (64, 96))
+    with torch.no_grad():
+        pixels = model.preprocess_image(batch).tensor
+        wanted = library_model(model).eval()(pixel_values=pixels).logits[0].sigmoid().flatten().topk(20).values
+    torch.testing.assert_close(detect(model, batch)[0][1], wanted, rtol=0, atol=1e-5)
+    # Its maps are a pyramid of strides 8, 16 and 32.
+    assert model.canvas.divisor == 32
+    assert detect(model, items((48, 80)))[0][1].isfinite().all()
+
+
 def test_a_timm_backbone_that_would_lose_its_activations_is_refused():
     def of(name, family="rt_detr_v2"):
         backbone = {"model_type": "timm_backbone", "backbone": name, "features_only": True, "out_indices": [2, 3, 4]}

@@ -55,6 +55,8 @@ class Canvas:
         if pad_to is not None and (len(pad_to) != 2 or min(pad_to) < 1):
             raise UserError(f"pad_to={list(pad_to)}: expected (height, width) in pixels, or None.")
         coarsest = max(shape.stride for shape in maps.values()) if family.maps == "double" else 1
+        if family.maps == "double" and len({shape.stride for shape in maps.values()}) < len(maps):
+            coarsest *= 2  # DEIMv2's own ViT: maps of one stride are resized to a pyramid around it
         return cls(
             divisor=math.lcm(max(backbone.size_divisibility, 1), coarsest),
             is_square=is_own and family.is_square,
