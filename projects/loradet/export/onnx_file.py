@@ -170,17 +170,20 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_output() -> Iterator[None]:
-    """Without the process's standard output, to which torch's C++ prints whole graphs."""
+    """Without the process's standard output and error, to which torch's C++ prints graphs and warnings."""
     sys.stdout.flush()
+    sys.stderr.flush()
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 (no path)
-        kept = os.dup(1)
-        os.dup2(nowhere.fileno(), 1)
+        kept = {number: os.dup(number) for number in (1, 2)}
         try:
+            for number in kept:
+                os.dup2(nowhere.fileno(), number)
             with contextlib.redirect_stdout(io.StringIO()):
                 yield
         finally:
-            os.dup2(kept, 1)
-            os.close(kept)
+            for number, copy in kept.items():
+                os.dup2(copy, number)
+                os.close(copy)
 
 
 def save_onnx(graph: "onnx.ModelProto", metadata: dict[str, Any], output: Path) -> None:

@@ -11,10 +11,8 @@ _TWO, _THREE = _AXES = (f"{DOMAIN}.two", f"{DOMAIN}.three")
 
 def placeholder(g: Any, u: Any, delta: Any, A: Any, B: Any, C: Any, *_: Any) -> Any:  # noqa: N803 (as the papers)
     """The node that torch's exporter puts for `loradet::chunked_scan`, until `with_scans` takes its place."""
-    outputs = g.op(f"{DOMAIN}::{_NAME}", u, delta, A, B, C, outputs=3)
-    for output in outputs:  # only the first is used
-        output.setType(u.type())
-    return outputs
+    # Without a type: that of u has the example's sizes, which would be taken for fixed.
+    return g.op(f"{DOMAIN}::{_NAME}", u, delta, A, B, C, outputs=3)
 
 
 def with_scans(graph: Any) -> Any:

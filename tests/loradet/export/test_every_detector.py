@@ -12,6 +12,7 @@ from loradet.inference import ExportedDetector
 
 DETECTORS = ["RetinaNet", "FCOS", "Faster R-CNN", "Cascade R-CNN", "DETR"]
 CASES = [(backbone, detector) for backbone in BACKBONES for detector in DETECTORS if detector != "FCOS"]
+CASES.remove(("ViTDet-ViT", "DETR"))  # the exporters take minutes to find that they cannot
 CASES += [("torchvision ResNet", "DETR"), ("Detectron2 ResNet", "FCOS")]
 # Window attention of Detectron2's ViT is made for the size that it sees, as ViTDet's configs pad to squares.
 FIXED = ("ViTDet-ViT",)
