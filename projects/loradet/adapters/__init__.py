@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     from loradet.adapters.files.adapter_file import AdapterError, load_adapter, read_adapter, save_adapter
     from loradet.adapters.files.description import AdapterSizes, adapter_sizes, describe_adapter
     from loradet.adapters.files.peft_layout import PeftFolder, export_peft
+    from loradet.adapters.files.peft_reading import load_peft
     from loradet.adapters.files.run_export import export_run
     from loradet.adapters.freezing import freeze
     from loradet.adapters.injection import lora
     from loradet.adapters.layer import AdapterLayer, adapter_layers
+    from loradet.adapters.learning_rates import lora_plus
     from loradet.adapters.lora_attention import LoRAMultiheadAttention
     from loradet.adapters.lora_layers import LoRAConv2d, LoRALinear
     from loradet.adapters.merging import merge, merged_state_dict, unmerge
@@ -40,7 +42,9 @@ __all__ = [
     "freeze",
     "load_adapter",
     "load_adapter_state",
+    "load_peft",
     "lora",
+    "lora_plus",
     "merge",
     "merged_state_dict",
     "parameter_table",

@@ -26,13 +26,13 @@ class AdapterLayer(nn.Module):
 
     @classmethod
     def from_base(
-        cls, module: nn.Module, *, rank: int, alpha: float, dropout: float, freeze_base: bool
+        cls, module: nn.Module, *, rank: int, alpha: float, dropout: float, freeze_base: bool, **options: Any
     ) -> "AdapterLayer":
         """Turn `module` itself into this layer, so that whoever holds a reference to it sees the delta."""
         raise NotImplementedError
 
-    def adapter_tensors(self) -> dict[str, nn.Parameter]:
-        """The delta's own parameters, by their names in this layer."""
+    def adapter_tensors(self) -> dict[str, torch.Tensor]:
+        """The delta's own parameters, and buffers that it needs, by their names in this layer."""
         raise NotImplementedError
 
     def adapter_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:

@@ -91,7 +91,13 @@ def load_adapter_state(model: nn.Module, state: Mapping[str, Any]) -> None:
             continue
         saved = state[path]
         here, there = lora_sizes(recipe), lora_sizes(saved)
+        own, theirs = lora_variants(recipe), lora_variants(saved)
         for layer in here.keys() & there.keys():
+            if own[layer] != theirs[layer]:
+                raise UserError(
+                    f"{join(path, layer)}: the checkpoint's LoRA is of variant {theirs[layer]!r}, the model's of "
+                    f"{own[layer]!r}: set variant={theirs[layer]!r}, or start from the base."
+                )
             if here[layer][0] == there[layer][0] and here[layer][1] != there[layer][1]:
                 raise UserError(
                     f"{join(path, layer)}: the checkpoint's LoRA was trained with alpha={there[layer][1]:g}, the "
@@ -109,6 +115,11 @@ def lora_sizes(recipe: Mapping[str, Any]) -> dict[str, tuple[int, float]]:
     return {layer: (entry["rank"], entry["alpha"]) for entry in recipe["lora"] for layer in entry["matched"]}
 
 
+def lora_variants(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Layer path → variant of `lora` of every layer that a recipe wraps."""
+    return {layer: entry.get("variant", "lora") for entry in recipe["lora"] for layer in entry["matched"]}
+
+
 def unfrozen_names(recipe: Mapping[str, Any]) -> set[str] | None:
     """Paths of modules and parameters that `freeze` left training; None where nothing was frozen."""
     freeze = recipe["freeze"]
@@ -118,4 +129,4 @@ def unfrozen_names(recipe: Mapping[str, Any]) -> set[str] | None:
 def _what_trains(recipe: Mapping[str, Any]) -> tuple:
     bases = {layer: entry["freeze_base"] for entry in recipe["lora"] for layer in entry["matched"]}
     ranks = {layer: rank for layer, (rank, _) in lora_sizes(recipe).items()}
-    return unfrozen_names(recipe), bases, ranks
+    return unfrozen_names(recipe), bases, ranks, lora_variants(recipe)

@@ -15,6 +15,8 @@ RANDOM = "random"
 _HEADS = ("class_embed", "bbox_embed", "query_embed", "input_proj")
 _HEADS_OF_RCNN = {"StandardROIHeads": "Faster R-CNN", "CascadeROIHeads": "Cascade R-CNN"}
 _VIM_WIDTHS = {192: "Tiny", 384: "Small", 768: "Base"}
+_KINDS = {"kind:norm": "norms", "kind:bias": "biases"}
+_VARIANTS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA"}
 _SIZES = {"tiny": "T", "small": "S", "base": "B", "large": "L", "huge": "H"}
 
 
@@ -26,6 +28,7 @@ class LoraCall:
     rank: int | None
     alpha: float | None
     freeze_base: bool
+    variant: str = "lora"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class Description:
             for a detector that names no backbone.
         weights: of the backbone: a file as the config names it, "<timm's name>, pretrained", or "random".
         method: "full", "linear probe" (all of the backbone is frozen), "partly unfrozen", or "LoRA", with what is
-            unfrozen beside it as "LoRA + whole stage 3".
+            unfrozen beside it as "LoRA + whole stage 3"; variants by their names, as "DoRA"; "norms", "biases".
         loras: the calls of `lora`, the outer ones first.
         unfrozen: names in the `unfreeze` of what holds the backbone, but those of the detector's own heads.
     """
@@ -216,19 +219,23 @@ def _lora_call(node: DictConfig) -> LoraCall:
         rank=_value(node, "rank"),
         alpha=_value(node, "alpha"),
         freeze_base=bool(_value(node, "freeze_base", True)),
+        variant=_value(node, "variant", "lora"),
     )
 
 
 def _method(loras: Sequence[LoraCall], unfrozen: Sequence[str], *, frozen: bool, partial: bool) -> str:
     if not loras:
+        if unfrozen and all(name in _KINDS for name in unfrozen):
+            return " and ".join(_KINDS[name] for name in unfrozen)
         return "partly unfrozen" if partial else ("linear probe" if frozen else "full")
+    lora = " and ".join(dict.fromkeys(_VARIANTS.get(call.variant, call.variant) for call in loras))
     if not frozen:
-        return "LoRA beside a backbone that trains"
+        return f"{lora} beside a backbone that trains"
     if not unfrozen:
-        return "LoRA"
+        return lora
     parts = ", ".join(re.sub(r"^stages_(\d+)$", r"stage \1", name) for name in unfrozen)
     wrapped_train = not any(call.freeze_base for call in loras)
-    return f"LoRA + whole {parts}" if wrapped_train else f"LoRA + {parts} without its wrapped layers"
+    return f"{lora} + whole {parts}" if wrapped_train else f"{lora} + {parts} without its wrapped layers"
 
 
 def _detector(node: DictConfig) -> str:

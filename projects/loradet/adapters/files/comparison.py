@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from loradet.adapters.layer import is_under, join
-from loradet.adapters.recipe import lora_sizes, unfrozen_names
+from loradet.adapters.recipe import lora_sizes, lora_variants, unfrozen_names
 from loradet.wording import shorten
 
 
@@ -74,6 +74,9 @@ def _adaptation_differences(theirs: Mapping[str, Any], own: Mapping[str, Any]) -
             f"{len(here)} (targets {_targets(own)}); they differ in {shorten(sorted(there.keys() ^ here.keys()))}"
         )
     both = there.keys() & here.keys()
+    variants = {(lora_variants(theirs)[layer], lora_variants(own)[layer]) for layer in both}
+    for value, own_value in sorted(pair for pair in variants if pair[0] != pair[1]):
+        lines.append(f"variant is {value} in the file, {own_value} in the model; build it with variant={value!r}")
     for position, word in ((0, "rank"), (1, "alpha")):
         pairs = {(there[layer][position], here[layer][position]) for layer in both}
         for value, own_value in sorted(pair for pair in pairs if pair[0] != pair[1]):
@@ -135,7 +138,9 @@ def _close(a: list[float], b: list[float]) -> bool:
 
 def _summary(recipe: Mapping[str, Any]) -> str:
     parts = [] if recipe["freeze"] is None else [_freeze_summary(recipe)]
-    parts += [f"lora(targets={e['targets']}, rank={e['rank']}, alpha={e['alpha']:g})" for e in recipe["lora"]]
+    for entry in recipe["lora"]:
+        variant = f", variant={entry['variant']!r}" if "variant" in entry else ""
+        parts.append(f"lora(targets={entry['targets']}, rank={entry['rank']}, alpha={entry['alpha']:g}{variant})")
     return " and ".join(parts)
 
 

@@ -75,7 +75,7 @@ def _recipe(recipe: dict[str, Any]) -> list[str]:
         base = "frozen" if entry["freeze_base"] else "as freeze left it"
         lines.append(
             _row(
-                "lora",
+                entry.get("variant", "lora"),
                 f"targets {', '.join(entry['targets'])} ({len(entry['matched'])} layers), rank {entry['rank']}, "
                 f"alpha {entry['alpha']:g}, dropout {entry['dropout']:g}, base {base}",
             )

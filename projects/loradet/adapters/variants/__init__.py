@@ -1,0 +1,1 @@
+"""Variants of LoRA, one a file; `lora(variant=…)` picks one."""
