@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from loradet.adapters.merging import merge, merged_state_dict, unmerge
     from loradet.adapters.parameters import ParameterTable, parameter_table
     from loradet.adapters.recipe import adapter_state, load_adapter_state
+    from loradet.adapters.variants.adaptformer import adaptformer
+    from loradet.adapters.variants.mona import mona
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 
@@ -36,6 +38,7 @@ __all__ = [
     "adapter_layers",
     "adapter_sizes",
     "adapter_state",
+    "adaptformer",
     "describe_adapter",
     "export_peft",
     "export_run",
@@ -47,6 +50,7 @@ __all__ = [
     "lora_plus",
     "merge",
     "merged_state_dict",
+    "mona",
     "parameter_table",
     "read_adapter",
     "save_adapter",

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from loradet.adapters.layer import adapter_tensor_names
 from loradet.errors import UserError
 
 PREFIX = "kind:"
@@ -16,10 +17,10 @@ def parameters_of_kind(module: nn.Module, name: str, argument: str) -> list[str]
     Raises:
         UserError: there is no such kind, or the module has none of it.
     """
-    kinds = {"norm": _norms, "bias": _biases}
+    kinds, deltas = {"norm": _norms, "bias": _biases}, adapter_tensor_names(module)
     if name.removeprefix(PREFIX) not in kinds:
         raise UserError(f"{argument}: {name!r} is no kind; there is {', '.join(PREFIX + kind for kind in kinds)}.")
-    found = kinds[name.removeprefix(PREFIX)](module)
+    found = [path for path in kinds[name.removeprefix(PREFIX)](module) if path not in deltas]
     if not found:
         raise UserError(f"{argument}: {name!r} names nothing here: {type(module).__name__} has no such parameter.")
     return found

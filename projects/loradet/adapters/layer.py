@@ -1,7 +1,7 @@
 """The adapter layer protocol: between wrapped modules and everything that handles adapters."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ class AdapterLayer(nn.Module):
     alpha: float
     dropout: float
     freeze_base: bool
+    # Name of an adapter that the weights of the wrapped module cannot hold; None of one that can be merged.
+    unmergeable: ClassVar[str | None] = None
 
     @classmethod
     def unsupported_reason(cls, module: nn.Module) -> str | None:

@@ -13,12 +13,13 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from loradet.adapters import freeze, lora, parameter_table
+from loradet.adapters import adaptformer, freeze, lora, mona, parameter_table
 from loradet.adapters.variants.registry import VARIANTS
 from loradet.backbones import TimmBackbone, TimmViT
 from loradet.benchmarks.lora_memory import kept_mib, step
 from loradet.benchmarks.turns import interleave, ratio_figures
 
+BLOCK_RANK = 64
 TOLERANCE = 1e-5  # of the largest feature, before a step
 
 
@@ -26,8 +27,13 @@ def _variant(name: str) -> Callable[[nn.Module, Sequence[str], int], nn.Module]:
     return lambda net, targets, rank: lora(net, targets, rank, 2.0 * rank, variant=name)
 
 
-# By name: adapts a frozen backbone with these targets and this rank.
-ADAPTERS: dict[str, Callable[[nn.Module, Sequence[str], int], nn.Module]] = {name: _variant(name) for name in VARIANTS}
+# By name: adapts a frozen backbone with these targets and this rank. Mona and AdaptFormer are in all blocks, as wide as
+# in their papers.
+ADAPTERS: dict[str, Callable[[nn.Module, Sequence[str], int], nn.Module]] = {
+    **{name: _variant(name) for name in VARIANTS},
+    "mona": lambda net, targets, rank: mona(net, rank=BLOCK_RANK),  # noqa: ARG005
+    "adaptformer": lambda net, targets, rank: adaptformer(net, rank=BLOCK_RANK),  # noqa: ARG005
+}
 
 
 def adapted(model_name: str, adapter: str, targets: Sequence[str], rank: int) -> nn.Module:

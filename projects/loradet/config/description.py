@@ -16,13 +16,14 @@ _HEADS = ("class_embed", "bbox_embed", "query_embed", "input_proj")
 _HEADS_OF_RCNN = {"StandardROIHeads": "Faster R-CNN", "CascadeROIHeads": "Cascade R-CNN"}
 _VIM_WIDTHS = {192: "Tiny", 384: "Small", 768: "Base"}
 _KINDS = {"kind:norm": "norms", "kind:bias": "biases"}
-_VARIANTS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA"}
+_BLOCK_ADAPTERS = {"mona": "Mona", "adaptformer": "AdaptFormer"}
+_VARIANTS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", **_BLOCK_ADAPTERS}
 _SIZES = {"tiny": "T", "small": "S", "base": "B", "large": "L", "huge": "H"}
 
 
 @dataclass(frozen=True)
 class LoraCall:
-    """One `lora` of a config; None: left open."""
+    """One `lora`, `mona` or `adaptformer` of a config; None: left open. Targets are empty for all blocks."""
 
     targets: tuple[str, ...]
     rank: int | None
@@ -42,8 +43,8 @@ class Description:
             for a detector that names no backbone.
         weights: of the backbone: a file as the config names it, "<timm's name>, pretrained", or "random".
         method: "full", "linear probe" (all of the backbone is frozen), "partly unfrozen", or "LoRA", with what is
-            unfrozen beside it as "LoRA + whole stage 3"; variants by their names, as "DoRA"; "norms", "biases".
-        loras: the calls of `lora`, the outer ones first.
+            unfrozen beside it as "LoRA + whole stage 3"; variants by their names, as "DoRA", "Mona"; "norms", "biases".
+        loras: the calls of `lora`, `mona` and `adaptformer`, the outer ones first.
         unfrozen: names in the `unfreeze` of what holds the backbone, but those of the detector's own heads.
     """
 
@@ -202,7 +203,7 @@ def _called(node: DictConfig) -> str:
 
 
 def _is_lora(node: DictConfig) -> bool:
-    return _called(node) == "lora" and "targets" in node
+    return (_called(node) == "lora" and "targets" in node) or (_called(node) in _BLOCK_ADAPTERS and "module" in node)
 
 
 def _is_freeze(node: DictConfig) -> bool:
@@ -214,6 +215,11 @@ def _is_adaptation(node: DictConfig) -> bool:
 
 
 def _lora_call(node: DictConfig) -> LoraCall:
+    if (called := _called(node)) in _BLOCK_ADAPTERS:
+        rank = _value(node, "rank")
+        scale = 1.0 if called == "mona" else _value(node, "scale")
+        alpha = None if rank is None or scale is None else float(scale * rank)
+        return LoraCall(_names(node, "targets"), rank, alpha, freeze_base=False, variant=called)
     return LoraCall(
         targets=_names(node, "targets"),
         rank=_value(node, "rank"),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from loradet.adapters.files.adapter_file import AdapterError, read_adapter
 from loradet.adapters.layer import is_under, join
+from loradet.adapters.recipe import BLOCK_ADAPTERS, name_of
 from loradet.files import atomic_open, write_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -64,8 +65,14 @@ def export_peft(path: str | os.PathLike, folder: str | os.PathLike) -> PeftFolde
     part, settings = _backbone_part(info, tensors)
     if not settings:
         raise AdapterError(f"{path} has no LoRA layer in the backbone, so there is nothing for PEFT's layout.")
+    if blocks := [name for name, entry in settings.items() if entry.get("variant") in BLOCK_ADAPTERS]:
+        raise AdapterError(
+            f"{path}: {join(part, blocks[0])} has {name_of(settings[blocks[0]]['variant'])}, for which PEFT's layout "
+            "has no place: share the adapter file itself."
+        )
     network = _NETWORK if all(name.startswith(_NETWORK) for name in settings) else ""
-    content, used = {}, set()
+    content: dict[str, Tensor] = {}
+    used: set[str] = set()
     for name in settings:
         full = join(part, name)
         _check_kind(path, full, info, tensors)
