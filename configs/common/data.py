@@ -15,10 +15,13 @@ from loradet.datasets.loader import build_train_loader
 from loradet.datasets.mapper import DetectionMapper
 from loradet.evaluation import BoxEvaluator
 
+from .augment import basic
+
 SHARED = dict(
     image_size=640,  # pixels of the shorter edge
     max_size=1024,  # pixels of the longer edge
     intensity="auto",  # how values of more than 8 bits become 0..255: full_range, [low, high], "percentile:1,99"
+    augment=None,  # a preset of common/augment.py, as multi_scale, lsj, photometric, mosaic; None: the mapper's list
     total_batch_size=16,  # images of an optimizer step, over all processes
     cache=None,  # "memory": training images are decoded and resized once, for small sets
     cache_gb=4.0,  # the most that these may take, in each training process
@@ -70,10 +73,7 @@ dataloader = OmegaConf.create(
             dataset=_dataset("train", filter_empty=True),
             mapper=L(DetectionMapper)(
                 is_train=True,
-                augmentations=[
-                    L(T.ResizeShortestEdge)(short_edge_length="${data.image_size}", max_size="${data.max_size}"),
-                    L(T.RandomFlip)(horizontal=True),
-                ],
+                augmentations=basic,
                 image_format="${model.input_format}",
                 intensity=_intensity,
                 reduced_decode="${oc.select:data.reduced_decode,false}",

@@ -70,7 +70,7 @@ def benchmark_pixels(kind: str, *, short_edge: int = 800, files: int = 3, pairs:
     augmentations = [T.ResizeShortestEdge(short_edge, round(short_edge * 5 / 3)), T.RandomFlip()]
     options = {"is_train": True, "augmentations": augmentations, "image_format": "RGB"}
     ours, theirs = DetectionMapper(**options), DatasetMapper(**options)
-    with tempfile.TemporaryDirectory() as folder, _one_thread():
+    with tempfile.TemporaryDirectory() as folder, one_thread():
         records = [_paint(KINDS[kind], Path(folder), number) for number in range(files)]
         size = sum(Path(record["file_name"]).stat().st_size for record in records)
         differing = max(_check(ours, theirs, record, seed) for record in records for seed in range(4))
@@ -145,7 +145,7 @@ def _check(ours: DatasetMapper, theirs: DatasetMapper, record: dict[str, Any], s
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """As a data process has it."""
     before = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)

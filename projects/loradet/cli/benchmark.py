@@ -7,6 +7,7 @@
 `scan` measures the selective scan of Vision Mamba: `scan --help`.
 `metrics` measures COCO metrics, the bootstrap's matching and calibration: `metrics --help`.
 `pixels` measures reading and resizing of samples: `pixels --help`.
+`augment` measures samples under the presets of augmentation: `augment --help`.
 `annotations` measures reading a large annotation file: `annotations --help`.
 `gpu` measures one GPU in a few minutes: `gpu --help`.
 `throughput` splits inference over a split into waiting for data, forward pass and post-processing.
@@ -35,8 +36,8 @@ PARTS = {
     "cpu_time": ("cache",),
     "warmup": ("train", "cache", "infer", "throughput", "loader", "eval"),
 }
-# Parts that take no config; modules `benchmark_<part>`.
-OF_THEIR_OWN = ("scan", "metrics", "pixels", "annotations", "gpu")
+# Parts with options of their own; modules `benchmark_<part>`.
+OF_THEIR_OWN = ("scan", "metrics", "pixels", "augment", "annotations", "gpu")
 NEEDS = {"against_overrides": "against", "objects": "random_images"}
 
 

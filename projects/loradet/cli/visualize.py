@@ -10,6 +10,11 @@ Leave predictions, metrics and pictures of a split in one folder; set several su
     loradet visualize --export --zip --config-file FILE --checkpoint FILE --subset 500 --output exports/lora
     loradet visualize --compare lora=exports/lora probe=exports/probe --contact-sheet --output compared.png
 
+Look at the first training samples as the model sees them, or at presets of augmentation side by side; no weights:
+
+    loradet visualize --augmented --config-file FILE data.augment=lsj --output samples.png
+    loradet visualize --augmented basic,lsj,mosaic --config-file FILE --output presets.png
+
 What speaks for each detection; curves, confusion matrix and error breakdown:
 
     loradet visualize --grad-cam --config-file FILE --checkpoint FILE --subset 500 --output cams
@@ -26,18 +31,21 @@ from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
 
 PAINT, EXPORT, COMPARE, GRAD_CAM, ANALYSE = "painting", "--export", "--compare", "--grad-cam", "--analyse"
+AUGMENTED = "--augmented"
 OTHER_PICTURES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg")
 WITH_MODEL = (PAINT, EXPORT, GRAD_CAM)
+WITH_CONFIG = (*WITH_MODEL, AUGMENTED)
 # Which modes take an option; those not listed are taken by all.
 MODES = {
-    "config_file": WITH_MODEL,
+    "config_file": WITH_CONFIG,
     "checkpoint": WITH_MODEL,
-    "overrides": WITH_MODEL,
-    "trust": WITH_MODEL,
+    "overrides": WITH_CONFIG,
+    "trust": WITH_CONFIG,
+    "score_threshold": (*WITH_MODEL, COMPARE, ANALYSE),
     "split": WITH_MODEL,
     "subset": (*WITH_MODEL, ANALYSE),
     "subset_seed": (*WITH_MODEL, ANALYSE),
-    "num_images": (PAINT, COMPARE, GRAD_CAM),
+    "num_images": (PAINT, COMPARE, GRAD_CAM, AUGMENTED),
     "ground_truth": (PAINT, EXPORT),
     "contact_sheet": (PAINT, COMPARE),
     "zip": (EXPORT,),
@@ -67,6 +75,13 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
         metavar="LEVEL[,LEVEL]",
         help="heat of each detection, on the map that made it; with p3,p5 only of detections from these maps",
     )
+    modes.add_argument(
+        AUGMENTED,
+        nargs="?",
+        metavar="PRESET[,PRESET]",
+        help="the run's first training samples as the model sees them; with names, draws of its first image by each "
+        "preset of data.augment",
+    )
     modes.add_argument("--analyse", "--analysis", action="store_true", help="curves, confusion matrix, errors")
 
     parser.add_argument("--output", required=True, metavar="DIR_or_PNG", help="folder, or a PNG file for a sheet")
@@ -78,7 +93,7 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
         help="painting and --export: the operating point of the weights, by class, or 0.3 without one; else 0.3 "
         "(--grad-cam --class: 0)",
     )
-    model = parser.add_argument_group("the model and its data (painting, --export, --grad-cam)")
+    model = parser.add_argument_group("the model and its data (painting, --export, --grad-cam, --augmented)")
     model.add_argument("--config-file", metavar="FILE", help=CONFIG_HELP)
     model.add_argument("--checkpoint", metavar="FILE", help=".pth, or an adapter's .safetensors")
     model.add_argument("--split", metavar="NAME", help="dataloader.<split> (val)")
@@ -91,7 +106,8 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
         "--num-images",
         type=int,
         metavar="N",
-        help="how many (painting, --grad-cam: 8, or the whole --subset; --compare: all)",
+        help="how many (painting, --grad-cam: 8, or the whole --subset; --compare: all; --augmented: 12 samples, or 4 "
+        "draws of each preset)",
     )
     pictures.add_argument("--ground-truth", action=argparse.BooleanOptionalAction, help="paint it besides (yes)")
     pictures.add_argument("--contact-sheet", action="store_true", help="one picture of all images")
@@ -104,9 +120,10 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     more.add_argument("--annotations", metavar="FILE", help="--analyse: truth of a detections file (its run's)")
     more.add_argument("--iou-threshold", type=float, metavar="T", help="confusion matrix (0.5)")
     arguments = parser.parse_intermixed_args(argv)
-    if "=" in (getattr(arguments, "grad_cam", None) or ""):  # a KEY=VALUE that came right behind it
-        arguments.overrides = [arguments.grad_cam, *getattr(arguments, "overrides", [])]
-        arguments.grad_cam = None
+    for name in ("grad_cam", "augmented"):
+        if "=" in (getattr(arguments, name, None) or ""):  # a KEY=VALUE that came right behind it
+            arguments.overrides = [getattr(arguments, name), *getattr(arguments, "overrides", [])]
+            setattr(arguments, name, None)
     if not getattr(arguments, "overrides", None):
         vars(arguments).pop("overrides", None)
     arguments.mode = _mode(parser, arguments)
@@ -115,7 +132,11 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
 
 
 def _mode(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
-    given = [mode for mode in (EXPORT, COMPARE, GRAD_CAM, ANALYSE) if hasattr(arguments, mode[2:].replace("-", "_"))]
+    given = [
+        mode
+        for mode in (EXPORT, COMPARE, GRAD_CAM, AUGMENTED, ANALYSE)
+        if hasattr(arguments, mode[2:].replace("-", "_"))
+    ]
     if given == [EXPORT, ANALYSE]:
         return EXPORT
     if len(given) > 1:
@@ -129,7 +150,7 @@ def _check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespac
         if name in given and mode not in modes:
             option = {"class_name": "--class", "overrides": "KEY=VALUE"}.get(name, f"--{name.replace('_', '-')}")
             parser.error(f"{option} does not go with {mode}; it is for {', '.join(modes)}")
-    needed = {"config_file": WITH_MODEL, "checkpoint": WITH_MODEL, "predictions": (ANALYSE,)}
+    needed = {"config_file": WITH_CONFIG, "checkpoint": WITH_MODEL, "predictions": (ANALYSE,)}
     absent = [f"--{name.replace('_', '-')}" for name, modes in needed.items() if mode in modes and name not in given]
     if absent:
         parser.error(f"the following arguments are required for {mode}: {', '.join(absent)}")

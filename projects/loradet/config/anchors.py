@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import instantiate
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from loradet.datasets.checks.anchors import AnchorLevel, AnchorRule, Resize
 from loradet.errors import UserError
@@ -59,7 +59,10 @@ def _levels(generator: torch.nn.Module) -> list[AnchorLevel]:
 
 
 def _resize(cfg: DictConfig) -> Resize:
-    """The first augmentation of the training mapper that resizes; others, as crops of random size, are left out."""
+    """The first augmentation of the training mapper that resizes; others, as crops of random size, are left out.
+
+    Of `ResizeScale` the size at factor 1.
+    """
     for node in cfg.dataloader.train.mapper.get("augmentations") or ():
         target = getattr(node.get("_target_"), "__name__", str(node.get("_target_"))).rpartition(".")[2]
         if target == "Resize":
@@ -67,9 +70,13 @@ def _resize(cfg: DictConfig) -> Resize:
             return Resize(shape=(shape, shape) if isinstance(shape, int) else (int(shape[0]), int(shape[1])))
         if target == "ResizeShortestEdge":
             lengths = node.short_edge_length
+            lengths = OmegaConf.create(instantiate(lengths)) if isinstance(lengths, DictConfig) else lengths
             drawn = sorted({int(length) for length in (lengths if isinstance(lengths, ListConfig) else [lengths])})
             # Of many the ends and the middle: what none of these reaches is small or long at all of them.
             if len(drawn) > 3:
                 drawn = [drawn[0], drawn[len(drawn) // 2], drawn[-1]]
             return Resize(tuple(drawn), float(node.get("max_size") or np.inf))
+        if target == "ResizeScale":
+            edge = min(int(node.target_height), int(node.target_width))
+            return Resize((edge,), edge)
     return Resize()

@@ -10,13 +10,15 @@ import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
+from loradet.config.augment import KEY as AUGMENT
+from loradet.config.augment import add_key, choose_augmentations, forget_edited
 from loradet.config.calls import check_calls
 from loradet.config.class_count import check_class_count, complete_class_count
 from loradet.config.library import find_config
 from loradet.config.overrides import apply_overrides, typed_keys
 from loradet.config.settings import complete_train_settings
 from loradet.config.splits import fill_in_evaluated_data
-from loradet.config.trust import check_trusted
+from loradet.config.trust import check_trusted, is_yaml
 from loradet.errors import UserError, one_line
 
 
@@ -48,18 +50,30 @@ def load_config(file: str, overrides: list[str], *, trusted: bool = False, needs
         raise UserError(
             f"Config file {_innermost_config(error, file)}: {type(error).__name__}: {one_line(error)}."
         ) from error
-    return complete(cfg, overrides, needs_data=needs_data)
+    return complete(cfg, overrides, needs_data=needs_data, from_run=is_yaml(file))
 
 
-def complete(cfg: DictConfig, overrides: Sequence[str], *, needs_data: bool = True) -> DictConfig:
+def complete(
+    cfg: DictConfig, overrides: Sequence[str], *, needs_data: bool = True, from_run: bool = False
+) -> DictConfig:
     """What `load_config` does with a config that has been read, in place; returns it.
+
+    Args:
+        from_run: it is one that a run has saved.
 
     Raises:
         UserError: as `load_config`.
     """
     complete_train_settings(cfg)
     complete_class_count(cfg)
-    apply_overrides(cfg, overrides, needs_data=needs_data)
+    # The list of a preset is there before an override changes it.
+    of_preset = [word for word in overrides if typed_keys([word]) == {AUGMENT}]
+    if of_preset:
+        add_key(cfg)
+        apply_overrides(cfg, [word.lstrip("+") for word in of_preset], needs_data=needs_data)
+    choose_augmentations(cfg, asked=bool(of_preset), from_run=from_run)
+    apply_overrides(cfg, [word for word in overrides if word not in of_preset], needs_data=needs_data)
+    forget_edited(cfg, typed_keys(overrides))
     complete_train_settings(cfg)
     _expand_home(cfg.train)
     check_calls(cfg, typed_keys(overrides))

@@ -42,6 +42,7 @@ _FUNCTIONS = (
     "loradet.backbones.batch_norm.gathers_statistics",
     "loradet.backbones.resnet_stages.resnet_stages",
     "loradet.backbones.resnet_weights.resnet_with_weights",
+    "loradet.datasets.augment.edge_lengths.short_edges",
     "loradet.datasets.classes.count_classes",
     "loradet.datasets.coco_dataset",
     "loradet.datasets.count_voc_classes",

@@ -36,7 +36,10 @@ def check_has_effect(
     if table not in ("data", "train") or key == table:
         return
     before = _select(cfg, key)
-    is_no_matter = key == "data.name" or (not needs_data and (holds_path(key) or key.startswith("data.classes")))
+    # A preset is put into the config once it is loaded.
+    is_no_matter = key in ("data.name", "data.augment") or (
+        not needs_data and (holds_path(key) or key.startswith("data.classes"))
+    )
     if before == value or is_no_matter or is_referred_to(cfg, key):
         return
     if table == "train":

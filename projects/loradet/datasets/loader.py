@@ -227,6 +227,8 @@ def build_train_loader(
         sampler = TrainingSampler(len(dataset), seed=seed)
     # One numpy buffer instead of a list of dicts: worker processes then share its pages.
     records = dataset if isinstance(dataset, Records) else DatasetFromList(list(dataset), copy=False)
+    if getattr(innermost(mapper), "mosaic", None) is not None:
+        mapper = innermost(mapper).with_records(records)  # the data set names what fails anyhow
     return TrainLoader(
         SeededMapDataset(records, mapper, seed),
         BatchStream(sampler, total_batch_size // world_size, groups),

@@ -18,6 +18,7 @@ _BY_COORDINATE = (
     T.CropTransform,
     T.PadTransform,
     T.BlendTransform,
+    T.ColorTransform,
 )
 
 

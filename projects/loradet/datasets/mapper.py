@@ -12,6 +12,7 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import Transform, TransformList
 
+from loradet.datasets.augment.mosaic import Mosaic, MosaicPlan
 from loradet.datasets.images.fast_decoding import reduces_jpegs
 from loradet.datasets.images.intensity import Intensity
 from loradet.datasets.images.reading import read_image, read_reduced
@@ -29,7 +30,8 @@ class DetectionMapper(DatasetMapper):
     Images of eight bits are resized by `loradet.datasets.images.resizing`, which a few of Pillow's values are one level
     from, and strips keep a pixel.
 
-    Subclasses may override `read_image` and, as of Detectron2's, `_transform_annotations`.
+    Subclasses may override `read_image` and, as of Detectron2's, `_transform_annotations`. A `Mosaic` may stand in
+    front of the augmentations; it reads other images, of `records`, which `build_train_loader` gives.
 
     Args:
         is_train, augmentations, image_format, use_instance_mask, use_keypoint, instance_mask_format,
@@ -40,8 +42,10 @@ class DetectionMapper(DatasetMapper):
             at a half, a quarter or an eighth of their size: quick, and slightly other pixels. For training.
 
     Raises:
-        UserError: `intensity` is no rule, or `reduced_decode` cannot be.
+        UserError: `intensity` is no rule, or `reduced_decode` or a mosaic cannot be.
     """
+
+    records: Sequence[dict[str, Any]] | None = None
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class DetectionMapper(DatasetMapper):
         )
         self.reduced_decode = reduced_decode
         self.cache: ImageStore | None = None
+        self._check_mosaic()
         if reduced_decode:
             self._check_reduced_decode()
 
@@ -96,11 +101,16 @@ class DetectionMapper(DatasetMapper):
         labels = None
         if "sem_seg_file_name" in dataset_dict:
             labels = utils.read_image(dataset_dict.pop("sem_seg_file_name"), "L")[:, :, 0]
-        if labels is None and self._resizes_first and (self.cache is not None or self.reduced_decode):
+        mosaic = self._draw_mosaic(dataset_dict)
+        if mosaic is not None:
+            aug_input = _Input(mosaic.paint(self._read_resized))
+            dataset_dict["annotations"] = mosaic.annotations()
+            dataset_dict["height"], dataset_dict["width"] = mosaic.size
+        elif labels is None and self._resizes_first and (self.cache is not None or self.reduced_decode):
             aug_input = self._planned_input(dataset_dict)
         else:
             aug_input = _Input(self._read_whole(dataset_dict), sem_seg=labels)
-        transforms = self.augmentations(aug_input)
+        transforms = self._of_one_image(aug_input)
         image = aug_input.image
         dataset_dict["image"] = torch.from_numpy(to_planes(image))
         if labels is not None:
@@ -129,7 +139,7 @@ class DetectionMapper(DatasetMapper):
     @property
     def has_fixed_resize(self) -> bool:
         """Whether the augmentations begin with a resize that gives an image the same size each time."""
-        first = self.augmentations.augs[0] if self.augmentations.augs else None
+        first = self.augmentations.augs[0] if self.augmentations.augs else None  # a mosaic needs images of any size
         if type(first) is T.ResizeShortestEdge:
             return len(set(first.short_edge_length)) == 1
         return type(first) is T.Resize
@@ -151,14 +161,42 @@ class DetectionMapper(DatasetMapper):
         return other
 
     @property
+    def mosaic(self) -> Mosaic | None:
+        """The augmentation that makes one image of four, where there is one."""
+        first = self.augmentations.augs[0] if self.augmentations.augs else None
+        return first if isinstance(first, Mosaic) else None
+
+    def with_records(self, records: Sequence[dict[str, Any]]) -> "DetectionMapper":
+        """A copy whose mosaics take images of these records."""
+        other = copy(self)
+        other.records = records
+        return other
+
+    @property
+    def _of_one_image(self) -> T.AugmentationList:
+        return self.augmentations if self.mosaic is None else T.AugmentationList(self.augmentations.augs[1:])
+
+    def _draw_mosaic(self, record: dict[str, Any]) -> MosaicPlan | None:
+        if self.mosaic is None:
+            return None
+        if self.records is None or "sem_seg_file_name" in record:
+            lack = "has no records of other images" if self.records is None else "would need label maps of four images"
+            raise UserError(f"Mosaic: the mapper {lack}; it is for boxes, in a loader of loradet's build_train_loader.")
+        return self.mosaic.draw(record, self.records, self._size_of)
+
+    def _size_of(self, record: dict[str, Any]) -> tuple[int, int]:
+        if "height" not in record or "width" not in record:
+            self._read_whole(record)  # which completes the record
+        return record["height"], record["width"]
+
+    @property
     def _resizes_first(self) -> bool:
-        """Whether the first augmentation is one that looks at an image's size alone."""
-        return bool(self.augmentations.augs) and type(self.augmentations.augs[0]) in _RESIZES
+        """Whether the first augmentation of an image is one that looks at its size alone."""
+        first = self._of_one_image.augs[:1]
+        return bool(first) and type(first[0]) in _RESIZES
 
     def _planned_input(self, record: dict[str, Any]) -> "_PlannedInput":
-        if "height" not in record or "width" not in record:
-            height, width = self._read_whole(record).shape[:2]  # which completes the record
-        height, width = record["height"], record["width"]
+        height, width = self._size_of(record)
         return _PlannedInput(height, width, partial(self._read_resized, record))
 
     def _read_whole(self, record: dict[str, Any]) -> np.ndarray:
@@ -191,6 +229,16 @@ class DetectionMapper(DatasetMapper):
         if self.cache is not None:
             self.cache.put(name, image)
         return image
+
+    def _check_mosaic(self) -> None:
+        if any(isinstance(one, Mosaic) for one in self.augmentations.augs[1:]):
+            raise UserError("Mosaic has to be the first augmentation: what follows is done to the whole mosaic.")
+        if self.mosaic is None:
+            return
+        if not self.is_train:
+            raise UserError("Mosaic is for the mapper of training alone.")
+        if self.use_instance_mask or self.use_keypoint or self.recompute_boxes or self.proposal_topk is not None:
+            raise UserError("Mosaic takes boxes alone: no masks, keypoints or precomputed proposals.")
 
     def _check_reduced_decode(self) -> None:
         if not self.is_train:

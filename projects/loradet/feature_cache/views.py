@@ -16,7 +16,11 @@ from loradet.feature_cache.plain_values import describe
 SETTING = "train.feature_cache.enabled=True"
 _FLIPS = {HFlipTransform: "flipped left to right", VFlipTransform: "flipped upside down"}
 _FIXED = ("_FixedTransform", "_TransformToAug")  # a transform among augmentations, as embedded and installed wrap it
-_KINDS = {"RandomBrightness": "colours", "RandomContrast": "colours", "RandomSaturation": "colours"}
+_COLOURS = "changes colours at random"
+_KINDS = {
+    **dict.fromkeys(["RandomBrightness", "RandomContrast", "RandomSaturation", "RandomColor"], _COLOURS),
+    "Mosaic": "puts other images beside it",
+}
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def _fixed_transform(augmentation: T.Augmentation) -> Transform | None:
 
 def _forbidden(augmentation: T.Augmentation, key: str) -> str:
     name = type(_fixed_transform(augmentation) or augmentation).__name__
-    what = f"changes {_KINDS[name]} at random" if name in _KINDS else "is neither a resize to one size nor a flip"
+    what = _KINDS.get(name, "is neither a resize to one size nor a flip")
     return (
         f"{SETTING}: {key}.augmentations has {name}, which {what}: features are kept per view of an image, and there "
         f"have to be few. Take {name} out, or leave the cache off."

@@ -20,6 +20,7 @@ PARTS_BEHIND = ("head", "proposal_generator.rpn_head", "input_proj", "transforme
 _SIZING = ("Resize", "FixedSizeCrop")
 _KEEPING = (
     *("RandomFlip", "RandomBrightness", "RandomContrast", "RandomSaturation", "RandomLighting", "RandomAffine"),
+    "RandomColor",
     "NoOpTransform",
 )
 _OFF = "or leave train.compile.enabled=False"

@@ -16,6 +16,7 @@ from loradet.visualization.detections import paint_split
 from loradet.visualization.export.folder import GROUND_TRUTH, PREDICTIONS, read_export
 from loradet.visualization.export.split import export_split
 from loradet.visualization.grad_cam.pictures import paint_grad_cam
+from loradet.visualization.training_samples import paint_training_samples
 
 
 def run_command(arguments: argparse.Namespace) -> list[Path]:
@@ -37,6 +38,9 @@ def run_command(arguments: argparse.Namespace) -> list[Path]:
         words = given.pop("grad_cam")
         levels = None if words is None else [level.strip() for level in words.split(",")]
         return paint_grad_cam(cfg, levels=levels, **given)
+    if arguments.mode == "--augmented":
+        names = [name.strip() for name in (given.pop("augmented") or "").split(",") if name.strip()]
+        return paint_training_samples(cfg, names=names, **given)
     return paint_split(cfg, **_renamed(given))
 
 

@@ -48,15 +48,18 @@ class ScaleStage:
         scale, bias = parameters
         need_x, need_scale, need_bias = needs
         others = [axis for axis in range(grad.dim()) if axis != grad.dim() - 1 - self.trailing]
-        grad_x = grad * _channels(scale.to(grad.dtype), self.trailing) if need_x else None
-        grad_scale = grad_bias = None
-        if need_scale or need_bias:
-            total = grad.sum(others, dtype=scale.dtype)
+        factor = _channels(scale.to(grad.dtype), self.trailing)
+        grad_x = grad_scale = grad_bias = None
         if need_scale:
-            grad_scale = (grad * x).sum(others, dtype=scale.dtype)
-            grad_scale = grad_scale if bias is None else grad_scale - bias * total
-        if need_bias:
-            grad_bias = (total * (1 - scale)).to(bias.dtype)
+            product = grad * x
+            grad_scale = product.sum(others, dtype=scale.dtype)
+            grad_x = torch.mul(grad, factor, out=product) if need_x else None  # in the memory that is there
+        elif need_x:
+            grad_x = grad * factor
+        if bias is not None and (need_scale or need_bias):
+            total = grad.sum(others, dtype=scale.dtype)
+            grad_scale = grad_scale - bias * total if need_scale else None
+            grad_bias = (total * (1 - scale)).to(bias.dtype) if need_bias else None
         return grad_x, grad_scale, grad_bias
 
 
