@@ -19,32 +19,30 @@ from loradet.backbones import TimmBackbone, TimmViT
 from loradet.benchmarks.lora_memory import kept_mib, step
 from loradet.benchmarks.turns import interleave, ratio_figures
 
-BLOCK_RANK = 64
 TOLERANCE = 1e-5  # of the largest feature, before a step
 
 
-def _variant(name: str) -> Callable[[nn.Module, Sequence[str], int], nn.Module]:
-    return lambda net, targets, rank: lora(net, targets, rank, 2.0 * rank, variant=name)
+BLOCK_ADAPTERS: dict[str, Callable[..., nn.Module]] = {"mona": mona, "adaptformer": adaptformer}
+ADAPTERS = (*VARIANTS, *BLOCK_ADAPTERS)
 
 
-# By name: adapts a frozen backbone with these targets and this rank. Mona and AdaptFormer are in all blocks, as wide as
-# in their papers.
-ADAPTERS: dict[str, Callable[[nn.Module, Sequence[str], int], nn.Module]] = {
-    **{name: _variant(name) for name in VARIANTS},
-    "mona": lambda net, targets, rank: mona(net, rank=BLOCK_RANK),  # noqa: ARG005
-    "adaptformer": lambda net, targets, rank: adaptformer(net, rank=BLOCK_RANK),  # noqa: ARG005
-}
+def adapted(model_name: str, adapter: str, targets: Sequence[str], rank: int, block_rank: int) -> nn.Module:
+    """A frozen backbone of random weights with an adapter as it begins, in train mode.
 
-
-def adapted(model_name: str, adapter: str, targets: Sequence[str], rank: int) -> nn.Module:
-    """A frozen backbone of random weights with an adapter as it begins, in train mode."""
+    Args:
+        adapter: of `ADAPTERS`.
+        targets, rank: of LoRA and its variants.
+        block_rank: of Mona and AdaptFormer, which are in all blocks.
+    """
     torch.manual_seed(0)
     vit = model_name.startswith(("vit", "eva"))
     net = TimmViT(model_name) if vit else TimmBackbone(model_name, out_features=["stage1", "stage2", "stage3"])
     for name, parameter in net.named_parameters():
         if name.endswith("gamma"):  # layer scales begin at next to nothing
             nn.init.constant_(parameter, 0.5)
-    return ADAPTERS[adapter](freeze(net), targets, rank).train()
+    if adapter in BLOCK_ADAPTERS:
+        return BLOCK_ADAPTERS[adapter](freeze(net), rank=block_rank).train()
+    return lora(freeze(net), targets, rank, 2.0 * rank, variant=adapter).train()
 
 
 def benchmark_adapters(
@@ -54,6 +52,7 @@ def benchmark_adapters(
     targets: Sequence[str],
     *,
     rank: int,
+    block_rank: int = 64,
     size: int,
     batch: int,
     pairs: int,
@@ -66,13 +65,14 @@ def benchmark_adapters(
 
     Args:
         adapter, against: of `ADAPTERS`.
+        targets, rank, block_rank: as of `adapted`.
         size, batch: of the images.
         cpu_time: count the seconds that this process computes, on a machine with other work; with one thread.
 
     Raises:
         RuntimeError: the features of both sides differ.
     """
-    nets = [adapted(model_name, name, targets, rank) for name in (adapter, against)]
+    nets = [adapted(model_name, name, targets, rank, block_rank) for name in (adapter, against)]
     x = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     difference = _difference(nets, x)
     seconds = interleave(
@@ -115,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--adapter", choices=ADAPTERS, default="dora")
     parser.add_argument("--against", choices=ADAPTERS, default="lora")
     parser.add_argument("--targets", nargs="+", default=["mlp.fc1", "mlp.fc2"])
-    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--rank", type=int, default=16, help="of LoRA and its variants")
+    parser.add_argument("--block-rank", type=int, default=64, help="of Mona and AdaptFormer")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=50)
