@@ -25,6 +25,10 @@ class Grid:
         self.prefix = prefix
         self.size: tuple[int, int] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # After an export the size is a symbol, which cannot be copied; the next images bring a new one anyway.
+        return {"prefix": self.prefix, "size": None}
+
     @classmethod
     def of_network(cls, network: nn.Module) -> "Grid":
         """The grid of a network with `patch_embed` and `num_prefix_tokens`; one for each network."""
