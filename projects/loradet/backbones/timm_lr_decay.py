@@ -42,7 +42,17 @@ def timm_lr_factors(*, model_name: str, lr_decay_rate: float, **timm_kwargs: Any
     by_module: dict[str, float] = {}
     for name, factor in factors.items():
         by_module.setdefault(name.rpartition(".")[0], factor)
-    return functools.partial(_factor, factors={**by_module, **factors})
+    return functools.partial(_factor, factors={**_by_block(factors), **by_module, **factors})
+
+
+def _by_block(factors: Mapping[str, float]) -> dict[str, float]:
+    """Paths of modules all of whose parameters have one factor, which what is added to them has too."""
+    found: dict[str, set[float]] = {}
+    for name, factor in factors.items():
+        path = name
+        while path := path.rpartition(".")[0]:
+            found.setdefault(path, set()).add(factor)
+    return {path: min(values) for path, values in found.items() if len(values) == 1}
 
 
 def _factor(name: str, factors: Mapping[str, float]) -> float:

@@ -6,7 +6,7 @@ from detectron2.solver import get_default_optimizer_params
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from loradet.adapters import lora, lora_plus
+from loradet.adapters import adapter_layers, lora, lora_plus, mona
 from loradet.backbones import TimmBackbone, TimmViT, timm_lr_factors
 
 NETWORKS = {
@@ -59,6 +59,19 @@ def test_adapters_have_the_rate_of_their_layer():
     for layer in (net.net.stages_0.blocks[0].mlp.fc1, net.net.stages_3.blocks[0].mlp.fc1):
         assert rates[id(layer.lora_a)] == factor_of(net, factor, layer.weight) < 1
     assert rates[id(net.net.stem_0.weight)] < rates[id(net.net.stages_3.blocks[0].mlp.fc2.weight)]
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("test")])
+def test_mona_has_the_rate_of_its_block(name):
+    options = NETWORKS[name]
+    net = mona((TimmViT if name.startswith("vit") else TimmBackbone)(name, **options), rank=2)
+    factor = timm_lr_factors(model_name=name, lr_decay_rate=0.5, **options)
+    rates = set()
+    for _, block in adapter_layers(net):
+        own = {factor_of(net, factor, parameter) for parameter in block.adapter_tensors().values()}
+        assert own == {factor_of(net, factor, block.mlp.fc1.weight)}
+        rates |= own
+    assert len(rates) > 2
 
 
 def test_lora_plus_raises_b_alone():

@@ -46,7 +46,7 @@ def _sizes(path: str | os.PathLike, info: Mapping[str, Any], tensors: Mapping[st
 
 def _is_delta(name: str) -> bool:
     parts = name.split(".")
-    return parts[-1].startswith("lora_") or parts[-2:-1] in _BLOCK_MODULES
+    return "lora_" in parts[-1] or parts[-2:-1] in _BLOCK_MODULES
 
 
 def _name(info: Mapping[str, Any]) -> str:
