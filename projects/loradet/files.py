@@ -44,14 +44,38 @@ def atomic_open(path: str | os.PathLike, mode: str = "w", *, sync: bool = True) 
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-            # mkstemp makes private files; give this one the permissions that an ordinary open would have given.
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(temporary).chmod(0o666 & ~mask)
-            Path(temporary).replace(path)
+            _replace(Path(temporary), path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary file beside `path`, of the same ending, for what opens files by itself.
+
+    It takes the place of `path` when the block ends well and something was written to it.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        if temporary.stat().st_size:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            _replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    # mkstemp makes private files; give this one the permissions that an ordinary open would have given.
+    mask = os.umask(0)
+    os.umask(mask)
+    temporary.chmod(0o666 & ~mask)
+    temporary.replace(path)
 
 
 def truncate_file_name(name: str) -> str:

@@ -83,7 +83,7 @@ class RunFolder:
         "predictions/*/numbering.json": "the annotation file whose ids they have, and its categories",
         "predictions/*/calibration.json": "whether their scores mean what they say, where the config asks",
         "predictions/*/reliability_diagram.png": "the same as a picture",
-        "eval_*/": "log, metrics and predictions of a later evaluation, by the checkpoint's name",
+        "eval_*/": "log, metrics and predictions of a later evaluation, by the checkpoint's name and its views",
         "export/": "adapters that `loradet adapters export` has written",
         RECORD: "seed, revision, versions, device, parameters, data (files, fingerprints, synthetic or not), images/s, "
         "peak memory, wall time, status",
@@ -168,9 +168,13 @@ class RunFolder:
         """The metrics of a split, as fractions; a smoke run has one such file."""
         return self.path / (self.SMOKE_METRICS if smoke else f"{split}_metrics.json")
 
-    def evaluation(self, checkpoint: str | os.PathLike) -> "RunFolder":
-        """Where a later evaluation of a checkpoint leaves its files, so that nothing of the run is replaced."""
-        return RunFolder(self.path / f"eval_{Path(checkpoint).stem}")
+    def evaluation(self, checkpoint: str | os.PathLike, views: str = "") -> "RunFolder":
+        """Where a later evaluation of a checkpoint leaves its files, so that nothing of the run is replaced.
+
+        Args:
+            views: how it looked at images, as `loradet.views.Views.tag` says; empty: at each as it is.
+        """
+        return RunFolder(self.path / f"eval_{Path(checkpoint).stem}{'_' if views else ''}{views}")
 
     def last_checkpoint(self) -> str | None:
         """File name of the checkpoint to go on from, or None.

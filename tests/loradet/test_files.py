@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from loradet.errors import UserError
-from loradet.files import FileError, atomic_open, read_json, remove_abandoned, write_json
+from loradet.files import FileError, atomic_open, atomic_path, read_json, remove_abandoned, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -27,6 +27,21 @@ def test_a_written_file_is_as_readable_as_any_other(tmp_path):
     (tmp_path / "plain").touch()
     assert (tmp_path / "ours").read_bytes() == b"\x00\xff"
     assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_what_opens_files_by_itself_writes_them_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "film.mp4"
+    with atomic_path(path) as temporary:
+        assert temporary.suffix == ".mp4" and temporary.parent == tmp_path
+        temporary.write_bytes(b"whole")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    with atomic_path(path):  # nothing was written
+        pass
+    (tmp_path / "plain").touch()
+    assert path.read_bytes() == b"whole" and sorted(tmp_path.iterdir()) == [path, tmp_path / "plain"]
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
 @pytest.mark.parametrize("name", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

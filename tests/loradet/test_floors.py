@@ -29,7 +29,7 @@ FLOORS = [
     ("checkpoint",),
     ("config",),
     ("model",),
-    ("feature_cache",),
+    ("feature_cache", "views"),
     ("evaluation",),
     ("visualization",),
     ("training",),

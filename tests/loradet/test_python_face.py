@@ -1,5 +1,6 @@
 """Training, evaluation and prediction in a few lines of Python, with the numbers of the tools."""
 
+import csv
 import json
 import logging
 import shutil
@@ -12,9 +13,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import loradet
+from loradet.cli.evaluate import main as evaluate
 from loradet.cli.predict import main as predict
 from loradet.datasets.synthetic import generate
 from loradet.errors import UserError
+from loradet.evaluation.score_thresholds import find_operating_point
+from loradet.views import Views
 
 CONFIG = TEST_CONFIGS / "tiny.py"
 
@@ -46,6 +50,59 @@ def test_evaluate_gives_the_metrics_of_the_run(run):
 
 def boxes(found):
     return np.round(np.column_stack([found.pred_boxes.tensor.numpy(), found.scores.numpy()]), 4).tolist()
+
+
+def test_tiles_are_the_same_in_python_and_on_the_command_line(run, images, tmp_path, capsys):
+    folder, _ = run
+    words = ["--config-file", f"{folder}/config.yaml", "--output", str(tmp_path / "tiles")]
+    assert evaluate([*words, "--tiles", "64", "--overlap", "0.3", "--flip", "--batch-size", "3"]) == 0
+    views = Views(tiles=64, overlap=0.3, flip=True)
+    metrics = json.loads((tmp_path / "tiles" / "val_metrics.json").read_text())
+    assert metrics["views"] == views.to_dict()
+    again = loradet.evaluate(folder, views=views)
+    assert again["coco/bbox_mAP"] == pytest.approx(metrics["coco/bbox_mAP"], abs=1e-6)
+    # Each in a folder of its own, beside what an evaluation of whole images leaves.
+    assert (folder / "eval_model_best_tiles64_overlap0.3_flip" / "operating_point.json").is_file()
+
+    words = ["--config-file", f"{folder}/config.yaml", "--checkpoint", f"{folder}/model_best.pth", "--no-pictures"]
+    predict(
+        [*words, "--threshold", "0", "--output", str(tmp_path), *map(str, images), "--tiles", "64", "--save", "csv"]
+    )
+    assert f"{tmp_path / 'detections.csv'}: " in capsys.readouterr().out
+    with (tmp_path / "detections.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    predictor = loradet.load(folder, score_threshold=0.0)
+    for image, found in zip(images, predictor([str(image) for image in images], tiles=64)):
+        own = [row for row in rows if row["image"] == image.name]
+        assert [row["class"] for row in own] == list(found.class_names) and len(own) > 100
+        corners = [[float(row[key]) for key in ("x0", "y0", "x1", "y1", "score")] for row in own]
+        np.testing.assert_allclose(corners, boxes(found), atol=1e-3)
+    with pytest.raises(UserError, match="tiles=64 and views were given"):
+        predictor(images[0], tiles=64, views=views)
+
+
+def test_the_operating_point_of_the_same_views_comes_first(run, tmp_path, images, capsys):
+    folder, _ = run
+    own = find_operating_point(folder / "model_best.pth", views="flip")
+    point = json.loads((folder / "operating_point.json").read_text())
+    target = folder / "eval_model_best_flip"
+    target.mkdir()
+    point["classes"] = [{**one, "threshold": 0.123} for one in point["classes"]]
+    (target / "operating_point.json").write_text(json.dumps(point))
+    found = find_operating_point(folder / "model_best.pth", views="flip")
+    assert {one.threshold for one in found.classes} == {0.123}
+    assert find_operating_point(folder / "model_best.pth").to_dict() == own.to_dict()
+    words = ["--config-file", f"{folder}/config.yaml", "--checkpoint", f"{folder}/model_best.pth", "--no-pictures"]
+    predict([*words, "--output", str(tmp_path), str(images[0]), "--flip"])
+    assert " 0.123" in capsys.readouterr().out
+
+
+def test_views_of_kept_features_are_refused(run, capsys):
+    words = ["--config-file", str(run[0] / "config.yaml"), "--flip", "train.feature_cache.enabled=True"]
+    with pytest.raises(SystemExit) as stopped:
+        evaluate(words)
+    assert stopped.value.code == 1
+    assert "error: Features are kept of whole images" in capsys.readouterr().err
 
 
 def test_a_predictor_finds_what_the_tool_finds(run, images, tmp_path, capsys):

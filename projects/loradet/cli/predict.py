@@ -1,10 +1,11 @@
-"""Detect on images, folders or patterns: COCO JSON and painted pictures.
+"""Detect on images, folders, patterns or videos: COCO JSON, YOLO or CSV, and painted pictures.
 
     loradet predict --config-file work_dirs/quickstart/config.yaml \\
         --checkpoint work_dirs/quickstart/model_best.pth --output found images/ 'more/**/*.jpg'
-    loradet predict --exported model.pt2 --trust --output found images/
+    loradet predict --exported model.pt2 --trust --output found images/ --tiles 640
+    loradet predict --exported model.pt2 --trust --output found clip.mp4 --every 5 --save coco,csv
 
-The exit status is 1 where an image could not be read; all others are done.
+The exit status is 1 where an image or a video could not be read; all others are done.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 
 from loradet.cli.overrides import HELP, split_overrides
 from loradet.cli.share import fraction
+from loradet.cli.views import add_views, views_of
 from loradet.errors import errors_in_one_line
 
 
@@ -20,7 +22,9 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders (with those below), or patterns")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGES", help="files, also videos; folders of images, with those below; patterns"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"{HELP}; a file of such a name is an image")
     parser.add_argument("--config-file", metavar="FILE", help="of the checkpoint (.py, or a saved .yaml)")
     parser.add_argument("--checkpoint", metavar="FILE", help=".pth, also a merged one, or an adapter's .safetensors")
@@ -39,12 +43,17 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="images of one size at a time; no result depends on it (%(default)s)",
+        help="images, views or frames of one size at a time; no result depends on it (%(default)s)",
     )
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1; default: the config's, or auto")
     parser.add_argument(
         "--pictures", action=argparse.BooleanOptionalAction, default=True, help="paint them (yes), or JSON alone"
     )
+    parser.add_argument(
+        "--save", type=_formats, default=("coco",), metavar="F,F", help="of coco, yolo and csv: what is written (coco)"
+    )
+    parser.add_argument("--every", type=int, metavar="N", help="of videos: look at every N-th frame alone (1)")
+    add_views(parser)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="config keys to change, as above")
     arguments = parser.parse_intermixed_args(argv)
     images, overrides = split_overrides([*arguments.images, *arguments.overrides])
@@ -59,16 +68,23 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         parser.error("--exported needs neither --config-file nor KEY=VALUE: the file says everything")
     if arguments.batch_size < 1:
         parser.error("--batch-size: expected 1 or more")
+    if arguments.every is not None and arguments.every < 1:
+        parser.error("--every: expected 1 or more")
+    views = views_of(parser, arguments)
 
     options = {
         "score_threshold": arguments.score_threshold,
         "batch_size": arguments.batch_size,
         "pictures": arguments.pictures,
+        "save": arguments.save,
+        "every": arguments.every,
     }
     with errors_in_one_line():
         from loradet.config import load_config
         from loradet.inference.command import predict_checkpoint, predict_exported
+        from loradet.views import Views
 
+        options["views"] = None if views is None else Views(**views)
         if arguments.exported:
             outcome = predict_exported(
                 arguments.exported,
@@ -82,8 +98,15 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
             device = [f"train.device={arguments.device}"] if arguments.device else []
             cfg = load_config(arguments.config_file, [*overrides, *device], trusted=arguments.trust, needs_data=False)
             outcome = predict_checkpoint(cfg, arguments.checkpoint, images, arguments.output, **options)
-    print(f"{outcome.output}: {outcome.boxes} detections on {outcome.images} images")
+    print(f"{outcome.output}: {outcome.boxes} detections on {outcome.images} {outcome.unit}")
     print(f"score threshold: {outcome.thresholds}")
     if outcome.failures:
-        count = len(outcome.failures)
-        sys.exit(f"error: {count} image{'s' * (count > 1)} could not be used; the warnings above say why")
+        count, what = len(outcome.failures), "image" if outcome.unit == "images" else "video"
+        sys.exit(f"error: {count} {what}{'s' * (count > 1)} could not be used; the warnings above say why")
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(text.split(",")))
+    if not set(words) <= {"coco", "yolo", "csv"}:
+        raise argparse.ArgumentTypeError(f"{text}: expected some of coco,yolo,csv")
+    return words

@@ -313,10 +313,16 @@ def complete_train_settings(cfg: DictConfig) -> None:
         raise UserError(f"train={given!r}: expected settings by name, as train.max_iter.")
     defaults = asdict(TrainSettings())
     _reject_unknown(given, defaults, "train")
-    merged = OmegaConf.merge(OmegaConf.create(defaults, flags={"allow_objects": True}), given)
-    OmegaConf.update(cfg, "train", merged, merge=False, force_add=True)
+    if _lacks_any(given, defaults):
+        merged = OmegaConf.merge(OmegaConf.create(defaults, flags={"allow_objects": True}), given)
+        OmegaConf.update(cfg, "train", merged, merge=False, force_add=True)
     _check_values(cfg.train, OmegaConf.structured(TrainSettings), TrainSettings, "train")
     _check_together(cfg.train)
+
+
+def _lacks_any(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
+    groups = [key for key, value in defaults.items() if isinstance(value, dict)]
+    return not defaults.keys() <= given.keys() or any(_lacks_any(given[key], defaults[key]) for key in groups)
 
 
 def _reject_unknown(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:

@@ -111,7 +111,7 @@ def write_operating_point(
 
 
 def find_operating_point(
-    checkpoint: str | os.PathLike, output_dir: str | os.PathLike | None = None
+    checkpoint: str | os.PathLike, output_dir: str | os.PathLike | None = None, views: str = ""
 ) -> OperatingPoint | None:
     """The operating point that was found for a checkpoint or an adapter; None where there is none.
 
@@ -120,6 +120,7 @@ def find_operating_point(
 
     Args:
         output_dir: `train.output_dir`, for evaluations of a file that lies elsewhere.
+        views: `loradet.views.Views.tag`: what an evaluation by the same ones has found comes first.
 
     Raises:
         UserError: what is there is broken.
@@ -128,9 +129,9 @@ def find_operating_point(
     if not checkpoint.is_file():
         return None
     run = RunFolder(checkpoint.parent)
-    folders = [run.evaluation(checkpoint), run]
-    if output_dir is not None:
-        folders.append(RunFolder(output_dir).evaluation(checkpoint))
+    runs = [run] if output_dir is None else [run, RunFolder(output_dir)]
+    folders = [one.evaluation(checkpoint, views) for one in runs if views]
+    folders += [run.evaluation(checkpoint), run, *(one.evaluation(checkpoint) for one in runs[1:])]
     files = [folder.operating_point for folder in folders if folder.operating_point.is_file()]
     digest = weights_digest(checkpoint) if files else ""
     for file in files:

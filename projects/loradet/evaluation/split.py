@@ -29,6 +29,7 @@ from loradet.evaluation.ground_truth_check import check_ground_truth
 from loradet.evaluation.operating_point import OperatingPoint, choose_operating_point
 from loradet.evaluation.split_loop import build_evaluator, dataset_metadata, instantiate_loader, load_dataset
 from loradet.run_folder import RunFolder
+from loradet.views import ViewDetector, ViewMapper, Views
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Split:
         records: Detectron2's dicts; None where the loader's config does not tell its data set.
         metadata: Detectron2's, of these data (`thing_classes`, `json_file` …).
         wrap_mapper: makes of the loader's mapper the one that `evaluate` uses; set before its first call.
+        about: plain values that files of numbers have besides.
 
     Raises:
         UserError: the config has no such split, or its data are broken.
@@ -57,6 +59,7 @@ class Split:
         self.records: Sequence[dict[str, Any]] | None = load_dataset(cfg, name)
         self.metadata = dataset_metadata(cfg, name)
         self.wrap_mapper: Callable[[Any], Any] | None = None
+        self.about: dict[str, Any] = {}
         self._evaluators: dict[Path, DatasetEvaluator] = {}
 
     @property
@@ -113,11 +116,16 @@ class Split:
         check_ground_truth(self.metadata, max_detections=detection_limit(self.cfg))
         check_images(self.cfg, self.name, self.records)
 
-    def evaluate(self, model: nn.Module, output_dir: Path) -> dict[str, Any]:
+    def look(self, views: Views) -> None:
+        """Let `evaluate` read tiles and other views of the images, for a `ViewDetector`; before its first call."""
+        self.wrap_mapper = lambda mapper: ViewMapper(mapper, views)
+        self.about["views"] = views.to_dict()
+
+    def evaluate(self, model: nn.Module | ViewDetector, output_dir: Path) -> dict[str, Any]:
         """Run a model over the split, on all processes.
 
         Args:
-            model: without a DDP wrapper.
+            model: without a DDP wrapper; what `look` asks for.
             output_dir: `coco_instances_results.json` goes into `<output_dir>/predictions/<name>/`.
 
         Returns:
@@ -174,7 +182,7 @@ class Split:
             more["temperature_fitted_on"] = source
         path = output or RunFolder(output_dir).split_metrics(self.name, smoke=self.cfg.train.smoke)
         data = self.provenance
-        more |= initial_weights(self.cfg)
+        more |= initial_weights(self.cfg) | self.about
         write_metrics(path, metrics, checkpoint=str(checkpoint), iteration=iteration, split=self.name, **data, **more)
         logger.info("Metrics of %s%s written to %s.", self.name, " (synthetic images)" if data else "", path)
         return metrics

@@ -15,7 +15,8 @@ from loradet.evaluation.score_thresholds import KEY, choose_thresholds, find_ope
 from loradet.inference.classes import find_classes
 from loradet.inference.exported import ExportedDetector
 from loradet.inference.image_files import find_images
-from loradet.inference.predictor import Outcome, predict
+from loradet.inference.predictor import Outcome
+from loradet.inference.video import predict_files
 from loradet.model import load_detector, number_of_classes
 
 
@@ -36,15 +37,16 @@ def predict_checkpoint(
         inputs: see `find_images`.
         output: folder.
         score_threshold: None: the operating point of the checkpoint, or 0.3 where it has none.
-        **options: of `predict`.
+        **options: of `predict_files`.
     """
     files = find_images(inputs)
     cfg = with_intensity_of(cfg, checkpoint)
     device = choose_device(cfg.train.get("device", "auto"))
     model = load_detector(cfg, checkpoint, device=device, merge=True)
     classes = find_classes(cfg, checkpoint, number_of_classes(model))
-    point = find_operating_point(checkpoint, cfg.train.get("output_dir"))
-    return predict(
+    views = options.get("views")
+    point = find_operating_point(checkpoint, cfg.train.get("output_dir"), views.tag if views else "")
+    return predict_files(
         detector=model,
         mapper=build(evaluation_mapper(cfg), "The mapper"),
         classes=classes,
@@ -75,13 +77,13 @@ def predict_exported(
         trusted: see `ExportedDetector.load`.
         device: as `train.device`.
         score_threshold: None: the operating point of the file, or 0.3 where it has none.
-        **options: of `predict`.
+        **options: of `predict_files`.
     """
     files = find_images(inputs)
     detector = ExportedDetector.load(exported, trusted=trusted, device=choose_device(device))
     held = detector.metadata.get(KEY)
     point = None if held is None else OperatingPoint.parse(held, exported)
-    return predict(
+    return predict_files(
         detector=detector,
         mapper=detector.mapper(),
         classes=detector.classes,

@@ -23,6 +23,7 @@ from loradet.inference.classes import find_classes
 from loradet.inference.image_files import find_images
 from loradet.model import load_detector, number_of_classes
 from loradet.run_folder import RunFolder
+from loradet.views import ViewDetector, ViewMapper, Views
 
 PathLike: TypeAlias = str | os.PathLike[str]
 # (H, W), (H, W, 3) RGB or (H, W, 4) RGBA; uint8, or uint16 read by the detector's rule of intensity.
@@ -43,17 +44,31 @@ class Predictor:
         thresholds: scores from which on detections are taken, and where these come from.
     """
 
-    def __init__(self, model: torch.nn.Module, mapper: Callable, classes: Sequence[str], thresholds: ScoreThresholds):
+    def __init__(self, model: Callable, mapper: Callable, classes: Sequence[str], thresholds: ScoreThresholds):
         self.model = model
         self.classes = list(classes)
         self.thresholds = thresholds
         self._mapper = mapper
 
     @overload
-    def __call__(self, images: Picture, *, score_threshold: float | None = None) -> Instances: ...
+    def __call__(
+        self,
+        images: Picture,
+        *,
+        score_threshold: float | None = None,
+        tiles: int | None = None,
+        views: Views | None = None,
+    ) -> Instances: ...
 
     @overload
-    def __call__(self, images: PathLike, *, score_threshold: float | None = None) -> Any: ...
+    def __call__(
+        self,
+        images: PathLike,
+        *,
+        score_threshold: float | None = None,
+        tiles: int | None = None,
+        views: Views | None = None,
+    ) -> Any: ...
 
     @overload
     def __call__(
@@ -61,10 +76,17 @@ class Predictor:
         images: Sequence[PathLike | Picture] | Iterator[PathLike | Picture],
         *,
         score_threshold: float | None = None,
+        tiles: int | None = None,
+        views: Views | None = None,
     ) -> list[Instances]: ...
 
     def __call__(
-        self, images: PathLike | Picture | Iterable[PathLike | Picture], *, score_threshold: float | None = None
+        self,
+        images: PathLike | Picture | Iterable[PathLike | Picture],
+        *,
+        score_threshold: float | None = None,
+        tiles: int | None = None,
+        views: Views | None = None,
     ) -> Instances | list[Instances]:
         """Detect on an image, or on several.
 
@@ -72,6 +94,8 @@ class Predictor:
             images: an array (H, W), (H, W, 3) RGB or (H, W, 4) RGBA of uint8 or uint16, a Pillow image, or a file; a
                 list of these; or a folder or pattern, which stands for its images by name (`find_images`).
             score_threshold: 0 to 1, instead of the detector's own.
+            tiles: side of the tiles to look at an image in, pixels: `views=Views(tiles=…)`.
+            views: tiles, mirrored and resized looks at each image; None: the image as it is.
 
         Returns:
             Instances on the CPU, by falling score: `pred_boxes` (XYXY, pixels of the image as given, turned upright
@@ -81,9 +105,20 @@ class Predictor:
         Raises:
             MissingFileError: there is no such file.
             OSError: a file cannot be read; the message names it.
-            UserError: no image, or an array of another shape or type.
+            UserError: no image, or an array of another shape or type; both `tiles` and `views`.
         """
+        if tiles is not None and views is not None:
+            raise UserError(f"tiles={tiles} and views were given: say views=Views(tiles={tiles}, …) alone.")
         thresholds = self.thresholds if score_threshold is None else _given(score_threshold)
+        views = Views(tiles=tiles) if tiles is not None else views
+        if views is None:
+            return self._of_any(images, thresholds)
+        detector, mapper = ViewDetector(self.model, views), ViewMapper(self._mapper, views)
+        return Predictor(detector, mapper, self.classes, self.thresholds)._of_any(images, thresholds)
+
+    def _of_any(
+        self, images: PathLike | Picture | Iterable[PathLike | Picture], thresholds: ScoreThresholds
+    ) -> Instances | list[Instances]:
         if isinstance(images, (np.ndarray, Image.Image)):
             return self._of_picture(images, thresholds)
         if isinstance(images, (str, os.PathLike)):

@@ -15,17 +15,16 @@ from detectron2.structures import Instances
 from tqdm import tqdm
 
 from loradet import __version__
-from loradet.datasets.files import write_coco
 from loradet.datasets.images.intensity_check import check_intensity
 from loradet.datasets.images.reading import read_image
 from loradet.datasets.mapper import intensity_of
 from loradet.evaluation.score_thresholds import ScoreThresholds
-from loradet.files import truncate_file_name
 from loradet.inference.classes import Classes
+from loradet.inference.formats import file_names, save_detections
 from loradet.inference.image_files import common_folder
+from loradet.views import ViewDetector, ViewMapper, Views
 from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
 
-PREDICTIONS = "predictions.json"
 PICTURES = "pictures"
 
 Detector = Callable[[list[dict[str, Any]]], list[dict[str, Instances]]]
@@ -37,11 +36,12 @@ class Outcome:
     """What `predict` did.
 
     Attributes:
-        output: the COCO file.
-        images: number of images done.
+        output: the COCO file; another one, or a folder, where that was not asked for.
+        images: number of images, or frames, done.
         boxes: number of detections in the file.
-        failures: a message for each image that could not be read.
+        failures: a message for each image, or video, that could not be read whole.
         thresholds: scores from which on detections were taken, and where these come from, in words.
+        unit: what was looked at, "images" or "frames".
     """
 
     output: Path
@@ -49,6 +49,7 @@ class Outcome:
     boxes: int
     failures: list[str] = field(default_factory=list)
     thresholds: str = ""
+    unit: str = "images"
 
 
 def predict(
@@ -63,10 +64,12 @@ def predict(
     pictures: bool = True,
     source: str = "",
     intensity_option: str = "",
+    views: Views | None = None,
+    save: Sequence[str] = ("coco",),
 ) -> Outcome:
     """Detect on image files; write `predictions.json`, and painted images in `pictures/`, into a folder.
 
-    The file is COCO's: `images` (`file_name` relative to `info.image_root`), `categories`, and `annotations` with a
+    That file is COCO's: `images` (`file_name` relative to `info.image_root`), `categories`, and `annotations` with a
     `score` beside `bbox` (XYWH, pixels of the file as its EXIF tag turns it). An image that cannot be read is reported
     on standard error and left out.
 
@@ -77,10 +80,12 @@ def predict(
         files: images.
         output: folder, made where it is missing.
         score_threshold: detections with lower scores are left out.
-        batch_size: images at a time; a batch holds images of one size, so that its size does not change results.
+        batch_size: images, or views of them, at a time; all of one size, so that the number does not change results.
         pictures: whether to paint.
         source: what the detections are of, stored as `info.source`.
         intensity_option: what the user writes before a rule for images of more than eight bits, for messages.
+        views: tiles and the like; None: each image as it is.
+        save: `loradet.inference.formats.FORMATS` to write.
 
     Raises:
         UserError: images would lose their pixels by "auto", see `check_intensity`.
@@ -92,7 +97,9 @@ def predict(
     names = [path.absolute().relative_to(root) for path in files]
     intensity = intensity_of(mapper)
     check_intensity(files, intensity, "the images", option=intensity_option)
-    picture_names = _picture_names(names)
+    picture_names = file_names(names, ".png")
+    if views is not None:
+        detector, mapper = ViewDetector(detector, views, batch_size), ViewMapper(mapper, views)
     failures: list[str] = []
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -102,7 +109,7 @@ def predict(
             found = found[thresholds.keep(found)]
             record = {"id": number + 1, "file_name": names[number].as_posix()}
             images.append({**record, "width": sample["width"], "height": sample["height"]})
-            annotations += _annotations(found, number + 1, classes.ids, len(annotations))
+            annotations += to_annotations(found, number + 1, classes.ids, len(annotations))
             if pictures:
                 with _warnings_of(files[number], progress):
                     image = read_image(str(files[number]), "RGB", intensity)
@@ -111,15 +118,22 @@ def predict(
                     _paint(image, files[number].name, found, classes.names, picture)
                 except OSError as error:  # detections are worth more than pictures
                     progress.write(f"warning: {files[number]}: no picture, {error}", file=sys.stderr)
-    info: dict[str, Any] = {"description": "Detections, not ground truth", "source": source, "image_root": str(root)}
-    info |= {"score_threshold": thresholds.plain(classes.names), "score_threshold_from": thresholds.source}
-    info |= {"loradet": __version__, "images_failed": len(failures)}
     images.sort(key=lambda image: image["id"])
-    content = {"info": info | ({"synthetic": True} if classes.synthetic else {}), "images": images}
-    content |= {"categories": classes.categories(), "annotations": annotations}
-    write_coco(output / PREDICTIONS, content)
-    used = thresholds.describe(classes.names)
-    return Outcome(output / PREDICTIONS, len(images), len(annotations), failures, used)
+    info = describe(classes, thresholds, source=source, image_root=str(root), views=views, failed=len(failures))
+    content = {"info": info, "images": images, "categories": classes.categories(), "annotations": annotations}
+    file = save_detections(content, output, save)
+    return Outcome(file, len(images), len(annotations), failures, thresholds.describe(classes.names))
+
+
+def describe(
+    classes: Classes, thresholds: ScoreThresholds, *, source: str, image_root: str, views: Views | None, failed: int
+) -> dict[str, Any]:
+    """`info` of a file of detections."""
+    info: dict[str, Any] = {"description": "Detections, not ground truth", "source": source, "image_root": image_root}
+    info |= {"score_threshold": thresholds.plain(classes.names), "score_threshold_from": thresholds.source}
+    info |= {"loradet": __version__, "images_failed": failed}
+    info |= {} if views is None else {"views": views.to_dict()}
+    return info | ({"synthetic": True} if classes.synthetic else {})
 
 
 @torch.no_grad()
@@ -158,7 +172,8 @@ def _detect(
     yield from finish()
 
 
-def _annotations(found: Instances, image_id: int, category_ids: Sequence[int], before: int) -> list[dict[str, Any]]:
+def to_annotations(found: Instances, image_id: int, category_ids: Sequence[int], before: int) -> list[dict[str, Any]]:
+    """Detections as COCO has them, numbered after `before`."""
     boxes = found.pred_boxes.tensor.double()
     boxes[:, 2:] -= boxes[:, :2]
     rows = zip(boxes.tolist(), found.scores.tolist(), found.pred_classes.tolist())
@@ -189,13 +204,3 @@ def _warnings_of(path: Path, progress: tqdm) -> Iterator[None]:
 def _paint(image: np.ndarray, title: str, found: Instances, names: Sequence[str], output: Path) -> None:
     boxes = LabelledBoxes(found.pred_boxes.tensor.numpy(), found.pred_classes.numpy(), found.scores.numpy())
     save_png(output, paint_pair(Panel(image, title, boxes), names))
-
-
-def _picture_names(names: Sequence[Path]) -> list[Path]:
-    """`a/b.png` for `a/b.jpg`, but `a/b.jpg.png` where another image would take that name; none is too long."""
-    short = [name.with_suffix(".png") for name in names]
-    counts: dict[Path, int] = {}
-    for name in short:
-        counts[name] = counts.get(name, 0) + 1
-    chosen = [s if counts[s] == 1 else name.with_name(f"{name.name}.png") for s, name in zip(short, names)]
-    return [name.with_name(truncate_file_name(name.name)) for name in chosen]

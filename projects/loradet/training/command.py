@@ -31,6 +31,7 @@ from loradet.training.folder.tool_commands import COMMAND, own_call
 from loradet.training.run import train
 from loradet.training.setup import setup_process
 from loradet.training.signals import EXIT_STATUS, exit_status
+from loradet.views import ViewDetector, Views
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,10 @@ def _process(arguments: argparse.Namespace, cfg: DictConfig | None = None) -> No
             checkpoint = _checkpoint_to_evaluate(cfg, arguments)
             # Of a training, --output is the folder of the run.
             output = arguments.output if arguments.command == "evaluate" else None
-            evaluate(cfg, checkpoint, arguments.split, arguments.output_json, output)
+            chosen = getattr(arguments, "views", None)
+            views = None if chosen is None else Views(**chosen)
+            batch_size = getattr(arguments, "batch_size", 1)
+            evaluate(cfg, checkpoint, arguments.split, arguments.output_json, output, views, batch_size)
             return
         outcome = train(cfg, resume=arguments.resume)
     except KeyboardInterrupt as stop:
@@ -142,7 +146,13 @@ def resume_command() -> str:
 
 
 def evaluate(
-    cfg: DictConfig, checkpoint: str | None, split: str | None, output_json: str | None, output: str | None = None
+    cfg: DictConfig,
+    checkpoint: str | None,
+    split: str | None,
+    output_json: str | None,
+    output: str | None = None,
+    views: Views | None = None,
+    batch_size: int = 1,
 ) -> None:
     """Evaluate a checkpoint or an adapter on one split or on all of `train.eval_splits`.
 
@@ -153,16 +163,20 @@ def evaluate(
         split: default: all of `train.eval_splits`.
         output_json: metrics file; default: `<split>_metrics.json` in `output`.
         output: folder for log and predictions; default: `eval_<checkpoint>/` in the run's, so that nothing of the run
-            is replaced.
+            is replaced; by views `eval_<checkpoint>_<views>/`.
+        views: tiles and the like; None: each image as it is.
+        batch_size: views of an image at a time; no number depends on it.
 
     Raises:
-        UserError: there is nothing to evaluate on, or `output` is the folder of a run.
+        UserError: there is nothing to evaluate on, `output` is the folder of a run, or views of features that are kept.
     """
     run = RunFolder(cfg.train.output_dir)
     checkpoint = checkpoint or str(run.best)
-    folder = run.evaluation(checkpoint).path if output is None else Path(output)
+    folder = run.evaluation(checkpoint, views.tag if views else "").path if output is None else Path(output)
     if RunFolder(folder).record.is_file():
         raise UserError(f"{folder} is the folder of a run, whose files an evaluation would replace; name another.")
+    if views is not None and cfg.train.feature_cache.enabled:
+        raise UserError("Features are kept of whole images: add train.feature_cache.enabled=False to look at others.")
     names = [split] if split else evaluation_splits(cfg)
     if not names:
         raise UserError("The config has neither dataloader.val nor dataloader.test to evaluate on.")
@@ -176,11 +190,14 @@ def evaluate(
     for one in splits:
         one.check()
     model, extras = load_trained(cfg, checkpoint, device=device, metadata=splits[0].metadata)
-    fit = _temperature_source(cfg, Path(checkpoint), splits, run)
+    fit = None if views else _temperature_source(cfg, Path(checkpoint), splits, run)
     first, *_ = evaluation_splits(cfg) or [splits[0].name]
     with cache_evaluation(cfg, model, splits):
+        for one in splits if views else ():
+            one.look(views)
+        detector = ViewDetector(model, views, batch_size) if views else model
         for split in splits:
-            split.evaluate(model, folder)
+            split.evaluate(detector, folder)
             fit = fit or split.files(folder)
             iteration = extras.get("iteration")
             split.write_metrics(folder, checkpoint=checkpoint, iteration=iteration, output=metrics, fit=fit)
@@ -194,7 +211,8 @@ def _find_operating_point(split: Split, folder: Path, checkpoint: str, iteration
         return
     if (point := split.operating_point(folder)) is None:
         return
-    file = write_operating_point(folder, point, checkpoint=checkpoint, iteration=iteration, **split.provenance)
+    about = split.provenance | split.about
+    file = write_operating_point(folder, point, checkpoint=checkpoint, iteration=iteration, **about)
     logger.info("Operating point (%s on %s), in %s:\n%s", point.rule, point.split, file, operating_point_table(point))
 
 

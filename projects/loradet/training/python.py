@@ -19,6 +19,7 @@ from loradet.evaluation.coco_metrics import read_metrics
 from loradet.run_folder import RunFolder
 from loradet.training import command, run
 from loradet.training.setup import LOGGERS
+from loradet.views import Views
 
 PathLike = str | os.PathLike[str]
 
@@ -57,7 +58,12 @@ def train(
 
 
 def evaluate(
-    config: PathLike | DictConfig, checkpoint: PathLike | None = None, split: str = "val", overrides: Sequence[str] = ()
+    config: PathLike | DictConfig,
+    checkpoint: PathLike | None = None,
+    split: str = "val",
+    overrides: Sequence[str] = (),
+    *,
+    views: Views | None = None,
 ) -> dict[str, Any]:
     """Metrics of a checkpoint or an adapter on a split.
 
@@ -66,6 +72,7 @@ def evaluate(
         checkpoint: `.pth` or `.safetensors`; None: the best weights of the config's run.
         split: of the config's `dataloader`.
         overrides: `key=value` words.
+        views: tiles, mirrored and resized looks at each image; None: the image as it is.
 
     Returns:
         COCO's metrics as fractions of 1 by the studies' names, as `coco/bbox_mAP`, and where they come from, as
@@ -79,7 +86,7 @@ def evaluate(
     cfg = _complete_config(config, overrides)
     with tempfile.TemporaryDirectory() as folder, _own_log():
         output = Path(folder, "metrics.json")
-        command.evaluate(cfg, None if checkpoint is None else str(checkpoint), split, str(output))
+        command.evaluate(cfg, None if checkpoint is None else str(checkpoint), split, str(output), views=views)
         return read_metrics(output)
 
 

@@ -124,27 +124,43 @@ def small(folder, *words, device="cpu"):
     return {part["section"]: part for part in json.loads(file.read_text())["sections"]}
 
 
-def test_all_of_it_runs_in_small(tmp_path, capsys):
-    names = [section.name for section in SECTIONS if section.name != "compile"]
-    parts = small(tmp_path, "--sections", *reversed(names))
-    assert list(parts) == names
-    assert {name: part.get("error") for name, part in parts.items()} == dict.fromkeys(names)
+def test_rates_and_training_run_in_small(tmp_path, capsys):
+    parts = small(tmp_path, "--sections", "training", "rates")
+    assert list(parts) == ["rates", "training"]
     shown = capsys.readouterr().out
-    cases = {name: [row["case"] for row in part["rows"]] for name, part in parts.items()}
-    assert all(case in shown for rows in cases.values() for case in rows)
-    assert cases["rates"] == ["matmul bf16", "matmul float32", "copy"]
-    assert cases["training"] == ["E0002 plain", "E0002 lean", "E0002 least", "E0003", "E0019"]
-    plain, lean, least, probe, full = parts["training"]["rows"]
-    for row in (*parts["training"]["rows"], *parts["detr"]["rows"]):
-        assert row["images/s"] == pytest.approx(row["images"] / row["seconds"])
-        assert row["TFLOP/s"] > 0 and row["of limit"] > 0 and row["ratio"] > 0 and row["pairs"] >= 2
-        assert row["backbone"] > 0 and row["peak MiB"] > 100
+    assert all(row["case"] in shown for part in parts.values() for row in part["rows"])
+    assert [row["case"] for row in parts["rates"]["rows"]] == ["matmul bf16", "matmul float32", "copy"]
+    check_training(parts["training"]["rows"])
+
+
+def check_training(rows):
+    assert [row["case"] for row in rows] == ["E0002 plain", "E0002 lean", "E0002 least", "E0003", "E0019"]
+    plain, lean, least, probe, full = rows
+    for row in rows:
+        check_step(row)
     work = [row["TFLOP/s"] * row["seconds"] for row in (probe, lean, full)]
     assert work == sorted(work), "a probe computes less than LoRA, and that less than full fine-tuning"
     assert plain["TFLOP/s"] * plain["seconds"] >= lean["TFLOP/s"] * lean["seconds"]
     assert lean["seconds to plain"] == pytest.approx(lean["seconds"] / plain["seconds"])
     assert least["peak MiB to plain"] == pytest.approx(least["peak MiB"] / plain["peak MiB"])
     assert least["TFLOP/s"] * least["seconds"] > lean["TFLOP/s"] * lean["seconds"]
+
+
+def check_step(row):
+    assert row["images/s"] == pytest.approx(row["images"] / row["seconds"])
+    assert row["TFLOP/s"] > 0 and row["of limit"] > 0 and row["ratio"] > 0 and row["pairs"] >= 2
+    assert row["backbone"] > 0 and row["peak MiB"] > 100
+
+
+@pytest.mark.slow
+def test_all_of_it_runs_in_small(tmp_path):
+    names = [section.name for section in SECTIONS if section.name != "compile"]
+    parts = small(tmp_path, "--sections", *reversed(names))
+    assert list(parts) == names
+    assert {name: part.get("error") for name, part in parts.items()} == dict.fromkeys(names)
+    check_training(parts["training"]["rows"])
+    for row in parts["detr"]["rows"]:
+        check_step(row)
     assert parts["stock"]["rows"][1]["ratio"] > 0
     assert parts["scan"]["rows"][-1] == {"case": "mamba_ssm", "note": "runs on CUDA alone"}
     assert 0 <= parts["loader"]["rows"][1]["share of waiting"] <= 1

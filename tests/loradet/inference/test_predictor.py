@@ -23,6 +23,7 @@ from loradet.inference.predictor import predict
 from loradet.inference.resizing import Resizing
 from loradet.model import load_detector
 from loradet.run_folder import RunFolder
+from loradet.views import Views
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,18 @@ def test_an_exported_model_finds_the_same(exported, images, done, tmp_path):
     outcome = predict_exported(str(exported), [str(images)], str(tmp_path), trusted=True, batch_size=3, device="cpu")
     assert_same(json.loads(outcome.output.read_text()), done[1])
     assert outcome.images == 4
+
+
+@pytest.mark.slow
+def test_an_exported_model_finds_the_same_in_tiles(exported, weights, images, tmp_path):
+    views = Views(tiles=80, flip=True, scales=(1, 1.2), merge="fusion")
+    one = predict_checkpoint(config(), str(weights / "model.pth"), [str(images)], str(tmp_path / "a"), views=views)
+    options = {"trusted": True, "batch_size": 3, "device": "cpu", "views": views}
+    other = predict_exported(str(exported), [str(images)], str(tmp_path / "b"), **options)
+    # Fusion may turn over where a box lies just on either side of an IoU.
+    found, wanted = (json.loads(outcome.output.read_text()) for outcome in (other, one))
+    assert found["info"]["views"] == wanted["info"]["views"] == views.to_dict()
+    assert_same(found, wanted, tolerance=1e-3)
 
 
 def test_batches_do_not_change_results(weights, images, done, tmp_path):
