@@ -1,8 +1,9 @@
 # Needs python3 (3.10 to 3.14) and a package index. VENV=DIR puts the virtual environment elsewhere, TEST_JOBS=N runs
-# tests in N processes.
+# tests in N processes; EXTRAS=test,onnx has those of an extra run too.
 PYTHON ?= python3
 VENV ?= .venv
 TEST_JOBS ?= 2
+EXTRAS ?= test
 RUN := $(VENV)/bin/python
 DATA := datasets/synthetic_sar
 TRAIN := $(RUN) tools/lazyconfig_train_net.py
@@ -19,7 +20,7 @@ $(VENV)/.installed: setup.py
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	touch $@
 
 # FAST=1 leaves the linear probe out.

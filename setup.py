@@ -72,7 +72,11 @@ setup(
     ],
     extras_require={
         "slurm": ["submitit>=1.5"],
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
+        "openvino": ["openvino>=2025.0"],
         "trackio": ["trackio>=0.43"],
+        # Detectors of that library; 5.24 is what they have been compared with.
+        "transformers": ["transformers>=5.24,<5.25; python_version>='3.11'"],
         "wandb": ["wandb>=0.19"],
         "test": [
             "pytest>=8",

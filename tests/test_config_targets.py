@@ -28,6 +28,7 @@ SAVED = {
     "loradet.datasets.mapper.DetectionMapper",
     "loradet.datasets.voc_dataset",
     "loradet.datasets.yolo_dataset",
+    "loradet.detectors.TransformersDetector",
     "loradet.detectors.detr.DETR",
     "loradet.detectors.detr.DetrTransformer",
     "loradet.detectors.detr.HungarianMatcher",

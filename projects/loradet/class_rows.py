@@ -1,5 +1,6 @@
 """Rows of a detector's class head by class name, to keep them under other classes."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,7 +56,7 @@ class ClassRows:
 
 
 def class_rows(model: nn.Module) -> Iterator[ClassRows]:
-    """The tensors of a detector whose rows are classes: heads of RetinaNet, FCOS, R-CNNs and DETR.
+    """The tensors of a detector whose rows are classes: heads of RetinaNet, FCOS, R-CNNs, DETR and transformers' ones.
 
     A DETR whose columns are mapped to categories (`categories`) has rows of its own meaning, and none is given.
     """
@@ -69,6 +70,15 @@ def class_rows(model: nn.Module) -> Iterator[ClassRows]:
             yield from _tensors(module, path, "cls_score", groups=_anchors(module))
         elif "DETR" in kinds and getattr(module, "categories", None) is None:
             yield from _tensors(module, path, "class_embed", rest=1)
+        elif "TransformersDetector" in kinds:
+            yield from _of_library(module, path)
+
+
+def _of_library(module: nn.Module, path: str) -> Iterator[ClassRows]:
+    for name in module.state_dict():
+        # Queries of noisy labels have a row of "no object" besides.
+        if found := re.search(r"\b(?:class_embed|enc_out_class_embed|enc_score_head|denoising_class_embed)\b", name):
+            yield ClassRows(join(path, name), rest=int(found[0].startswith("denoising")))
 
 
 def _tensors(module: nn.Module, path: str, layer: str, **layout: int) -> Iterator[ClassRows]:

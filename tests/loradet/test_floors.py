@@ -33,6 +33,7 @@ FLOORS = [
     ("evaluation",),
     ("visualization",),
     ("training",),
+    ("export",),
     ("inference",),
     ("benchmarks", "experiments"),
     ("cli",),

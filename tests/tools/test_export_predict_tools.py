@@ -125,6 +125,9 @@ def test_mistakes_end_in_one_line(folder, exported, tmp_path, words, message):
         ("predict.py", ["image.png"], "give one of --checkpoint"),
         ("predict.py", ["image.png", "--checkpoint", "a.pth"], "--config-file"),
         ("predict.py", ["image.png", "--exported", "a.pt2", "--set", "a=1"], "says everything"),
+        ("predict.py", ["image.png", "--onnx", "a.onnx", "--set", "a=1"], "--onnx needs neither"),
+        ("predict.py", ["image.png", "--onnx", "a.onnx", "--exported", "a.pt2"], "give one of"),
+        ("predict.py", ["image.png", "--onnx", "a.onnx", "--every", "2"], "by --exported"),
         ("predict.py", ["image.png", "--exported", "a.pt2", "--batch-size", "0"], "1 or more"),
         ("predict.py", ["image.png", "--exported", "a.pt2", "--threshold", "nan"], "expected a number from 0 to 1"),
         ("predict.py", ["image.png", "--exported", "a.pt2", "--overlap", "0.3"], "--overlap goes with --tiles"),
@@ -136,10 +139,12 @@ def test_mistakes_end_in_one_line(folder, exported, tmp_path, words, message):
         ("visualize.py", ["--score-threshold", "2"], "2: expected a number from 0 to 1"),
         ("calibrate.py", ["--predictions", "a", "--score-threshold", "-1"], "-1: expected a number from 0 to 1"),
         ("export.py", ["--config-file", "c", "--checkpoint", "a.pth"], ".pt2"),
+        ("export.py", ["--config-file", "c", "--checkpoint", "a.pth", "--format", "onnx"], "ends in .onnx"),
+        ("export.py", ["--config-file", "c", "--checkpoint", "a.pth", "--int8", "images"], "of ONNX files"),
         ("export.py", ["--config-file", "c", "--checkpoint", "a.pth", "--input-size", "0", "9"], "--input-size"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tool, words, message, capsys):
-    output = "model.onnx" if message == ".pt2" else "model.pt2"
+    output = "model.bin" if message == ".pt2" else "model.pt2"
     assert run(tool, *words, "--output", output) == 2
     assert message in capsys.readouterr().err

@@ -15,7 +15,7 @@ from loradet.adapters.parameters import PARTS, part_of
 _FILLED = "loaded_tensors"
 # Packages whose modules load no weights unless somebody calls for it, and of those whose networks lie inside of them.
 _OWN = ("loradet", "detectron2")
-_LIBRARIES = ("torch", "torchvision", "timm", "fvcore")
+_LIBRARIES = ("torch", "torchvision", "timm", "fvcore", "transformers")
 
 
 def mark_loaded(module: nn.Module, names: Iterable[str] | None = None) -> None:

@@ -14,6 +14,15 @@ RANDOM = "random"
 # Modules that DETR makes itself: they have no key in its config, as RetinaNet's `head` has.
 _HEADS = ("class_embed", "bbox_embed", "query_embed", "input_proj")
 _HEADS_OF_RCNN = {"StandardROIHeads": "Faster R-CNN", "CascadeROIHeads": "Cascade R-CNN"}
+# By `family` of a TransformersDetector.
+_FAMILIES = {
+    "d_fine": "D-FINE",
+    "rt_detr_v2": "RT-DETRv2",
+    "deimv2": "DEIMv2",
+    "deformable_detr": "Deformable DETR",
+    "rf_detr": "RF-DETR",
+    "lw_detr": "LW-DETR",
+}
 _VIM_WIDTHS = {192: "Tiny", 384: "Small", 768: "Base"}
 _KINDS = {"kind:norm": "norms", "kind:bias": "biases"}
 _BLOCK_ADAPTERS = {"mona": "Mona", "adaptformer": "AdaptFormer"}
@@ -248,7 +257,10 @@ def _detector(node: DictConfig) -> str:
     heads = _value(node, "roi_heads")
     if _is_call(heads) and (name := _HEADS_OF_RCNN.get(_called(heads))):
         return name
-    return _called(node)
+    called = _called(node)
+    if called == "TransformersDetector":
+        return _FAMILIES.get(str(_value(node, "family")), called)
+    return called
 
 
 def _neck(node: DictConfig) -> str:

@@ -1,9 +1,7 @@
 """Class names and category ids of a trained detector."""
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -12,28 +10,12 @@ from loradet.datasets.annotations import read_annotations
 from loradet.datasets.provenance import has_synthetic_flag
 from loradet.datasets.readers.yolo_description import coco_head
 from loradet.errors import UserError
+from loradet.export.classes import Classes
 from loradet.weight_classes import WeightClasses, read_weight_classes
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Classes:
-    """Classes by number.
-
-    Attributes:
-        names: of the classes.
-        ids: the data set's category ids.
-        synthetic: whether the training images are known to be synthetic.
-    """
-
-    names: list[str]
-    ids: list[int]
-    synthetic: bool = False
-
-    def categories(self) -> list[dict[str, Any]]:
-        """The same as COCO has it."""
-        return [{"id": i, "name": name} for i, name in zip(self.ids, self.names)]
+__all__ = ["Classes", "find_classes"]
 
 
 def find_classes(cfg: DictConfig, checkpoint: str | Path, num_classes: int) -> Classes:

@@ -15,7 +15,7 @@ from loradet.evaluation.score_thresholds import KEY, choose_thresholds, find_ope
 from loradet.inference.classes import find_classes
 from loradet.inference.exported import ExportedDetector
 from loradet.inference.image_files import find_images
-from loradet.inference.predictor import Outcome
+from loradet.inference.outcome import Outcome
 from loradet.inference.video import predict_files
 from loradet.model import load_detector, number_of_classes
 

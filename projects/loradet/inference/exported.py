@@ -1,7 +1,8 @@
 """Runs an exported detector as Detectron2 runs a model."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +13,12 @@ from torch import Tensor
 from loradet.datasets.images.intensity import Intensity
 from loradet.datasets.mapper import DetectionMapper
 from loradet.errors import UserError
-from loradet.inference.classes import Classes
-from loradet.inference.metadata import read_metadata
-from loradet.inference.resizing import Resizing
+from loradet.export.batching import check_fits, padded_size
+from loradet.export.classes import Classes
+from loradet.export.metadata import read_metadata
+from loradet.export.onnx_program import OnnxProgram
+from loradet.export.onnx_session import OnnxSession
+from loradet.export.resizing import Resizing
 
 
 class ExportedDetector:
@@ -26,17 +30,18 @@ class ExportedDetector:
         device: that it runs on.
     """
 
-    def __init__(self, *, program: torch.nn.Module, metadata: dict[str, Any], device: torch.device):
+    def __init__(self, *, program: Callable[..., Sequence[Tensor]], metadata: dict[str, Any], device: torch.device):
         """
         Args:
-            program: takes images (N, 3, H, W), returns boxes, scores, classes and counts.
+            program: takes images (N, 3, H, W), and their sizes (N, 2) where `metadata` have that input; returns boxes,
+                scores, classes and counts.
             metadata: of the program.
             device: where the program is.
         """
         self.program = program
         self.metadata = metadata
         self.device = device
-        self.classes = Classes(metadata["classes"], metadata["category_ids"], metadata.get("data") == "synthetic")
+        self.classes = Classes.of_metadata(metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, trusted: bool, device: str | torch.device = "cpu") -> "ExportedDetector":
@@ -45,8 +50,10 @@ class ExportedDetector:
         `torch.export.load` runs what the file says: it unpickles, and evaluates expressions. So a file may come only
         from someone who may run programs on this machine.
 
+        An `.onnx` file holds data alone: it needs no trust, and onnxruntime.
+
         Args:
-            path: the `.pt2` file.
+            path: the `.pt2` or `.onnx` file.
             trusted: say that it is from such a source.
             device: to run on.
 
@@ -55,11 +62,16 @@ class ExportedDetector:
             ValueError: `trusted` is False, or the file is of another kind.
         """
         metadata = read_metadata(path)
+        if Path(path).suffix == ".onnx":
+            session = OnnxSession(Path(path), device=str(device))
+            return cls(program=OnnxProgram(session), metadata=metadata, device=torch.device("cpu"))
         if not trusted:
             raise UserError(
                 f"{path} was not loaded: an exported model can run any code when it is loaded. Say that you trust "
                 "whoever made it (--trust), or take a checkpoint or an adapter, which cannot."
             )
+        import loradet.backbones.selective_scan_chunked  # noqa: F401  (its operator may be in the program)
+
         program = torch.export.load(os.fspath(path))
         device = torch.device(device)
         if device.type != "cpu":
@@ -94,7 +106,10 @@ class ExportedDetector:
             return [result for item in batched_inputs for result in self([item])]
         sizes = [tuple(item["image"].shape[-2:]) for item in batched_inputs]
         images = self._batch([item["image"] for item in batched_inputs], sizes)
-        boxes, scores, classes, counts = self.program(images.to(self.device))
+        inputs = [images.to(self.device)]
+        if "sizes" in self.metadata["input"].get("names", []):
+            inputs.append(torch.tensor(sizes, device=self.device))
+        boxes, scores, classes, counts = self.program(*inputs)
         results = []
         for i, (item, size, count) in enumerate(zip(batched_inputs, sizes, counts.tolist())):
             found = Instances(
@@ -106,20 +121,12 @@ class ExportedDetector:
 
     def _batch(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Images (N, 3, H, W), padded at the right and the bottom with the mean, which is zero once normalised."""
-        height, width = self._padded_size(sizes)
+        height, width = padded_size(self.metadata["input"], sizes)
         mean = torch.tensor(self.metadata["pixel_mean"]).view(3, 1, 1)
         batch = mean.expand(len(images), 3, height, width).clone()
         for slot, image, (h, w) in zip(batch, images, sizes):
             slot[:, :h, :w] = image
         return batch
-
-    def _padded_size(self, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        about = self.metadata["input"]
-        if about["size"] is not None:
-            return tuple(about["size"])
-        multiple = about["multiple_of"]
-        largest = [max(sides) for sides in zip(*sizes)]
-        return tuple(-(-max(side, low) // multiple) * multiple for side, low in zip(largest, about["smallest"]))
 
 
 class CheckedMapper:
@@ -143,9 +150,5 @@ class CheckedMapper:
         """What the mapper gives; ValueError for an image that is too large."""
         sample = self.mapper(record)
         height, width = sample["image"].shape[-2:]
-        if self.largest is not None and (height > self.largest[0] or width > self.largest[1]):
-            raise UserError(
-                f"{record['file_name']} is {width}x{height} (width x height) after resizing, the exported model takes "
-                f"{self.largest[1]}x{self.largest[0]} at most: export it with --dynamic, or a larger --input-size."
-            )
+        check_fits(self.largest, (height, width), record["file_name"])
         return sample

@@ -6,7 +6,7 @@ from loradet.config.build import build
 from loradet.config.edits import without_weights
 from loradet.config.splits import evaluation_mapper
 from loradet.evaluation.efficiency import ModelStatistics, model_statistics
-from loradet.inference.resizing import Resizing
+from loradet.export.resizing import Resizing
 from loradet.model import build_model
 
 

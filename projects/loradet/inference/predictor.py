@@ -2,10 +2,7 @@
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,6 @@ import torch
 from detectron2.structures import Instances
 from tqdm import tqdm
 
-from loradet import __version__
 from loradet.datasets.images.intensity_check import check_intensity
 from loradet.datasets.images.reading import read_image
 from loradet.datasets.mapper import intensity_of
@@ -22,34 +18,12 @@ from loradet.evaluation.score_thresholds import ScoreThresholds
 from loradet.inference.classes import Classes
 from loradet.inference.formats import file_names, save_detections
 from loradet.inference.image_files import common_folder
+from loradet.inference.outcome import PICTURES, Outcome, annotation, describe, warnings_of
 from loradet.views import ViewDetector, ViewMapper, Views
 from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
 
-PICTURES = "pictures"
-
 Detector = Callable[[list[dict[str, Any]]], list[dict[str, Instances]]]
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What `predict` did.
-
-    Attributes:
-        output: the COCO file; another one, or a folder, where that was not asked for.
-        images: number of images, or frames, done.
-        boxes: number of detections in the file.
-        failures: a message for each image, or video, that could not be read whole.
-        thresholds: scores from which on detections were taken, and where these come from, in words.
-        unit: what was looked at, "images" or "frames".
-    """
-
-    output: Path
-    images: int
-    boxes: int
-    failures: list[str] = field(default_factory=list)
-    thresholds: str = ""
-    unit: str = "images"
 
 
 def predict(
@@ -97,7 +71,7 @@ def predict(
     names = [path.absolute().relative_to(root) for path in files]
     intensity = intensity_of(mapper)
     check_intensity(files, intensity, "the images", option=intensity_option)
-    picture_names = file_names(names, ".png")
+    painted = file_names(names, ".png")
     if views is not None:
         detector, mapper = ViewDetector(detector, views, batch_size), ViewMapper(mapper, views)
     failures: list[str] = []
@@ -111,9 +85,9 @@ def predict(
             images.append({**record, "width": sample["width"], "height": sample["height"]})
             annotations += to_annotations(found, number + 1, classes.ids, len(annotations))
             if pictures:
-                with _warnings_of(files[number], progress):
+                with warnings_of(files[number], progress):
                     image = read_image(str(files[number]), "RGB", intensity)
-                picture = output / PICTURES / picture_names[number]
+                picture = output / PICTURES / painted[number]
                 try:
                     _paint(image, files[number].name, found, classes.names, picture)
                 except OSError as error:  # detections are worth more than pictures
@@ -123,17 +97,6 @@ def predict(
     content = {"info": info, "images": images, "categories": classes.categories(), "annotations": annotations}
     file = save_detections(content, output, save)
     return Outcome(file, len(images), len(annotations), failures, thresholds.describe(classes.names))
-
-
-def describe(
-    classes: Classes, thresholds: ScoreThresholds, *, source: str, image_root: str, views: Views | None, failed: int
-) -> dict[str, Any]:
-    """`info` of a file of detections."""
-    info: dict[str, Any] = {"description": "Detections, not ground truth", "source": source, "image_root": image_root}
-    info |= {"score_threshold": thresholds.plain(classes.names), "score_threshold_from": thresholds.source}
-    info |= {"loradet": __version__, "images_failed": failed}
-    info |= {} if views is None else {"views": views.to_dict()}
-    return info | ({"synthetic": True} if classes.synthetic else {})
 
 
 @torch.no_grad()
@@ -158,7 +121,7 @@ def _detect(
 
     for number, path in enumerate(files):
         try:
-            with _warnings_of(path, progress):
+            with warnings_of(path, progress):
                 sample = mapper({"file_name": str(path), "image_id": number + 1})
         except (OSError, ValueError) as error:
             # An installed Detectron2 passes on what the decoder says, which knows of no file.
@@ -177,28 +140,7 @@ def to_annotations(found: Instances, image_id: int, category_ids: Sequence[int],
     boxes = found.pred_boxes.tensor.double()
     boxes[:, 2:] -= boxes[:, :2]
     rows = zip(boxes.tolist(), found.scores.tolist(), found.pred_classes.tolist())
-    return [
-        {
-            "id": number,
-            "image_id": image_id,
-            "category_id": category_ids[class_number],
-            "bbox": box,
-            "area": box[2] * box[3],
-            "iscrowd": 0,
-            "score": score,
-        }
-        for number, (box, score, class_number) in enumerate(rows, start=before + 1)
-    ]
-
-
-@contextmanager
-def _warnings_of(path: Path, progress: tqdm) -> Iterator[None]:
-    """Print what libraries warn of inside the block with the file that it is about."""
-    with warnings.catch_warnings(record=True) as caught:
-        yield
-    for message in dict.fromkeys(str(one.message) for one in caught):
-        text = " ".join(message.split())
-        progress.write(f"warning: {text if str(path) in text else f'{path}: {text}'}", file=sys.stderr)
+    return [annotation(before + i, image_id, category_ids[k], box, score) for i, (box, score, k) in enumerate(rows, 1)]
 
 
 def _paint(image: np.ndarray, title: str, found: Instances, names: Sequence[str], output: Path) -> None:

@@ -20,7 +20,8 @@ from loradet.evaluation.score_thresholds import ScoreThresholds
 from loradet.inference.classes import Classes
 from loradet.inference.formats import file_names, save_detections
 from loradet.inference.image_files import common_folder
-from loradet.inference.predictor import Detector, Mapper, Outcome, describe, predict, to_annotations
+from loradet.inference.outcome import Outcome, describe
+from loradet.inference.predictor import Detector, Mapper, predict, to_annotations
 from loradet.inference.video_files import VIDEO_SUFFIXES, Frame, VideoReader, VideoWriter, write_video
 from loradet.views import ViewDetector, ViewMapper, Views
 from loradet.views.mapper import map_pixels, pixel_reader

@@ -50,6 +50,10 @@ VIT = "vit_large_patch16_dinov3.lvd1689m, pretrained"
             *("coco_detr_lora/fasterrcnn_r50_fpn_baseline.py", ["init.resnet50=a.pth"]),
             *("ResNet-50 + FPN + Faster R-CNN", "a.pth", "full", None),
         ),
+        (
+            *("custom_dfine.py", [], "ConvNeXt-Atto + D-FINE", "asset://convnext_atto_synthetic.safetensors"),
+            *("LoRA", (("mlp.fc1", "mlp.fc2"), 16, 32.0)),
+        ),
     ],
 )
 def test_configs_say_what_they_are(config, overrides, model, weights, method, lora):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loradet.adapters import merge
-from loradet.inference.exportable import ExportableRetinaNet
+from loradet.export.exportable.registry import exportable
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def model():
 def run(model, *images):
     """Detections of the exportable form on images of one size, as the model itself returns them."""
     with torch.no_grad():
-        boxes, scores, classes, counts = ExportableRetinaNet(model=model)(torch.stack(images).float())
+        boxes, scores, classes, counts = exportable(model)(torch.stack(images).float())
     assert boxes.shape == (len(images), model.max_detections_per_image, 4)
     results = []
     for i, count in enumerate(counts.tolist()):
@@ -103,9 +103,9 @@ def test_a_bgr_model_takes_rgb(model):
 
 def test_other_models_and_modes_are_refused():
     with pytest.raises(ValueError, match="a Linear"):
-        ExportableRetinaNet(model=torch.nn.Linear(1, 1))
+        exportable(torch.nn.Linear(1, 1))
     with pytest.raises(ValueError, match="eval"):
-        ExportableRetinaNet(model=detector().train())
+        exportable(detector().train())
 
 
 def test_boxes_are_those_of_postprocessing(model):

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from loradet.adapters.layer import adapter_layers
 from loradet.config.edits import without_lora, without_weights
 from loradet.config.splits import evaluation_mapper
+from loradet.export.resizing import Resizing
 from loradet.inference.classes import find_classes
-from loradet.inference.resizing import Resizing
 from loradet.model import build_model, load_detector, number_of_classes
 from loradet.visualization.loaded_split import evaluation_mode, load_split
 

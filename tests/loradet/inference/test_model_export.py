@@ -10,11 +10,11 @@ from helpers.random_detector import NAMES, assert_same_detections, detector, ten
 from torch import nn
 
 from loradet.adapters import merge
+from loradet.export.resizing import Resizing
 from loradet.inference.classes import Classes
 from loradet.inference.export import export_detector
 from loradet.inference.exported import ExportedDetector
 from loradet.inference.metadata import METADATA_FILE, describe, read_metadata
-from loradet.inference.resizing import Resizing
 
 SIZES = [(192, 192), (192, 256), (224, 160), (200, 243), (320, 352)]
 

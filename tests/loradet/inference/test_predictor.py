@@ -15,12 +15,12 @@ from pycocotools.coco import COCO
 from loradet.config.splits import evaluation_mapper
 from loradet.datasets.synthetic import generate
 from loradet.evaluation import Split
+from loradet.export.resizing import Resizing
 from loradet.inference.classes import Classes
 from loradet.inference.command import predict_checkpoint, predict_exported
 from loradet.inference.exported import CheckedMapper, ExportedDetector
 from loradet.inference.image_files import common_folder, find_images
 from loradet.inference.predictor import predict
-from loradet.inference.resizing import Resizing
 from loradet.model import load_detector
 from loradet.run_folder import RunFolder
 from loradet.views import Views

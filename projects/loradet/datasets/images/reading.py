@@ -1,9 +1,10 @@
 """Image files as arrays: the one way in which trainings, evaluations and all tools read pixels."""
 
+from pathlib import Path
+from typing import IO
+
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import convert_PIL_to_numpy
-from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from loradet.datasets.images.decoding import decode, turn_array
@@ -55,19 +56,35 @@ def _finish(image: Image.Image | np.ndarray, samples: SampleFormat, format: str,
     if isinstance(image, Image.Image) and intensity.changes(samples):
         image = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     if isinstance(image, Image.Image):
-        return convert_PIL_to_numpy(image, format)
+        return _of_pillow(image, format)
     return _in_format(intensity.apply(image, samples), format)
 
 
+def _of_pillow(image: Image.Image, format: str) -> np.ndarray:
+    if format in ("RGB", "BGR"):  # an exported detector reads images without Detectron2, and without torch
+        return np.asarray(image.convert("RGB"))[:, :, :: 1 if format == "RGB" else -1]
+    from detectron2.data.detection_utils import convert_PIL_to_numpy
+
+    return convert_PIL_to_numpy(image, format)
+
+
+def _open(file_name: str) -> IO[bytes]:
+    if "://" not in str(file_name):
+        return Path(file_name).open("rb")
+    from detectron2.utils.file_io import PathManager
+
+    return PathManager.open(file_name, "rb")
+
+
 def _in_format(image: np.ndarray, format: str) -> np.ndarray:
-    """An array of eight bits, grey (H, W) or RGB (H, W, 3), as `convert_PIL_to_numpy` has its picture."""
+    """An array of eight bits, grey (H, W) or RGB (H, W, 3), as Detectron2's `convert_PIL_to_numpy` has its picture."""
     if image.ndim == 2 and format == "L":
         return image[:, :, None]
     if image.ndim == 2 and format in ("RGB", "BGR"):
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     if image.ndim == 3 and format in ("RGB", "BGR"):
         return image if format == "RGB" else image[:, :, ::-1]
-    return convert_PIL_to_numpy(Image.fromarray(image), format)
+    return _of_pillow(Image.fromarray(image), format)
 
 
 def read_values(file_name: str) -> tuple[np.ndarray, SampleFormat]:
@@ -90,7 +107,7 @@ def _read(
     Of eight bits an array where there is a fast decoder for it, else as pillow has it; deeper an array.
     """
     try:
-        with PathManager.open(file_name, "rb") as file:
+        with _open(file_name) as file:
             header, image = parse_header(file)
             size = header.height, header.width
             if at_least is not None and swaps_height_and_width(header.turn):

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from detectron2.data import transforms as T
-from detectron2.data.transforms import Augmentation
+from typing import TYPE_CHECKING, Any
 
 from loradet.errors import UserError
+
+if TYPE_CHECKING:  # what it says of a file is read without Detectron2, and without torch
+    from detectron2.data.transforms import Augmentation
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Resizing:
         Raises:
             ValueError: they are more than one resize of a fixed length.
         """
+        from detectron2.data import transforms as T
+
         if not augmentations:
             return cls()
         only = augmentations[0]
@@ -73,14 +75,30 @@ class Resizing:
             "interpolation": self.interpolation,
         }
 
-    def augmentations(self) -> list[Augmentation]:
+    def augmentations(self) -> "list[Augmentation]":
         """The same as Detectron2's augmentations."""
+        from detectron2.data import transforms as T
+
         if self.size is not None:
             return [T.Resize(self.size, self.interpolation)]
         if self.short_edge is not None:
             limit = sys.maxsize if self.max_size is None else self.max_size
             return [T.ResizeShortestEdge(self.short_edge, limit, interp=self.interpolation)]
         return []
+
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that an image of this size is resized to: as Detectron2's `ResizeShortestEdge` has it."""
+        if self.size is not None:
+            return self.size
+        if self.short_edge is None:
+            return height, width
+        scale = self.short_edge / min(height, width)
+        # The short edge is exact before the limit applies.
+        sides = [float(self.short_edge) if side == min(height, width) else scale * side for side in (height, width)]
+        if self.max_size is not None and max(sides) > self.max_size:
+            shrink = float(self.max_size) / max(sides)
+            sides = [side * shrink for side in sides]
+        return max(1, int(sides[0] + 0.5)), max(1, int(sides[1] + 0.5))
 
     def largest(self) -> tuple[int, int] | None:
         """(height, width) of the largest image that comes out: landscape where the aspect ratio is kept.
