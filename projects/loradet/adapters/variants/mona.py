@@ -79,22 +79,23 @@ class Mona(Bottleneck):
         scale = self.norm_scale
         normed = F.layer_norm(x, (self.channels,), self.norm_weight * scale, self.norm_bias * scale)
         hidden = F.linear(torch.addcmul(normed, x, self.input_scale), self.down_weight, self.down_bias)
-        filters = self._filters()
-        padding = FILTERS[-1] // 2
-        hidden = F.conv2d(hidden.permute(0, 3, 1, 2), filters, padding=padding, groups=len(filters))
-        hidden = hidden.permute(0, 2, 3, 1)
+        hidden = self._filter(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         hidden = F.gelu(hidden + F.linear(hidden, self.mix_weight))
         if self.dropout and self.training:
             hidden = F.dropout(hidden, self.dropout)
         return F.linear(hidden, self.up_weight, self.up_bias).to(x.dtype)
 
-    def _filters(self) -> Tensor:
-        """The three filters and the residual as one: (R, 1, 7, 7)."""
-        largest = FILTERS[-1]
-        padded = [F.pad(getattr(self, f"filter{size}_weight"), [(largest - size) // 2] * 4) for size in FILTERS]
+    def _filter(self, x: Tensor) -> Tensor:
+        """The mean of the three filters, and the residual, of maps (N, R, H, W)."""
+        weights = [getattr(self, f"filter{size}_weight")[:, None] for size in FILTERS]
+        channels, largest = len(self.down_bias), FILTERS[-1]
+        if torch.onnx.is_in_onnx_export():  # where a kernel has to be a weight, not computed from some
+            filtered = [F.conv2d(x, w, padding=size // 2, groups=channels) for w, size in zip(weights, FILTERS)]
+            return x + torch.stack(filtered).mean(0)
+        padded = [F.pad(weight, [(largest - size) // 2] * 4) for weight, size in zip(weights, FILTERS)]
         identity = torch.zeros_like(padded[-1])
         identity[..., largest // 2, largest // 2] = 1.0
-        return (torch.stack(padded).mean(0) + identity)[:, None]
+        return F.conv2d(x, torch.stack(padded).mean(0) + identity, padding=largest // 2, groups=channels)
 
 
 class MonaBlock(AdaptedBlock):
