@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.random_detector import assert_same_detections, config, randomize, tensor
+from helpers.random_detector import assert_same_detections, config, picture, randomize, tensor
 from helpers.timm_nets import make_net
 from helpers.timm_nets import randomize as trained
 from torch import nn
@@ -218,6 +218,26 @@ def test_a_detector_is_loaded_with_lora_merged_and_this_not(adapter, tmp_path):
         kinds = {layer.unmergeable for _, layer in adapter_layers(found)}
         assert kinds == ({NAMES[adapter]} if merged else {NAMES[adapter], None})
         assert_same_detections(found([{"image": tensor(192, 256)}])[0]["instances"], expected["instances"], 1e-3)
+
+
+@pytest.mark.parametrize("adapter", ["mona", pytest.param("adaptformer", marks=pytest.mark.slow)])
+def test_a_detector_exports_to_onnx(adapter, tmp_path):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'loradet[onnx]'")
+    from loradet.inference.export import export_checkpoint
+    from loradet.inference.onnx_detector import OnnxDetector, Sample
+
+    cfg = _config(adapter)
+    model = randomize(build_model(cfg.model))
+    trained(model.backbone.bottom_up)
+    torch.save({"model": model.state_dict(), "adapter_recipes": adapter_state(model)}, tmp_path / "a.pth")
+    export_checkpoint(cfg, str(tmp_path / "a.pth"), str(tmp_path / "a.onnx"))
+    detector = OnnxDetector(tmp_path / "a.onnx", threads=1)
+    for size in ((192, 256), (224, 192)):
+        (found,) = detector([Sample(picture(*size), *size)])
+        (expected,) = model([{"image": tensor(*size), "height": size[0], "width": size[1]}])
+        scores = expected["instances"].scores
+        assert len(found.scores) == len(scores) >= 20
+        torch.testing.assert_close(torch.as_tensor(found.scores), scores, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
