@@ -44,6 +44,8 @@ study = Study(
             *("bccd_lora_plus_r16", "lora_plus", "LoRA+ r=16", "The same rank, a higher rate for B."),
             against="bccd_lora_r16",
         ),
+        entry("bccd_mona", "mona", "Mona, width 54", "Filters of three sizes, as many parameters as LoRA r=16."),
+        entry("bccd_adaptformer", "adaptformer", "AdaptFormer, width 79", "A parallel bottleneck, as many parameters."),
         entry("bccd_partial", "partial", "Stage 3 unfrozen", "Over half of the backbone trains."),
         entry("bccd_full", "full", "Full fine-tuning", "What training everything gives."),
     ),
