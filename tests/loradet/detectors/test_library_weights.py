@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,12 +11,12 @@ from detectron2.config import LazyCall as L
 from helpers.library_detectors import CLASSES, PIXELS, build, convnext, items, library_model, needs_transformers
 from omegaconf import OmegaConf
 
-from loradet.adapters import lora, parameter_table
+from loradet.adapters import lora, parameter_table, save_adapter
 from loradet.config.edits import without_weights
 from loradet.detectors import TransformersDetector
 from loradet.detectors.library.published import Published
 from loradet.errors import UserError
-from loradet.model import build_model, load_detector
+from loradet.model import build_model, initial_model, load_detector
 
 pytestmark = needs_transformers
 
@@ -240,6 +241,32 @@ def test_what_is_refused_of_options_is_refused_of_a_files_config(dfine, tmp_path
     ):
         load(other)
     assert load(other, options={"auxiliary_loss": True}).network.config.auxiliary_loss
+
+
+def test_published_class_rows_follow_the_names_of_the_data(dfine, tmp_path, caplog):
+    model, folder = dfine
+    named = shutil.copytree(folder, tmp_path / "named")
+    config = json.loads((named / "config.json").read_text(encoding="utf-8"))
+    config |= {"id2label": {"0": "car", "1": "ship", "2": "tank"}, "label2id": {"car": 0, "ship": 1, "tank": 2}}
+    (named / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+    def start(*names):
+        return initial_model(config_of(named, {}), metadata=SimpleNamespace(get={"thing_classes": list(names)}.get))
+
+    name = "network.model.decoder.class_embed.0.weight"
+    rows = model.state_dict()[name]
+    with caplog.at_level(logging.INFO, "loradet"):
+        assert torch.equal(start("car", "ship", "tank").state_dict()[name], rows)
+        assert "by name" not in caplog.text and "by position" not in caplog.text
+        moved = start("tank", "car", "ship")
+        assert torch.equal(moved.state_dict()[name], rows[[2, 0, 1]])
+        assert "in the order of the data's classes, by name" in caplog.text
+        assert torch.equal(start("cell", "ship", "tank").state_dict()[name], rows)
+    assert "the file's are car, ship, tank, the data's cell, ship, tank" in caplog.text
+    # So has the base of an adapter, which knows its classes.
+    save_adapter(moved, tmp_path / "adapter.safetensors", classes=["tank", "car", "ship"])
+    again = load_detector(config_of(named, {}), tmp_path / "adapter.safetensors")
+    assert equal(detect(again, items((64, 64))), detect(moved, items((64, 64))))
 
 
 def test_sizes_of_images_that_a_file_states_are_left_open(dfine, tmp_path):
