@@ -1,5 +1,6 @@
 """Rows of a detector's class head by class name, to keep them under other classes."""
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from loradet.adapters.layer import join
+from loradet.wording import shorten
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,32 @@ def _is_class_agnostic(module: nn.Module) -> bool:
 def _anchors(module: nn.Module) -> int:
     # Each anchor has four numbers of a box.
     return module.bbox_pred.out_channels // 4
+
+
+def published_rows_by_name(model: nn.Module, names: Sequence[str]) -> None:
+    """Put the rows of class heads that came with published weights where the data have those classes, in place.
+
+    Published weights of as many classes as the data have are loaded by position. Where the classes are the same in
+    another order, the rows are moved; where some are others, they stay, and a warning names both.
+
+    Args:
+        model: a detector; only one with `published_classes` is changed.
+        names: classes of the data, in order.
+    """
+    theirs, names = getattr(model, "published_classes", None), tuple(names)
+    if not theirs or theirs == names or len(theirs) != len(names):
+        return
+    if sorted(theirs) == sorted(names) and len(set(names)) == len(names):
+        model.load_state_dict(keep_rows_by_name(model, model.state_dict(), theirs, names), strict=False)
+        model.published_classes = names
+        logger.info("Rows of the published class heads were put in the order of the data's classes, by name.")
+        return
+    logger.warning(
+        "Class heads start from published rows by position, and their classes have other names: the file's are %s, the "
+        "data's %s. What the rows know of one class begins as the other.",
+        shorten(list(theirs), 20),
+        shorten(list(names), 20),
+    )
 
 
 def keep_rows_by_name(

@@ -17,6 +17,7 @@ from loradet.adapters.layer import adapter_layers
 from loradet.adapters.matching import UnmatchedNameError
 from loradet.backbones.weights import ForeignWeightsError, read_state_dict, resolve
 from loradet.checkpoint import Checkpointer
+from loradet.class_rows import published_rows_by_name
 from loradet.config.another_backbone import another_backbone, key_of_name
 from loradet.config.build import build
 from loradet.config.calls import source_of
@@ -82,6 +83,8 @@ def initial_model(
         UserError: as `build_model`, `check_classes` and `Checkpointer.load_weights`.
     """
     model = _build_for(cfg.model, metadata).to(device)
+    if metadata is not None and (names := metadata.get("thing_classes")):
+        published_rows_by_name(model, names)
     if initialize and cfg.train.get("init_checkpoint"):
         classes = WeightClasses.of(metadata)
         Checkpointer(model, classes=classes).load_weights(cfg.train.init_checkpoint, strict=False)
@@ -103,6 +106,8 @@ def build_adapter_base(cfg: DictConfig, file: str | Path) -> nn.Module:
     """
     classes = read_weight_classes(file)
     model = build_model(cfg.model if classes is None else with_num_classes(cfg.model, len(classes.names)))
+    if classes is not None:
+        published_rows_by_name(model, classes.names)
     if missing := _missing_start(cfg):
         logger.info("train.init_checkpoint=%r is not here: %s must hold all that came from it.", missing, file)
     elif init := cfg.train.get("init_checkpoint"):

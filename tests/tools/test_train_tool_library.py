@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers.library_detectors import items, needs_transformers
+from helpers.library_detectors import build, items, library_model, needs_transformers
 from helpers.paths import TEST_CONFIGS
 from helpers.train_tool import ROOT, arguments, call, lines, reproducible, succeed
 from PIL import Image
@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 import loradet
 from loradet.adapters import read_adapter
 from loradet.backbones import TimmBackbone
+from loradet.config import load_config
+from loradet.model import load_detector
 from loradet.training.trainer import Trainer
 
 pytestmark = needs_transformers
@@ -100,6 +102,28 @@ def test_adapter_and_checkpoint_predict_alike_in_pixels_of_the_image(whole):
     torch.testing.assert_close(ours.pred_boxes.tensor, theirs.pred_boxes.tensor, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(ours.scores, theirs.scores, rtol=0, atol=1e-5)
     assert set(ours.class_names) <= {"ship", "aircraft", "car", "tank", "bridge", "harbor"}
+
+
+def test_training_starts_from_published_weights_and_merges_onto_their_network(train_data, tmp_path):
+    # A number of queries that no shape tells, and that is not the library's default.
+    model = build("d_fine", own=True, options={"num_queries": 9})
+    model.network.config.backbone_config.out_indices = [2, 3, 4]
+    library_model(model).save_pretrained(tmp_path / "published")
+    config, run = TEST_CONFIGS / "tiny_dfine_published.py", tmp_path / "run"
+    words = [f"+model.module.module.weights={tmp_path / 'published'}", "train.max_iter=2", "train.eval_period=2"]
+    succeed(*arguments(train_data, run, *words, config=config))
+    trained = torch.load(run / "model_final.pth", weights_only=True)["model"]
+    state = model.state_dict()
+    frozen = {name for name in state if name.startswith("backbone.") and name in trained}
+    assert frozen and all(torch.equal(trained[name], state[name]) for name in frozen)
+    cfg = load_config(str(config), [f"data.root={train_data}", *words])
+    batch = items((64, 96))
+    with torch.no_grad():
+        plain, merged = (
+            load_detector(cfg, run / "model_final.pth", merge=merge)(batch)[0]["instances"] for merge in (False, True)
+        )
+    torch.testing.assert_close(merged.scores, plain.scores, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(merged.pred_boxes.tensor, plain.pred_boxes.tensor, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.slow

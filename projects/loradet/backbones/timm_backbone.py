@@ -1,6 +1,5 @@
 """Any timm feature network as a Detectron2 backbone."""
 
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -10,15 +9,12 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from omegaconf import OmegaConf
 from timm.models import FeatureDictNet
-from torch import nn
 
-from loradet.adapters.filled import mark_loaded
 from loradet.backbones import timm_factory
 from loradet.backbones.checkpointing import checkpoint_blocks, refuse_counting_twice
+from loradet.backbones.unused import stop_training_unused
 from loradet.backbones.weights import load_weights
 from loradet.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 
 @BACKBONE_REGISTRY.register()
@@ -97,7 +93,7 @@ class TimmBackbone(Backbone):
         if weights is not None:
             load_weights(self.net, weights, model_name, timm_kwargs)
         if not isinstance(self.net, FeatureDictNet):  # that one is cut after the last output
-            _stop_training_unused(self.net, timm_factory.input_size(self.net, timm_kwargs), model_name)
+            stop_training_unused(self.net, timm_factory.input_size(self.net, timm_kwargs), model_name)
         if checkpoint:
             checkpoint_blocks(self.net, model_name)
 
@@ -145,22 +141,3 @@ def _checked(out_features: Sequence[str] | None, names: list[str], model_name: s
             f"out_features={out_features!r} of {model_name!r}: expected a list of some of {', '.join(names)}."
         )
     return [name for name in names if name in set(out_features)]
-
-
-def _stop_training_unused(net: nn.Module, size: tuple[int, int, int], model_name: str) -> None:
-    """Freeze parameters that no output depends on: DistributedDataParallel waits for a gradient of each."""
-    parameters = dict(net.named_parameters())
-    was_training = net.training
-    net.eval()
-    first = next(iter(parameters.values()))
-    with torch.enable_grad():
-        outputs = net(torch.zeros(1, *size, dtype=first.dtype, device=first.device))
-        total = sum(output.sum() for output in outputs)
-        gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-    net.train(was_training)
-    unused = [name for name, gradient in zip(parameters, gradients) if gradient is None]
-    for name in unused:
-        parameters[name].requires_grad_(False)
-    mark_loaded(net, unused)  # as good as any: nothing depends on them
-    if unused:
-        logger.info("%s: %d parameters that the outputs do not use are frozen", model_name, len(unused))

@@ -253,12 +253,17 @@ def _method(loras: Sequence[LoraCall], unfrozen: Sequence[str], *, frozen: bool,
     return f"{lora} + whole {parts}" if wrapped_train else f"{lora} + {parts} without its wrapped layers"
 
 
+def is_library_detector(node: DictConfig) -> bool:
+    """Whether a part of a config is a detector of transformers, whose `weights` is a folder or a name on the hub."""
+    return _is_call(node) and _called(node) == "TransformersDetector"
+
+
 def _detector(node: DictConfig) -> str:
     heads = _value(node, "roi_heads")
     if _is_call(heads) and (name := _HEADS_OF_RCNN.get(_called(heads))):
         return name
     called = _called(node)
-    if called == "TransformersDetector":
+    if is_library_detector(node):
         return _FAMILIES.get(str(_value(node, "family")), called)
     return called
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, ListConfig, Node, OmegaConf, open_dict
 from torch import nn
 
 from loradet.adapters import lora
+from loradet.config.description import is_library_detector
 
 
 def without_lora(cfg: DictConfig) -> DictConfig:
@@ -25,13 +26,18 @@ def without_lora(cfg: DictConfig) -> DictConfig:
 
 
 def without_weights(cfg: DictConfig) -> DictConfig:
-    """A copy of a model's config that loads no pretrained weights: `pretrained` is False, `weights` files are None."""
+    """A copy of a model's config that loads no pretrained weights: `pretrained` is False, `weights` files are None.
+
+    `weights` of a detector of transformers also say what its network is: they stay, and `load_weights` is False.
+    """
     cfg = _copy(cfg)
     for node in _calls(cfg):
         with open_dict(node):
             if "pretrained" in node:
                 node.pretrained = False
-            if isinstance(node.get("weights"), str):  # Box2BoxTransform has numbers of that name
+            if is_library_detector(node) and node.get("weights") is not None:
+                node.load_weights = False
+            elif isinstance(node.get("weights"), str):  # Box2BoxTransform has numbers of that name
                 node.weights = None
     return cfg
 

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from loradet.backbones.weights import ASSET, resolve
+from loradet.config.description import is_library_detector
 from loradet.errors import MissingFileError
 
 logger = logging.getLogger(__name__)
@@ -33,10 +34,17 @@ def check_initial_weights(cfg: DictConfig, *, fresh: bool = True) -> None:
 
     Raises:
         FileNotFoundError: `weights` of a part of the model, or `train.init_checkpoint`, is a file that is not there.
+        UserError: `weights` of a detector of transformers is no folder.
     """
     checkpoint = cfg.train.init_checkpoint
     for node in _nodes(cfg.model):
-        if isinstance(file := node.get("weights"), str) and _is_path(file):
+        if not isinstance(file := node.get("weights"), str):
+            continue
+        if is_library_detector(node):
+            from loradet.detectors.library.published import local_folder
+
+            local_folder(file)  # a name on the hub is looked for when the model is built
+        elif _is_path(file):
             resolve(file)
     # What may stand before "://" and behind "?" is the checkpointer's to know.
     if fresh and checkpoint and "://" not in checkpoint and not Path(checkpoint.partition("?")[0]).is_file():

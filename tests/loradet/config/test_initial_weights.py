@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 
 from loradet.config import load_config
 from loradet.config.initial_weights import allows_random_frozen, check_initial_weights, initial_weights
+from loradet.errors import UserError
 
 CONFIGS = ROOT / "configs"
 RANDOM = {"initial_weights": "random"}
@@ -27,6 +28,21 @@ def test_random_where_what_could_have_weights_has_none(backbone, found):
     assert initial_weights(cfg) == found
     cfg.train.init_checkpoint = "all.pth"
     assert initial_weights(cfg) == {}
+
+
+def test_weights_of_a_detector_of_transformers_are_a_folder_or_a_name_on_the_hub(tmp_path):
+    words = ["data.data_yaml=nowhere.yaml", "data.num_classes=2"]
+
+    def check(weights):
+        check_initial_weights(load_config(CONFIGS / "custom_dfine.py", [*words, f"+model.weights={weights}"]))
+
+    check("someone/dfine-small")
+    check(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"weights='no/such/folder': there is no such folder"):
+        check("no/such/folder")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="is a file: give the folder that holds it"):
+        check(tmp_path / "model.safetensors")
 
 
 def test_random_weights_of_a_part_is_the_older_name_of_a_setting(caplog):

@@ -9,14 +9,18 @@ import pytest
 import torch
 from detectron2.modeling import SimpleFeaturePyramid
 from detectron2.utils.events import EventStorage
-from helpers.library_detectors import build, convnext, items, library_model, needs_transformers, vit
+from helpers.library_detectors import OWN, build, convnext, items, library_model, needs_transformers, vit
+from omegaconf import OmegaConf
 
 from loradet.class_rows import keep_rows_by_name
 from loradet.detectors.detr import NonFiniteCostError
 from loradet.detectors.library import extra
 from loradet.errors import UserError
+from loradet.feature_cache.probe import fixed_padding
 
 pytestmark = needs_transformers
+_DINO_SIZES = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+DINO = {"model_type": "dinov3_vit", "patch_size": 16, "image_size": 64, "out_indices": [1, 2, 3], **_DINO_SIZES}
 
 
 def detect(model, batch):
@@ -64,6 +68,10 @@ def test_pad_to_gives_every_image_one_size():
     detect(model, batch)
     losses_of(model, batch)
     assert sizes == [(2, 3, 96, 128), (2, 3, 96, 128)]
+    # The feature cache asks for it: of a square one it keeps features of all images.
+    assert model.pad_to == (96, 128) and fixed_padding(model) is None
+    assert fixed_padding(build("d_fine", pad_to=(128, 128))) == 128
+    assert build("d_fine").pad_to is None
     with pytest.raises(UserError, match=r"64x160\.png comes as 64x160 pixels .* pad_to=\(96, 128\)"):
         detect(model, items((64, 160)))
 
@@ -98,9 +106,7 @@ def test_windows_take_images_of_any_size(family):
 
 
 def test_the_librarys_own_vit_of_deimv2_takes_images_of_any_size():
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
-    own = {"model_type": "dinov3_vit", "patch_size": 16, "image_size": 64, "out_indices": [1, 2, 3], **sizes}
-    model = build("deimv2", own=True, options={"backbone_config": own})
+    model = build("deimv2", own=True, options={"backbone_config": DINO})
     batch = items((64, 96), (64, 96))
     with torch.no_grad():
         pixels = model.preprocess_image(batch).tensor
@@ -129,6 +135,7 @@ def test_a_timm_backbone_that_would_lose_its_activations_is_refused():
         ({"eval_size": 640}, "leaves position embeddings out"),
         ({"anchor_image_size": [64, 64]}, "anchors follow the size of the image"),
         ({"use_focal_loss": False}, "scores are those of a sigmoid"),
+        ({"auxiliary_loss": False}, "heads of the decoder layers before the last would stay untrained"),
         ({"num_labels": 5}, "num_classes of the detector says it"),
         ({"encoder_in_channels": [1, 2, 3]}, "follows from the backbone's maps"),
         ({"num_querys": 5}, "did you mean num_queries"),
@@ -140,6 +147,20 @@ def test_options_that_do_not_work_are_refused_in_a_line(option, reason):
     with pytest.raises(UserError, match=reason) as stopped:
         build("d_fine", options=option)
     assert "\n" not in str(stopped.value)
+    assert str(stopped.value).startswith("options")
+
+
+@pytest.mark.parametrize(
+    ("family", "option"),
+    [
+        ("rt_detr_v2", {"auxiliary_loss": False}),
+        ("deimv2", {"auxiliary_loss": False}),
+        ("deformable_detr", {"two_stage": True}),
+    ],
+)
+def test_options_that_leave_parts_untrained_are_refused(family, option):
+    with pytest.raises(UserError, match=r"is not taken: .* would stay untrained\.$") as stopped:
+        build(family, options=option)
     assert str(stopped.value).startswith("options")
 
 
@@ -181,14 +202,64 @@ def test_too_small_an_image_for_its_queries_is_named():
         detect(model, items((32, 32)))
 
 
-@pytest.mark.parametrize("family", ["d_fine", "deimv2", "rt_detr_v2", "deformable_detr", "rf_detr"])
-def test_a_batch_without_objects_trains_all_the_same(family):
-    model = build(family)
+_FAMILIES = ["d_fine", "deimv2", "rt_detr_v2", "deformable_detr", "rf_detr"]
+
+
+@pytest.mark.parametrize(
+    ("family", "own"),
+    [(family, None) for family in _FAMILIES]
+    + [
+        ("d_fine", {}),
+        ("deformable_detr", {}),
+        ("rf_detr", {}),
+        ("lw_detr", {}),
+        ("deimv2", {"backbone_config": DINO}),
+    ],
+)
+def test_a_batch_without_objects_trains_all_the_same(family, own):
+    model = build(family, own=own is not None, options=own or {})
     losses = losses_of(model, items((64, 64), (64, 64), objects=0))
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
     # Other processes wait for a gradient of every parameter.
     assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def test_what_the_maps_of_the_librarys_own_vit_do_not_use_is_frozen_and_nothing_else():
+    model = build("rf_detr", own=True)
+    frozen = [name for name, p in model.backbone.named_parameters() if not p.requires_grad]
+    assert frozen == ["net.embeddings.mask_token"]
+    assert all(p.requires_grad for p in build("d_fine", own=True).backbone.parameters())
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_lite_encoder_of_deimv2_makes_two_maps_of_one(own):
+    lite = {"encoder_type": "lite"}
+    with pytest.raises(UserError, match=r"'lite' makes two maps of one, and the backbone gives 3"):
+        build("deimv2", own=own, options=lite)
+    if own:
+        backbone = OWN["deimv2"]["backbone_config"] | {"out_indices": [3]}
+        model = build("deimv2", own=True, options=lite | {"backbone_config": backbone, "encoder_in_channels": [24]})
+    else:
+        model = build("deimv2", in_features=["stage2"], options=lite)
+    # Maps of stride 16 are halved and doubled again.
+    assert model.canvas.divisor == 32
+    assert detect(model, items((50, 90)))[0][1].isfinite().all()
+    sum(losses_of(model, items((64, 64), (64, 64))).values()).backward()
+    assert not [
+        name for name, p in (model if own else model.network).named_parameters() if p.requires_grad and p.grad is None
+    ]
+    with pytest.raises(UserError, match=r"32x32\.png comes as 32x32 pixels.*5 positions.*num_queries=20"):
+        detect(model, items((32, 32)))
+
+
+def test_nested_options_may_refer_to_other_values():
+    whole = OmegaConf.create(
+        {"width": 8, "backbone": OWN["d_fine"]["backbone_config"] | {"embedding_size": "${width}"}}
+    )
+    assert (
+        build("d_fine", own=True, options={"backbone_config": whole.backbone}).backbone.net.config.embedding_size == 8
+    )
 
 
 @pytest.mark.parametrize("family", ["d_fine", "deimv2"])
@@ -306,6 +377,9 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch):
         patch.setattr(importlib.metadata, "version", lambda _: "4.57.1")
         with pytest.raises(UserError, match=r"4\.57\.1 is too old"):
             build("d_fine")
+        for name in ("5.24rc1", "5.24.0.dev0", "v5.24"):
+            patch.setattr(importlib.metadata, "version", lambda _, name=name: name)
+            assert extra.transformers().__name__ == "transformers"
     monkeypatch.setattr(extra.sys, "version_info", (3, 10, 12))
     monkeypatch.setattr(sys, "version", "3.10.12 (main)")
     with pytest.raises(UserError, match=r"need Python 3\.11 or later, and this is 3\.10\.12"):

@@ -45,9 +45,10 @@ class Canvas:
         family: Family,
         *,
         is_own: bool,
+        added_maps: int = 0,
         pad_to: Sequence[int] | None,
     ) -> "Canvas":
-        """What a backbone and the decoder behind it need.
+        """What a backbone and the decoder behind it need; `added_maps` as of `Family.added_maps`.
 
         Raises:
             UserError: `pad_to` is not two sizes.
@@ -57,6 +58,7 @@ class Canvas:
         coarsest = max(shape.stride for shape in maps.values()) if family.maps == "double" else 1
         if family.maps == "double" and len({shape.stride for shape in maps.values()}) < len(maps):
             coarsest *= 2  # DEIMv2's own ViT: maps of one stride are resized to a pyramid around it
+        coarsest *= 2**added_maps
         return cls(
             divisor=math.lcm(max(backbone.size_divisibility, 1), coarsest),
             is_square=is_own and family.is_square,

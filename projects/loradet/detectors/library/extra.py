@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import logging
+import re
 import sys
 from types import ModuleType
 
@@ -28,7 +29,7 @@ def transformers() -> ModuleType:
         found = importlib.metadata.version("transformers")
     except importlib.metadata.PackageNotFoundError:
         raise UserError("Detectors of transformers need that package: pip install 'loradet[transformers]'.") from None
-    version = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
+    version = tuple(int(part) for part in re.findall(r"\d+", found)[:2])  # of 5.24rc1 too
     if version < TESTED:
         raise UserError(
             f"transformers {found} is too old for these detectors: pip install 'loradet[transformers]' brings "

@@ -55,6 +55,10 @@ class Family:
     divisor: Callable[[Any], int | None] = _nothing
     is_square: bool = False
 
+    def added_maps(self, config: Any) -> int:
+        """How many maps the encoder makes besides the backbone's, each of half the size of the one before."""
+        return int(getattr(config, "encoder_type", "hybrid") == "lite")
+
     def choice(self, config: Any, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
         """How many queries are chosen among how many positions of maps of these (height, width)."""
         if not self.picks_positions:
@@ -63,6 +67,8 @@ class Family:
             height, width = sizes[0]
             scales = getattr(config, "projector_scale_factors", (1.0,))
             sizes = [(int(height * scale), int(width * scale)) for scale in scales]
+        for _ in range(self.added_maps(config)):
+            sizes = [*sizes, tuple(-(-side // 2) for side in sizes[-1])]
         return config.num_queries, sum(height * width for height, width in sizes)
 
     def check_maps(self, maps: Mapping[str, ShapeSpec]) -> None:
@@ -132,6 +138,30 @@ def _for_rt_detr(maps: Sequence[ShapeSpec], options: Options) -> dict[str, Any]:
     return _for_hybrid_encoder(maps, options) | {"decoder_n_levels": len(maps)}
 
 
+def _for_deimv2(maps: Sequence[ShapeSpec], options: Options) -> dict[str, Any]:
+    found = _for_hybrid_encoder(maps, options)
+    if options.get("encoder_type") == "lite":
+        found |= _for_lite(len(maps), options) | {"feat_strides": [maps[0].stride, 2 * maps[0].stride]}
+    return found
+
+
+def _for_own_deimv2(options: Options) -> dict[str, Any]:
+    if options.get("encoder_type") == "lite":
+        return _for_lite(len(options.get("encoder_in_channels", (8, 16, 32))), options)
+    return _for_own_backbone(options)
+
+
+def _for_lite(count: int, options: Options) -> dict[str, Any]:
+    """The lite encoder makes two maps of one: it does without a second, and leaves layers behind it untrained."""
+    if count != 1:
+        raise UserError(
+            f"options.encoder_type='lite' makes two maps of one, and the backbone gives {count}: with these, layers "
+            "would stay untrained. Name one by in_features (of the library's own backbone: by its out_indices and "
+            "options.encoder_in_channels), or take 'hybrid'."
+        )
+    return {"decoder_in_channels": [options.get("encoder_hidden_dim", 256)] * 2, "num_feature_levels": 2}
+
+
 def _for_deformable(maps: Sequence[ShapeSpec], options: Options) -> dict[str, Any]:
     levels = options.get("num_feature_levels", 4)
     if levels < len(maps) or (levels == 1 != len(maps)):
@@ -174,13 +204,15 @@ _FIXED_SIZE = {
     "anchor_image_size": "anchors follow the size of the image here",
     "eval_size": "the library then leaves position embeddings out in evaluation",
 }
+_ALL_TRAIN = {"auxiliary_loss": "heads of the decoder layers before the last would stay untrained"}
+_ONE_STAGE = {"two_stage": "its heads behind the encoder would stay untrained"}
 _NO_QUERIES = {"learn_initial_query": "it fails in the library (transformers 5.24)"}
 _SIGMOID = {"use_focal_loss": "scores are those of a sigmoid here"}
 _HYBRID: dict[str, Any] = {
     "for_maps": _for_hybrid_encoder,
     "for_own": _for_own_backbone,
     "unused_without_objects": "model.denoising_class_embed.weight",
-    "refused": _FIXED_SIZE | _NO_QUERIES | _SIGMOID,
+    "refused": _FIXED_SIZE | _NO_QUERIES | _SIGMOID | _ALL_TRAIN,
 }
 
 _GROUPS: dict[str, Any] = {"maps": "equal", "is_weighted": False, "divisor": _window_rows}
@@ -200,7 +232,7 @@ FAMILIES = {
             "Deimv2ForObjectDetection",
             ("model.conv_encoder.model", "model.conv_encoder.backbone"),
             has_distributions=True,
-            **_HYBRID,
+            **_HYBRID | {"for_maps": _for_deimv2, "for_own": _for_own_deimv2},
         ),
         Family(
             "deformable_detr",
@@ -208,6 +240,7 @@ FAMILIES = {
             "DeformableDetrForObjectDetection",
             _CONV,
             _for_deformable,
+            refused=_ONE_STAGE,
             maps="any",
             picks_positions=False,
             max_detections=100,

@@ -8,6 +8,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
+from loradet.backbones.unused import stop_training_unused
 from loradet.errors import UserError
 
 
@@ -45,7 +46,7 @@ class MapSlot(nn.Module):
 class LibraryBackbone(Backbone):
     """A backbone of transformers as one of Detectron2's, kept as the attribute `net`; its maps are `map0`, `map1` …
 
-    Strides are found by running it once.
+    Strides are found by running it once. Parameters that no map depends on are frozen.
 
     Args:
         net: takes images (N, 3, H, W), gives maps, or an object with `feature_maps`.
@@ -61,6 +62,7 @@ class LibraryBackbone(Backbone):
         with torch.no_grad():
             maps = self._maps(torch.zeros(1, 3, side, side), net.eval())
         net.train(was_training)
+        stop_training_unused(net, (3, side, side), type(net).__name__, lambda images: self._maps(images, net))
         self._shapes = {
             f"map{i}": ShapeSpec(channels=feature.shape[1], stride=side // feature.shape[-1])
             for i, feature in enumerate(maps)

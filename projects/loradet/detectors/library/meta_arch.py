@@ -18,6 +18,7 @@ from loradet.detectors.library.families import find_family
 from loradet.detectors.library.losses import last_layer_distribution_loss, weighted_losses
 from loradet.detectors.library.maps import choose_maps
 from loradet.detectors.library.network import build_network
+from loradet.detectors.library.published import published_classes
 from loradet.errors import UserError
 
 # What the library's matching says of predictions that are not finite.
@@ -34,6 +35,8 @@ class TransformersDetector(nn.Module):
         num_classes: K, the classes of the data.
         backbone: ours, or the library's own (`LibraryBackbone`).
         network: the library's model; in the place of its backbone stands what hands over the maps.
+        published_classes: names of the classes that `weights` were trained on, where there are K of them, so that the
+            rows of the class heads were taken; None elsewhere, or where the file does not name them.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class TransformersDetector(nn.Module):
         in_features: Sequence[str] | None = None,
         options: Mapping[str, Any] | None = None,
         weights: str | os.PathLike | None = None,
+        load_weights: bool = True,
         last_layer_fgl: bool = False,
         max_detections_per_image: int | None = None,
         pixel_mean: Sequence[float],
@@ -64,6 +68,7 @@ class TransformersDetector(nn.Module):
                 the Hugging Face hub (`owner/name`), whose files are taken from its cache or downloaded. `options` then
                 change what that config says. A class head of another number of classes starts anew, and with
                 `backbone` given, that of the file is passed over.
+            load_weights: False: of `weights` take `config.json` alone, which says what the network is.
             last_layer_fgl: D-FINE's localization loss in the last decoder layer too, as its authors train it; without
                 it losses are the library's.
             max_detections_per_image: None: as the library's post-processing, mostly as many as there are queries.
@@ -87,14 +92,32 @@ class TransformersDetector(nn.Module):
         if ours is not None:
             self.family.check_maps(ours)
         self.network, self._slot, own = build_network(
-            self.family, num_classes=num_classes, options=options or {}, maps=ours, weights=weights
+            self.family,
+            num_classes=num_classes,
+            options=options or {},
+            maps=ours,
+            weights=weights,
+            load_weights=load_weights,
         )
+        self.published_classes = published_classes(self.network.config, weights if load_weights else None)
         self.backbone = own if backbone is None else backbone
         self.maps = choose_maps(self.backbone, in_features) if ours is None else ours
-        self.canvas = Canvas.of(self.backbone, self.maps, self.family, is_own=backbone is None, pad_to=pad_to)
+        self.canvas = Canvas.of(
+            self.backbone,
+            self.maps,
+            self.family,
+            is_own=backbone is None,
+            added_maps=self.family.added_maps(self.network.config),
+            pad_to=pad_to,
+        )
         self.max_detections_per_image = max_detections_per_image or self.family.max_detections
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, torch.tensor(list(values)).view(-1, 1, 1), persistent=False)
+
+    @property
+    def pad_to(self) -> tuple[int, int] | None:
+        """(height, width) in pixels that landscape batches are padded to; None: as large as the images need."""
+        return self.canvas.pad_to
 
     @property
     def device(self) -> torch.device:

@@ -30,6 +30,7 @@ def build_network(
     options: Mapping[str, Any],
     maps: Mapping[str, ShapeSpec] | None,
     weights: str | os.PathLike | None = None,
+    load_weights: bool = True,
 ) -> tuple[nn.Module, MapSlot, LibraryBackbone | None]:
     """A network of transformers, its weights fresh or published.
 
@@ -39,6 +40,7 @@ def build_network(
         options: of the library's config of that kind.
         maps: of a backbone of ours, finest first; None: the library's own backbone.
         weights: folder or name of published weights, whose config stands for the library's defaults.
+        load_weights: False: that config is all that is taken of them.
 
     Returns:
         The network, what stands in it where its backbone was, and that backbone (None where `maps` are given).
@@ -49,10 +51,13 @@ def build_network(
             fit.
     """
     library = transformers()
-    given = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in options.items()}
-    _check_options(family, getattr(library, family.config), given)
-    published = None if weights is None else Published.find(weights, family)
+    given = {
+        key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in options.items()
+    }
+    _check_options(getattr(library, family.config), given)
+    published = None if weights is None else Published.find(weights, family, config_alone=not load_weights)
     stated = {} if published is None else published.stated(num_classes)
+    _check_refused(family, getattr(library, family.config), stated, given)
     try:
         config = _config(family, stated, given, maps) | {"num_labels": num_classes}
         config = getattr(library, family.config).from_dict(config)
@@ -64,7 +69,7 @@ def build_network(
             raise
         raise UserError(f"options of family={family.model_type!r}: {one_line(error)}") from error
     initialise(network)
-    if published is not None:
+    if published is not None and load_weights:
         path = _backbone_path(network, family)
         loaded = published.load(network, without=None if maps is None else path)
         mark_loaded(network.get_submodule(path), [n.removeprefix(f"{path}.") for n in loaded if is_under(n, path)])
@@ -91,7 +96,7 @@ def _config(
     return {**together, **from_maps}
 
 
-def _check_options(family: Family, config_class: type, options: Mapping[str, Any]) -> None:
+def _check_options(config_class: type, options: Mapping[str, Any]) -> None:
     known = [field.name for field in dataclasses.fields(config_class) if not field.name.startswith("_")]
     for name in options:
         if name in _OURS:
@@ -100,10 +105,20 @@ def _check_options(family: Family, config_class: type, options: Mapping[str, Any
             near = difflib.get_close_matches(name, known, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}."
             raise UserError(f"options.{name}: {config_class.__name__} has no such option; {hint}")
+
+
+def _check_refused(family: Family, config_class: type, stated: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    together = {**stated, **given}
     for name, reason in (family.refused or {}).items():
         default = next(field.default for field in dataclasses.fields(config_class) if field.name == name)
-        if name in options and options[name] != default:
-            raise UserError(f"options.{name}={options[name]} of family={family.model_type!r} is not taken: {reason}.")
+        if name in together and together[name] != default:
+            option, of = f"{name}={together[name]}", f"of family={family.model_type!r}"
+            if name in given:
+                raise UserError(f"options.{option} {of} is not taken: {reason}.")
+            raise UserError(
+                f"The weights' config.json has {option}, which {of} is not taken: {reason}. "
+                f"Say options.{name}={default} to change it."
+            )
 
 
 def _check_own_backbone(library: Any, config: Any) -> None:

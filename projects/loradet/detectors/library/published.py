@@ -51,21 +51,21 @@ class Published:
     config: dict[str, Any]
 
     @classmethod
-    def find(cls, weights: str | os.PathLike, family: Family) -> "Published":
+    def find(cls, weights: str | os.PathLike, family: Family, *, config_alone: bool = False) -> "Published":
         """The files of a folder or a name.
+
+        Args:
+            weights: folder, or name on the hub.
+            family: that they must be of.
+            config_alone: whether `config.json` will do.
 
         Raises:
             UserError: they are not there, or of another kind of detector; says how to place them by hand.
         """
         name = os.fspath(weights)
-        folder = Path(name).expanduser()
-        if folder.is_file():
-            raise UserError(f"weights={name!r} is a file: give the folder that holds it, with {_CONFIG} beside it.")
-        if not folder.is_dir():
-            if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-                raise MissingFileError(f"weights={name!r}: there is no such folder.")
-            folder = _from_hub(name)
-        if missing := [file for file in (_CONFIG, _WEIGHTS) if not (folder / file).is_file()]:
+        needed = (_CONFIG,) if config_alone else (_CONFIG, _WEIGHTS)
+        folder = local_folder(name) or _from_hub(name, needed)
+        if missing := _missing(folder, needed):
             more = " A pytorch_model.bin is a pickle, and is not read." if _WEIGHTS in missing else ""
             raise MissingFileError(f"weights={name!r}: {folder} has no {' and no '.join(missing)}.{more}")
         try:
@@ -182,13 +182,53 @@ def _quietly() -> Iterator[None]:
             library_logging.enable_progress_bar()
 
 
-def _from_hub(name: str) -> Path:
-    """The folder of a name in the hub's cache, downloaded where it is not there."""
+def local_folder(weights: str | os.PathLike) -> Path | None:
+    """The folder that `weights` names on this machine; None where it is a name on the hub.
+
+    Raises:
+        UserError: it is a file.
+        MissingFileError: neither.
+    """
+    name = os.fspath(weights)
+    folder = Path(name).expanduser()
+    if folder.is_file():
+        raise UserError(f"weights={name!r} is a file: give the folder that holds it, with {_CONFIG} beside it.")
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise MissingFileError(f"weights={name!r}: there is no such folder.")
+    return None
+
+
+def published_classes(config: Any, weights: str | os.PathLike | None) -> tuple[str, ...] | None:
+    """Names of the classes of a network that was made with published weights, as their file has them.
+
+    Args:
+        config: of the network, in the library.
+        weights: that were loaded; None: none.
+    """
+    if weights is None:
+        return None
+    names = tuple(str(config.id2label[place]) for place in sorted(config.id2label))
+    # The library's own, where nobody named them, or there are as many no more.
+    return None if names == tuple(f"LABEL_{place}" for place in range(len(names))) else names
+
+
+def _missing(folder: Path, needed: Iterable[str]) -> list[str]:
+    return [file for file in needed if not (folder / file).is_file()]
+
+
+def _from_hub(name: str, needed: Iterable[str]) -> Path:
+    """The folder of a name in the hub's cache, downloaded where it, or a file that is needed, is not there."""
     from huggingface_hub import constants, snapshot_download
 
     options = {"repo_id": name, "allow_patterns": _FILES}
     try:
-        return Path(snapshot_download(**options, local_files_only=True))
+        folder = Path(snapshot_download(**options, local_files_only=True))
+        # A cache that another program asked for the config alone is no error to the hub's client.
+        if not (missing := _missing(folder, needed)):
+            return folder
+        cause: Exception = FileNotFoundError(f"{folder} has no {' and no '.join(missing)}")
     except Exception as error:
         cause = error
     if not constants.HF_HUB_OFFLINE:
