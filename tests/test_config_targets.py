@@ -11,7 +11,10 @@ from loradet.config.library import LIBRARY, list_configs
 # of a run, by which it is resumed, is taken over them.
 SAVED = {
     "loradet.adapters.freeze",
+    "loradet.adapters.adaptformer",
     "loradet.adapters.lora",
+    "loradet.adapters.lora_plus",
+    "loradet.adapters.mona",
     "loradet.backbones.TimmBackbone",
     "loradet.backbones.TimmViT",
     "loradet.backbones.VisionMamba",

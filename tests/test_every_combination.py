@@ -159,6 +159,19 @@ def test_trains_detects_and_travels(backbone: SmallBackbone, detector: str, regi
         check_merge(model)
 
 
+@pytest.mark.parametrize("regime", ["Mona", "AdaptFormer"])
+@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("backbone", ["ConvNeXt", "ViT"])
+def test_adapters_of_blocks_train_and_travel(backbone: str, detector: str, regime: str, tmp_path: Path):
+    model = build(BACKBONES[backbone], detector, regime)
+    before = features(model)
+    randomize(model, "up_weight")
+    assert any((before[name] - feature).abs().max() > 1e-3 for name, feature in features(model).items())
+    check_step(model)
+    check_detections(detect(model))
+    check_round_trip(model, build(BACKBONES[backbone], detector, regime, seed=1), tmp_path / "adapter.safetensors")
+
+
 def with_lora_in_attention(backbone: SmallBackbone) -> nn.Module:
     model = build(backbone, "DETR", "LoRA")  # the transformer's weights are a base, too
     lora(model.transformer, targets=["self_attn", "multihead_attn"], rank=2, alpha=4.0)

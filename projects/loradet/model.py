@@ -155,7 +155,8 @@ def load_trained(
             the config's `lora` is left out; also the URIs that Detectron2 knows.
         device: to put it on.
         metadata: Detectron2's, of the data to run on; None compares nothing.
-        merge: return a plain model without LoRA layers, whose weights include the deltas.
+        merge: return a plain model without LoRA layers, whose weights include the deltas. Mona and AdaptFormer, which
+            cannot be merged, stay.
 
     Returns:
         The model, and what the checkpoint holds besides weights ("iteration" …); {} of an adapter.
@@ -183,9 +184,9 @@ def load_trained(
             model_cfg = with_num_classes(model_cfg, len(classes.names))
         model = _build_for(model_cfg, metadata)
         more = Checkpointer(model, classes=classes).load_weights(checkpoint, strict=True)
-    if merge and any(True for _ in adapter_layers(model)):
+    if merge and any(not layer.unmergeable for _, layer in adapter_layers(model)):
         plain = build_model(without_weights(without_lora(model_cfg)))
-        plain.load_state_dict(merged_state_dict(model))
+        plain.load_state_dict(merged_state_dict(model, partly=True))
         model = plain
     return model.to(device).eval(), more
 

@@ -44,8 +44,11 @@ def scenes(draw, count=4):
     return images, records
 
 
-def check_boxes(sample, image_format="RGB") -> None:
-    """Each class's boxes cover exactly its channel's pixels, to a pixel, and lie inside the image with an area."""
+def check_boxes(sample, image_format="RGB", *, keeps_colours: bool = True) -> None:
+    """Each class's boxes cover exactly its channel's pixels, to a pixel, and lie inside the image with an area.
+
+    Of colours that are kept, half of the paint is where an object ends; else half of the strongest that is left.
+    """
     image = sample["image"].numpy().astype(int)[:: -1 if image_format == "BGR" else 1]
     height, width = image.shape[1:]
     boxes = sample["instances"].gt_boxes.tensor.numpy().astype(float)
@@ -54,7 +57,8 @@ def check_boxes(sample, image_format="RGB") -> None:
     assert (boxes >= 0).all() and (boxes <= [width, height, width, height]).all()
     assert (boxes[:, 2:] > boxes[:, :2]).all()
     strength = image - image.min(axis=0)  # what is grey, as padding, has none
-    most = max(strength.max(), 1)
+    # What is only a resize's faint seam, of an object that lies just outside, is no object.
+    most = 255 if keeps_colours else max(strength.max(), 1)
     columns, rows = np.arange(width), np.arange(height)
     for channel in range(3):
         within, around = (np.zeros((height, width), bool) for _ in range(2))

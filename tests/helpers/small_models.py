@@ -20,7 +20,7 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, FastRCNNConvFCHead, F
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from loradet.adapters import freeze, lora
+from loradet.adapters import adaptformer, freeze, lora, mona
 from loradet.backbones import TimmBackbone, TimmViT, VisionMamba
 from loradet.detectors.detr import (
     DETR,
@@ -121,7 +121,16 @@ def _full(net: Backbone, _: SmallBackbone) -> Backbone:
     return net
 
 
+def _mona(net: Backbone, _: SmallBackbone) -> Backbone:
+    return mona(freeze(net, unfreeze=[]), rank=2)
+
+
+def _adaptformer(net: Backbone, _: SmallBackbone) -> Backbone:
+    return adaptformer(freeze(net, unfreeze=[]), rank=2)
+
+
 REGIMES = {"probe": _probe, "LoRA": _lora, "partial": _partial, "full": _full}
+BLOCK_REGIMES = {"Mona": _mona, "AdaptFormer": _adaptformer}  # of backbones with blocks of timm
 
 
 def _pyramid(net: Backbone, finest: int, top: nn.Module) -> Backbone:
@@ -251,7 +260,7 @@ def build(backbone: SmallBackbone, detector: str, regime: str, *, seed: int = 0)
     torch.manual_seed(0)
     net = backbone.build(backbone.maps if len(backbone.maps) == 1 else backbone.maps[wanted])
     torch.manual_seed(seed)
-    return make(REGIMES[regime](net, backbone))
+    return make({**REGIMES, **BLOCK_REGIMES}[regime](net, backbone))
 
 
 def item(height: int, width: int, boxes: list[list[float]], classes: list[int], seed: int) -> dict[str, Any]:

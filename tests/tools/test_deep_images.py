@@ -90,6 +90,7 @@ def test_a_split_to_evaluate_on_is_looked_into_too(shallow, deep, tmp_path):
     assert "val: 3 of 3 images have 16-bit unsigned samples" in stderr
 
 
+@pytest.mark.slow
 def test_twins_train_and_evaluate_alike(runs):
     shallow, deep = ([reproducible(line) for line in lines(runs[name])] for name in ("shallow", "deep"))
     assert shallow == deep

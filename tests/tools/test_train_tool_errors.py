@@ -213,7 +213,12 @@ def damage(path, how):
 DAMAGES = ["cut", "empty", "text", "flipped", "pickle", "list", "absent"]
 
 
-@pytest.mark.parametrize("how", [*DAMAGES, "bare"])
+_ALSO_SLOW = {"empty", "text", "pickle", "list"}
+
+
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=pytest.mark.slow) if how in _ALSO_SLOW else how for how in [*DAMAGES, "bare"]]
+)
 def test_resuming_from_a_broken_checkpoint(run, train_data, how):
     damage(run / "model_final.pth", how)
     before = snapshot(run)
@@ -230,7 +235,9 @@ def test_resuming_from_a_broken_checkpoint(run, train_data, how):
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-@pytest.mark.parametrize("use", ["init", "eval", "adapter"])
+@pytest.mark.parametrize(
+    "use", ["init", pytest.param("eval", marks=pytest.mark.slow), pytest.param("adapter", marks=pytest.mark.slow)]
+)
 def test_a_broken_file_of_weights(run, train_data, tmp_path, how, use):
     file = tmp_path / ("weights.safetensors" if use == "adapter" else "weights.pth")
     shutil.copy(run / ("adapter.safetensors" if use == "adapter" else "model_best.pth"), file)

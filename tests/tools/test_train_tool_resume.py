@@ -252,6 +252,7 @@ def test_a_run_that_had_stopped_early_stops_at_once(train_data, tmp_path, monkey
     assert [line["iteration"] for line in lines(folder)] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_drawn_seed_is_kept(train_data, tmp_path, crash_at):
     words = ["train.seed=-1", "train.max_iter=6", "train.eval_splits=[]"]
     folder, again = tmp_path / "out", tmp_path / "again"

@@ -91,6 +91,7 @@ def test_polygons_where_the_config_asks_for_them(description, tmp_path):
     succeed(*words(description, tmp_path / "run", "data.name=yolo_polygons", "data.polygons=true"))
 
 
+@pytest.mark.slow
 def test_the_config_to_copy_for_a_detr(description, tmp_path):
     more = ("train.max_iter=1", "data.image_size=64", "data.max_size=96", "data.name=copied", "train.device=cpu")
     words = (f"data.data_yaml={description}", f"train.output_dir={tmp_path / 'run'}", *more)

@@ -21,7 +21,7 @@ from loradet.adapters.files.adapter_file import (
 from loradet.adapters.files.comparison import differences
 from loradet.adapters.layer import AdapterLayer, adapter_layers, join, unwrap
 from loradet.adapters.lora_layer import check_hyperparameters
-from loradet.adapters.recipe import adapter_state, lora_sizes, recipes
+from loradet.adapters.recipe import adapter_state, lora_sizes, lora_variants, recipes
 from loradet.errors import UserError
 from loradet.tensors import check_tensors
 
@@ -152,7 +152,8 @@ class AdapterBank:
         own_recipes, own = copy.deepcopy(self._base.info["recipes"]), self._own_tensors()
         for path, recipe in own_recipes.items():
             theirs = info["recipes"].get(path)
-            if theirs is None or lora_sizes(theirs).keys() != lora_sizes(recipe).keys():
+            # Of another variant the layers are other ones, and what differs is told as it is.
+            if theirs is None or lora_variants(theirs) != lora_variants(recipe):
                 continue
             recipe["lora"] = theirs["lora"]
             for layer, (rank, _) in lora_sizes(theirs).items():

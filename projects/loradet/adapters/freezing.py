@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from loradet.adapters.kinds import PREFIX, parameters_of_kind
 from loradet.adapters.layer import adapter_layers, is_under, join
-from loradet.adapters.matching import match_names
+from loradet.adapters.matching import as_list, match_names
 from loradet.adapters.recipe import RECIPE, ensure_recipe, logger
 from loradet.errors import UserError
 from loradet.wording import group_paths, shorten
@@ -34,7 +35,8 @@ def freeze(module: nn.Module, unfreeze: Sequence[str] = (), *, statistics: bool 
     Args:
         module: becomes an instance of a subclass of its class; state-dict keys stay.
         unfreeze: modules or parameters that train: `stages_3` (whole dotted components at the end of a path, with all
-            that lies below), or `re:` and a regular expression that matches a whole path.
+            that lies below), or `re:` and a regular expression that matches a whole path; `kind:norm` and `kind:bias`
+            are the parameters of all norms, and all biases.
         statistics: frozen batch norms follow the mode all the same: in training they normalise by the batch and gather
             its statistics, which adapter files then hold. For random weights, whose statistics say nothing yet.
 
@@ -48,7 +50,10 @@ def freeze(module: nn.Module, unfreeze: Sequence[str] = (), *, statistics: bool 
         raise UserError("freeze: this module is frozen already; name all that trains in one `unfreeze`.")
     modules = [path for path, _ in module.named_modules(remove_duplicate=False) if path]
     parameters = [path for path, _ in module.named_parameters(remove_duplicate=False)]
-    found = match_names(unfreeze, [*modules, *parameters], argument="freeze: unfreeze")
+    names = as_list(unfreeze, "freeze: unfreeze")
+    kinds = [name for name in names if name.startswith(PREFIX)]
+    found = match_names([n for n in names if n not in kinds], [*modules, *parameters], argument="freeze: unfreeze")
+    found |= {name: parameters_of_kind(module, name, "freeze: unfreeze") for name in kinds}
     named = {path for paths in found.values() for path in paths}
     entry = {
         "unfreeze": list(found),

@@ -1,26 +1,23 @@
 """`lora`: wrap the layers that a config names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
 from loradet.adapters.freezing import FrozenMixin, refresh_mode
 from loradet.adapters.layer import AdapterLayer
 from loradet.adapters.lean.recognise import check_memory, set_memory
-from loradet.adapters.lora_attention import LoRAMultiheadAttention
 from loradet.adapters.lora_layer import check_hyperparameters
-from loradet.adapters.lora_layers import LoRAConv2d, LoRALinear
 from loradet.adapters.matching import match_names, nearest
 from loradet.adapters.recipe import ensure_recipe, logger
+from loradet.adapters.variants.layer_ranks import by_layer
+from loradet.adapters.variants.registry import VARIANTS, Variant, variant_of
 from loradet.errors import UserError
 from loradet.wording import group_paths, shorten
 
-# Which adapter layer wraps which kind of module; a further kind is one more entry.
-ADAPTER_KINDS: dict[type[nn.Module], type[AdapterLayer]] = {
-    nn.Linear: LoRALinear,
-    nn.Conv2d: LoRAConv2d,
-    nn.MultiheadAttention: LoRAMultiheadAttention,
-}
+# What LoRA itself wraps, which is all that any variant does.
+_WRAPPED = tuple(VARIANTS["lora"].kinds)
 
 
 def lora(
@@ -31,6 +28,9 @@ def lora(
     dropout: float = 0.0,
     freeze_base: bool = True,
     memory: str = "lean",
+    variant: str = "lora",
+    ranks: Mapping[str, int] | None = None,
+    alphas: Mapping[str, float] | None = None,
 ) -> nn.Module:
     """Add a trainable low-rank delta to the layers that `targets` name, in place.
 
@@ -50,30 +50,45 @@ def lora(
         memory: what backward keeps. "lean": what is cheap to compute again, such as norms and activations, is not
             kept where a block is recognised; "least": nor is the output of the first layer of an MLP; "plain": all
             that autograd keeps. Results and gradients are the same.
+        variant: "lora"; "rslora", which scales by alpha / √rank; "dora", which trains the length of each row of the
+            weight besides; "pissa", which begins with the weight's principal part.
+        ranks, alphas: of some layers, by pattern: `{"stages_3": 32, "mlp.fc1": 8}`. A pattern names a module with all
+            that is wrapped in it; of two that name a layer the first holds.
 
     Returns:
         The module itself.
 
     Raises:
-        ValueError: a target names nothing or something that cannot be wrapped, or rank, alpha, dropout or
-            memory is out of range. Nothing has been changed then.
+        ValueError: a target or a pattern names nothing or something that cannot be wrapped, or rank, alpha, dropout,
+            memory or variant is out of range. Nothing has been changed then.
     """
     check_hyperparameters(rank, alpha, dropout)
     check_memory(memory)
+    chosen = variant_of(variant)
     modules = {path: m for path, m in module.named_modules(remove_duplicate=False) if path}
     found = _find(targets, modules)
     paths = list(dict.fromkeys(path for matched in found.values() for path in matched))
-    kinds = {path: _kind_for(path, modules, module) for path in paths}
+    kinds = {path: _kind_for(path, modules, module, chosen) for path in paths}
+    layer_ranks = by_layer(paths, list(modules), rank, ranks, "lora: ranks")
+    layer_alphas = by_layer(paths, list(modules), alpha, alphas, "lora: alphas")
+    for path in paths:
+        check_hyperparameters(layer_ranks[path], layer_alphas[path], dropout)
     recipe = ensure_recipe(module)
     for path, kind in kinds.items():
         if not isinstance(modules[path], AdapterLayer):  # one module can be registered at two paths
-            kind.from_base(modules[path], rank=rank, alpha=alpha, dropout=dropout, freeze_base=freeze_base)
+            sizes: dict[str, Any] = {"rank": layer_ranks[path], "alpha": layer_alphas[path]}
+            kind.from_base(modules[path], **sizes, dropout=dropout, freeze_base=freeze_base, **chosen.options)
     refresh_mode(module)
     recognised = set_memory(module, {modules[path] for path in paths}, memory)
-    entry = {"targets": list(found), "matched": paths, "rank": rank, "alpha": float(alpha)}
-    recipe["lora"].append({**entry, "dropout": float(dropout), "freeze_base": bool(freeze_base)})
-    named, groups = ", ".join(found), shorten(group_paths(paths), 8)  # the recipe has all of them
-    logger.info("lora: rank %d, alpha %g on %d layers (%s): %s", rank, alpha, len(paths), named, groups)
+    for own_rank, own_alpha in dict.fromkeys((layer_ranks[path], layer_alphas[path]) for path in paths):
+        matched = [path for path in paths if (layer_ranks[path], layer_alphas[path]) == (own_rank, own_alpha)]
+        entry = {"targets": list(found), "matched": matched, "rank": own_rank, "alpha": float(own_alpha)}
+        entry |= {"dropout": float(dropout), "freeze_base": bool(freeze_base)}
+        recipe["lora"].append(entry if variant == "lora" else {**entry, "variant": variant})
+        groups = shorten(group_paths(matched), 8)  # the recipe has all of them
+        prefix = "" if variant == "lora" else f"variant {variant}, "
+        words = (prefix, own_rank, own_alpha, len(matched), ", ".join(found), groups)
+        logger.info("lora: %srank %d, alpha %g on %d layers (%s): %s", *words)
     if memory != "plain":
         logger.info("lora: memory %s: %s", memory, recognised or "nothing recognised, all is kept")
     return module
@@ -91,21 +106,22 @@ def _wrappable(modules: dict[str, nn.Module]) -> list[str]:
     return [
         path
         for path, module in modules.items()
-        if isinstance(module, tuple(ADAPTER_KINDS)) and not isinstance(_parent(path, modules), nn.MultiheadAttention)
+        if isinstance(module, _WRAPPED) and not isinstance(_parent(path, modules), nn.MultiheadAttention)
     ]
 
 
-def _kind_for(path: str, modules: dict[str, nn.Module], root: nn.Module) -> type[AdapterLayer]:
+def _kind_for(path: str, modules: dict[str, nn.Module], root: nn.Module, variant: Variant) -> type[AdapterLayer]:
     """The adapter layer for the module at a path. Raises ValueError where there is none."""
     module = modules[path]
     if isinstance(module, AdapterLayer):
         raise UserError(f"lora: {path!r} is a {type(module).__name__} already; name each layer in one `lora` only.")
-    kind = next((adapter for base, adapter in ADAPTER_KINDS.items() if isinstance(module, base)), None)
+    kind = next((adapter for base, adapter in variant.kinds.items() if isinstance(module, base)), None)
     if kind is None:
-        *names, last = (base.__name__ for base in ADAPTER_KINDS)
+        *names, last = (base.__name__ for base in variant.kinds)
         inner = [p for p in _wrappable(modules) if p.startswith(f"{path}.")]
         hint = f" In it there is: {shorten(inner)}." if inner else ""
-        raise UserError(f"lora: {path!r} is a {type(module).__name__}; LoRA wraps {', '.join(names)} and {last}.{hint}")
+        wraps = f"{variant.name} wraps {', '.join(names)} and {last}"
+        raise UserError(f"lora: {path!r} is a {type(module).__name__}; {wraps}.{hint}")
     _refuse_fused_parent(path, module, _parent(path, modules, root))
     if isinstance(module, FrozenMixin):
         raise UserError(f"lora: {path!r} is frozen by a call of its own; call `freeze` on a module that holds it.")

@@ -1,7 +1,7 @@
 """The adapter layer protocol: between wrapped modules and everything that handles adapters."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ class AdapterLayer(nn.Module):
     alpha: float
     dropout: float
     freeze_base: bool
+    # Name of an adapter that the weights of the wrapped module cannot hold; None of one that can be merged.
+    unmergeable: ClassVar[str | None] = None
 
     @classmethod
     def unsupported_reason(cls, module: nn.Module) -> str | None:
@@ -26,13 +28,13 @@ class AdapterLayer(nn.Module):
 
     @classmethod
     def from_base(
-        cls, module: nn.Module, *, rank: int, alpha: float, dropout: float, freeze_base: bool
+        cls, module: nn.Module, *, rank: int, alpha: float, dropout: float, freeze_base: bool, **options: Any
     ) -> "AdapterLayer":
         """Turn `module` itself into this layer, so that whoever holds a reference to it sees the delta."""
         raise NotImplementedError
 
-    def adapter_tensors(self) -> dict[str, nn.Parameter]:
-        """The delta's own parameters, by their names in this layer."""
+    def adapter_tensors(self) -> dict[str, torch.Tensor]:
+        """The delta's own parameters, and buffers that it needs, by their names in this layer."""
         raise NotImplementedError
 
     def adapter_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:

@@ -16,9 +16,19 @@ from loradet.errors import UserError
 class LoRALayer(AdapterLayer):
     """A wrapped module with low-rank deltas, whose names end in `lora_a` and `lora_b`."""
 
+    # The delta is scaled by alpha / √rank: rsLoRA (Kalajdzievski, arXiv:2312.03732).
+    rank_stabilized: bool = False
+
     @classmethod
     def from_base(
-        cls, module: nn.Module, *, rank: int, alpha: float, dropout: float = 0.0, freeze_base: bool = True
+        cls,
+        module: nn.Module,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        freeze_base: bool = True,
+        rank_stabilized: bool = False,
     ) -> "LoRALayer":
         """Turn `module` into a LoRA layer in place: same object, same parameters, hooks and mode.
 
@@ -28,6 +38,7 @@ class LoRALayer(AdapterLayer):
             alpha: the delta is scaled by alpha / rank.
             dropout: probability of dropping an element of the low-rank path's input, in train mode.
             freeze_base: whether the module's own parameters stop training.
+            rank_stabilized: the delta is scaled by alpha / √rank instead.
 
         Raises:
             ValueError: rank, alpha or dropout is out of range, or the module cannot be wrapped.
@@ -36,6 +47,8 @@ class LoRALayer(AdapterLayer):
         if reason := cls.unsupported_reason(module):
             raise UserError(f"LoRA cannot wrap this {type(module).__name__}: {reason}.")
         module.__class__ = cls
+        if rank_stabilized:
+            module.rank_stabilized = True
         module._add_factors(rank, alpha, dropout, freeze_base)
         return module
 
@@ -47,8 +60,8 @@ class LoRALayer(AdapterLayer):
 
     @property
     def scaling(self) -> float:
-        """alpha / rank."""
-        return self.alpha / self.rank
+        """alpha / rank, or alpha / √rank where that is asked for."""
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
 
     def replace_adapter(
         self, tensors: Mapping[str, Tensor], *, rank: int, alpha: float, dropout: float, freeze_base: bool

@@ -46,36 +46,51 @@ class OneWeightLoRA(LoRALayer):
     def _factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         raise NotImplementedError
 
-    def adapter_tensors(self) -> dict[str, nn.Parameter]:
+    def _low_rank_factors(self) -> tuple[Tensor, Tensor]:
+        """A (R', ...) and B (O, R', ...), whose product, scaled, is added to the weight."""
+        return self.lora_a, self.lora_b
+
+    def adapter_tensors(self) -> dict[str, Tensor]:
         return {"lora_a": self.lora_a, "lora_b": self.lora_b}
 
     def adapter_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
         shape_a, shape_b = self._factor_shapes(rank)
         return {"lora_a": shape_a, "lora_b": shape_b}
 
-    def stage(self, x: Tensor) -> tuple[Stage, Parameters] | None:
-        """This layer on that input as part of a lean chain; None where only its own forward pass will do."""
+    def forward(self, x: Tensor) -> Tensor:
+        """As of the wrapped class: (..., C) → (..., O), or (N, C, H, W) → (N, O, H', W')."""
+        if self.merged:
+            refuse_training_while_merged(self.training)
+            return super().forward(x)
+        y = self._lean_forward(x)
+        return self._plain_forward(x) if y is None else y
+
+    def _plain_forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def stages(self, x: Tensor) -> list[tuple[Stage, Parameters]]:
+        """This layer on that input as part of a lean chain; empty where only its own forward pass will do."""
         raise NotImplementedError
 
     def _lean_forward(self, x: Tensor) -> Tensor | None:
         """The output where backward can keep what the input was made from in place of the input, else None."""
         if self.memory == "plain" or not torch.is_grad_enabled() or is_traced() or source_of(x) is None:
             return None
-        stage = self.stage(x)
-        return None if stage is None else run_chain(x, [stage], self.memory)
+        stages = self.stages(x)
+        return run_chain(x, stages, self.memory) if stages else None
 
     @property
     def _parameters_of_stage(self) -> Parameters:
-        return self.weight, self.bias, self.lora_a, self.lora_b
+        return self.weight, self.bias, *self._low_rank_factors()
 
     def _settings_of_stage(self, x: Tensor) -> dict[str, Any]:
         dropout = self.dropout if self.training else 0.0
         return {"scaling": self.scaling, "dropout": dropout, "dtype": autocast_dtype(x)}
 
     def delta_weight(self) -> Tensor:
-        """(alpha / rank) B A in the shape of `weight`; at least float32, without gradient."""
+        """What merging adds to `weight`, (alpha / rank) B A; at least float32, without gradient."""
         with torch.no_grad():
-            return low_rank_product(self.lora_a, self.lora_b, self.scaling).view(self.weight.shape)
+            return low_rank_product(*self._low_rank_factors(), self.scaling).view(self.weight.shape)
 
     @property
     def merged(self) -> bool:
@@ -158,20 +173,14 @@ class LoRALinear(OneWeightLoRA, nn.Linear):
     def _factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return (rank, self.in_features), (self.out_features, rank)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) → (..., O)."""
-        if self.merged:
-            refuse_training_while_merged(self.training)
-            return super().forward(x)
-        if (y := self._lean_forward(x)) is not None:
-            return y
+    def _plain_forward(self, x: Tensor) -> Tensor:
         x = cast_for_autocast(x)
         x, y = self._base_forward(x)
         dropout = self.dropout if self.training else 0.0
-        return y + low_rank(x, self.lora_a, self.lora_b, scaling=self.scaling, dropout=dropout)
+        return y + low_rank(x, *self._low_rank_factors(), scaling=self.scaling, dropout=dropout)
 
-    def stage(self, x: Tensor) -> tuple[Stage, Parameters] | None:
-        return None if self.merged else (LinearStage(**self._settings_of_stage(x)), self._parameters_of_stage)
+    def stages(self, x: Tensor) -> list[tuple[Stage, Parameters]]:
+        return [] if self.merged else [(LinearStage(**self._settings_of_stage(x)), self._parameters_of_stage)]
 
     def _base_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The input to go on with, and W x + b."""
@@ -257,29 +266,24 @@ class LoRAConv2d(OneWeightLoRA, nn.Conv2d):
     def _factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return (rank, *self.weight.shape[1:]), (self.out_channels, rank, 1, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, O, H', W')."""
-        if self.merged:
-            refuse_training_while_merged(self.training)
-            return super().forward(x)
-        if (y := self._lean_forward(x)) is not None:
-            return y
+    def _plain_forward(self, x: Tensor) -> Tensor:
         x, padding = self._explicit_padding(x)
         x = cast_for_autocast(x)
         geometry = (self.stride, padding, self.dilation, self.groups)
         y = F.conv2d(x, self.weight, self.bias, *geometry)
+        a, b = self._low_rank_factors()
         if self.depthwise:
             # The product of the factors is as small as the kernel; convolving with it keeps no activation besides x.
-            delta = (self.lora_b.flatten(1) @ self.lora_a.flatten(1)).view(self.weight.shape)
+            delta = (b.flatten(1) @ a.flatten(1)).view(self.weight.shape)
             return y + self._convolve(x, delta * self.scaling, geometry)
-        return y + F.conv2d(self._convolve(x, self.lora_a, geometry) * self.scaling, self.lora_b)
+        return y + F.conv2d(self._convolve(x, a, geometry) * self.scaling, b)
 
-    def stage(self, x: Tensor) -> tuple[Stage, Parameters] | None:
+    def stages(self, x: Tensor) -> list[tuple[Stage, Parameters]]:
         implicit = self.padding_mode == "zeros" and isinstance(self.padding, tuple)
         if self.merged or self.depthwise or not implicit or x.dim() != 4:
-            return None
+            return []
         geometry = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
-        return ConvStage(**self._settings_of_stage(x), **geometry), self._parameters_of_stage
+        return [(ConvStage(**self._settings_of_stage(x), **geometry), self._parameters_of_stage)]
 
     def _convolve(self, x: Tensor, weight: Tensor, geometry: tuple) -> Tensor:
         if self.dropout and self.training:

@@ -16,6 +16,8 @@ from loradet.errors import UserError
 logger = logging.getLogger("loradet.adapters")
 
 RECIPE = "adapter_recipe"
+# Variants in a recipe that are functions of their own beside `lora`, and their names.
+BLOCK_ADAPTERS = {"mona": "Mona", "adaptformer": "AdaptFormer"}
 
 
 def ensure_recipe(module: nn.Module) -> dict[str, Any]:
@@ -91,11 +93,18 @@ def load_adapter_state(model: nn.Module, state: Mapping[str, Any]) -> None:
             continue
         saved = state[path]
         here, there = lora_sizes(recipe), lora_sizes(saved)
+        own, theirs = lora_variants(recipe), lora_variants(saved)
         for layer in here.keys() & there.keys():
-            if here[layer][0] == there[layer][0] and here[layer][1] != there[layer][1]:
+            if own[layer] != theirs[layer]:
                 raise UserError(
-                    f"{join(path, layer)}: the checkpoint's LoRA was trained with alpha={there[layer][1]:g}, the "
-                    f"model has alpha={here[layer][1]:g}: set alpha={there[layer][1]:g}, or start from the base."
+                    f"{join(path, layer)}: the checkpoint's LoRA is of variant {theirs[layer]!r}, the model's of "
+                    f"{own[layer]!r}: {set_variant(theirs[layer])}, or start from the base."
+                )
+            if here[layer][0] == there[layer][0] and here[layer][1] != there[layer][1]:
+                was, now = (set_alpha(own[layer], *sizes[layer]) for sizes in (there, here))
+                raise UserError(
+                    f"{join(path, layer)}: the checkpoint's {name_of(own[layer])} was trained with {was}, the "
+                    f"model has {now}: set {was}, or start from the base."
                 )
         if _what_trains(recipe) == _what_trains(saved):
             recipe["fingerprint"] = saved["fingerprint"]
@@ -109,6 +118,26 @@ def lora_sizes(recipe: Mapping[str, Any]) -> dict[str, tuple[int, float]]:
     return {layer: (entry["rank"], entry["alpha"]) for entry in recipe["lora"] for layer in entry["matched"]}
 
 
+def lora_variants(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Layer path → variant of `lora` of every layer that a recipe wraps."""
+    return {layer: entry.get("variant", "lora") for entry in recipe["lora"] for layer in entry["matched"]}
+
+
+def name_of(variant: str) -> str:
+    """What a message calls an adapter of that variant."""
+    return BLOCK_ADAPTERS.get(variant, "LoRA")
+
+
+def set_variant(variant: str) -> str:
+    """How a config gets that variant."""
+    return f"call {variant} there" if variant in BLOCK_ADAPTERS else f"set variant={variant!r}"
+
+
+def set_alpha(variant: str, rank: int, alpha: float) -> str:
+    """How a config says an alpha: "alpha=32", or of AdaptFormer "scale=0.1"."""
+    return f"scale={alpha / rank:g}" if variant in BLOCK_ADAPTERS else f"alpha={alpha:g}"
+
+
 def unfrozen_names(recipe: Mapping[str, Any]) -> set[str] | None:
     """Paths of modules and parameters that `freeze` left training; None where nothing was frozen."""
     freeze = recipe["freeze"]
@@ -118,4 +147,4 @@ def unfrozen_names(recipe: Mapping[str, Any]) -> set[str] | None:
 def _what_trains(recipe: Mapping[str, Any]) -> tuple:
     bases = {layer: entry["freeze_base"] for entry in recipe["lora"] for layer in entry["matched"]}
     ranks = {layer: rank for layer, (rank, _) in lora_sizes(recipe).items()}
-    return unfrozen_names(recipe), bases, ranks
+    return unfrozen_names(recipe), bases, ranks, lora_variants(recipe)

@@ -24,17 +24,21 @@ _FAMILIES = {
     "lw_detr": "LW-DETR",
 }
 _VIM_WIDTHS = {192: "Tiny", 384: "Small", 768: "Base"}
+_KINDS = {"kind:norm": "norms", "kind:bias": "biases"}
+_BLOCK_ADAPTERS = {"mona": "Mona", "adaptformer": "AdaptFormer"}
+_VARIANTS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", **_BLOCK_ADAPTERS}
 _SIZES = {"tiny": "T", "small": "S", "base": "B", "large": "L", "huge": "H"}
 
 
 @dataclass(frozen=True)
 class LoraCall:
-    """One `lora` of a config; None: left open."""
+    """One `lora`, `mona` or `adaptformer` of a config; None: left open. Targets are empty for all blocks."""
 
     targets: tuple[str, ...]
     rank: int | None
     alpha: float | None
     freeze_base: bool
+    variant: str = "lora"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +52,8 @@ class Description:
             for a detector that names no backbone.
         weights: of the backbone: a file as the config names it, "<timm's name>, pretrained", or "random".
         method: "full", "linear probe" (all of the backbone is frozen), "partly unfrozen", or "LoRA", with what is
-            unfrozen beside it as "LoRA + whole stage 3".
-        loras: the calls of `lora`, the outer ones first.
+            unfrozen beside it as "LoRA + whole stage 3"; variants by their names, as "DoRA", "Mona"; "norms", "biases".
+        loras: the calls of `lora`, `mona` and `adaptformer`, the outer ones first.
         unfrozen: names in the `unfreeze` of what holds the backbone, but those of the detector's own heads.
     """
 
@@ -208,7 +212,7 @@ def _called(node: DictConfig) -> str:
 
 
 def _is_lora(node: DictConfig) -> bool:
-    return _called(node) == "lora" and "targets" in node
+    return (_called(node) == "lora" and "targets" in node) or (_called(node) in _BLOCK_ADAPTERS and "module" in node)
 
 
 def _is_freeze(node: DictConfig) -> bool:
@@ -220,24 +224,33 @@ def _is_adaptation(node: DictConfig) -> bool:
 
 
 def _lora_call(node: DictConfig) -> LoraCall:
+    if (called := _called(node)) in _BLOCK_ADAPTERS:
+        rank = _value(node, "rank")
+        scale = 1.0 if called == "mona" else _value(node, "scale")
+        alpha = None if rank is None or scale is None else float(scale * rank)
+        return LoraCall(_names(node, "targets"), rank, alpha, freeze_base=False, variant=called)
     return LoraCall(
         targets=_names(node, "targets"),
         rank=_value(node, "rank"),
         alpha=_value(node, "alpha"),
         freeze_base=bool(_value(node, "freeze_base", True)),
+        variant=_value(node, "variant", "lora"),
     )
 
 
 def _method(loras: Sequence[LoraCall], unfrozen: Sequence[str], *, frozen: bool, partial: bool) -> str:
     if not loras:
+        if unfrozen and all(name in _KINDS for name in unfrozen):
+            return " and ".join(_KINDS[name] for name in unfrozen)
         return "partly unfrozen" if partial else ("linear probe" if frozen else "full")
+    lora = " and ".join(dict.fromkeys(_VARIANTS.get(call.variant, call.variant) for call in loras))
     if not frozen:
-        return "LoRA beside a backbone that trains"
+        return f"{lora} beside a backbone that trains"
     if not unfrozen:
-        return "LoRA"
+        return lora
     parts = ", ".join(re.sub(r"^stages_(\d+)$", r"stage \1", name) for name in unfrozen)
     wrapped_train = not any(call.freeze_base for call in loras)
-    return f"LoRA + whole {parts}" if wrapped_train else f"LoRA + {parts} without its wrapped layers"
+    return f"{lora} + whole {parts}" if wrapped_train else f"{lora} + {parts} without its wrapped layers"
 
 
 def _detector(node: DictConfig) -> str:

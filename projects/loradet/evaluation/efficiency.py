@@ -22,7 +22,7 @@ CONVENTION = (
 )
 # Elementwise operations, copies and indexing that fvcore would list as unknown, besides those that Detectron2's
 # analysis leaves out itself.
-_FREE = ("aten::all", "aten::clone", "aten::unflatten")
+_FREE = ("aten::addcmul", "aten::all", "aten::clone", "aten::pad", "aten::unflatten")
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,11 @@ CASES = {
     "DETR's transformer": (transformer, ["linear1", "linear2", "self_attn"], {}),
     "DETR's transformer, fc1": (transformer, ["linear1"], {}),
     "DETR's transformer, unfrozen": (lambda: transformer("gelu", True), ["linear1", "linear2"], {"unfreeze": None}),
+    "DoRA": (convnext, MLP, {"variant": "dora"}),
+    "DoRA of 1x1, dropout": (lambda: convnext(conv_mlp=True), MLP, {"variant": "dora", "dropout": 0.3}),
+    "DoRA, unfrozen base": (convnext, MLP, {"variant": "dora", "unfreeze": None, "freeze_base": False}),
+    "DoRA, ViT": (vit, ["attn.qkv", "attn.proj", *MLP], {"variant": "dora"}),
+    "PiSSA": (convnext, MLP, {"variant": "pissa"}),
     "a module of one's own": (Sequence, ["inner.1", "inner.3", "last.1", "last.3"], {}),
 }
 

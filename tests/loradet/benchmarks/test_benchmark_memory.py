@@ -59,6 +59,7 @@ def test_a_mistake_in_the_config_is_one_line(monkeypatch):
     assert "\n" not in stop.value.code
 
 
+@pytest.mark.slow
 def test_a_process_that_is_ended_is_one_line(tmp_path, monkeypatch):
     file = tmp_path / "ended.py"
     file.write_text("import os\n\nos._exit(9)\n")

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -255,18 +254,3 @@ def test_eight_bits_find_nearly_the_same(shipped, photographs, tmp_path):
         (found,) = detector([Sample(image, 64, 96)])
         _, scores, _ = find(shipped[0], image)
         np.testing.assert_allclose(found.scores[:3], scores[:3], atol=0.15)
-
-
-@pytest.mark.slow
-def test_one_thread_is_half_again_as_fast_as_torch(shipped):
-    """By the time that the process computes, in turns: medians of 15 images of 320x448."""
-    model, folder = shipped
-    detector = OnnxDetector(folder / "model.onnx", threads=1)
-    image = np.random.default_rng(0).integers(0, 256, (320, 448, 3), dtype=np.uint8)
-    times = {"torch": [], "onnx": []}
-    for _ in range(15):
-        for name, run in (("torch", lambda: find(model, image)), ("onnx", lambda: detector([Sample(image, 320, 448)]))):
-            start = time.process_time()
-            run()
-            times[name].append(time.process_time() - start)
-    assert np.median(times["torch"]) > 1.5 * np.median(times["onnx"])

@@ -25,10 +25,10 @@ def test_a_shortened_text_fits_and_keeps_both_ends(text, room, keep):
         short = short.removesuffix(keep)
     else:
         text += keep
-    head, dots, tail = short.rpartition("...")
-    assert dots
-    assert text.startswith(head)
-    assert text.endswith(tail)
+    # A text may have dots of its own beside them.
+    cuts = [at for at in range(len(short)) if short.startswith("...", at)]
+    parts = [(short[:at], short[at + 3 :]) for at in cuts]
+    assert any(text.startswith(head) and text.endswith(tail) for head, tail in parts)
 
 
 @settings(max_examples=40, deadline=None)

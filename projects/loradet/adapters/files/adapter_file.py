@@ -16,7 +16,8 @@ from loradet.adapters.files.header import header_problem
 from loradet.adapters.freezing import frozen_modules
 from loradet.adapters.layer import adapter_layers, adapter_tensor_names, is_under, unwrap
 from loradet.adapters.parameters import parameter_table
-from loradet.adapters.recipe import adapter_state, fingerprint, recipes
+from loradet.adapters.recipe import BLOCK_ADAPTERS, adapter_state, fingerprint, lora_variants, recipes
+from loradet.adapters.variants.registry import VARIANTS
 from loradet.errors import MissingFileError, UserError
 from loradet.files import atomic_open, parse_json
 from loradet.tensors import check_tensors
@@ -173,6 +174,10 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
         raise AdapterError(f"{path} has format {version}, this loradet {__version__} reads up to {FORMAT}: update it.")
     if (problem := header_problem(info)) is not None:
         raise AdapterError(f"{path} is damaged: {METADATA_KEY}: {problem}. Take a whole copy, or export it anew.")
+    for recipe in info["recipes"].values():
+        for variant in set(lora_variants(recipe).values()) - VARIANTS.keys() - BLOCK_ADAPTERS.keys():
+            known = ", ".join([*VARIANTS, *BLOCK_ADAPTERS])
+            raise AdapterError(f"{path} is of variant {variant!r}, this loradet {__version__} has {known}: update it.")
     check_tensors(tensors, path, error=AdapterError)
     return info, tensors
 

@@ -7,7 +7,15 @@ from typing import Any
 from torch import Tensor
 
 from loradet.adapters.layer import is_under, join
-from loradet.adapters.recipe import lora_sizes, unfrozen_names
+from loradet.adapters.recipe import (
+    BLOCK_ADAPTERS,
+    lora_sizes,
+    lora_variants,
+    name_of,
+    set_alpha,
+    set_variant,
+    unfrozen_names,
+)
 from loradet.wording import shorten
 
 
@@ -70,14 +78,21 @@ def _adaptation_differences(theirs: Mapping[str, Any], own: Mapping[str, Any]) -
     there, here = lora_sizes(theirs), lora_sizes(own)
     if there.keys() != here.keys():
         lines.append(
-            f"other targets: the file has LoRA on {len(there)} layers (targets {_targets(theirs)}), the model on "
-            f"{len(here)} (targets {_targets(own)}); they differ in {shorten(sorted(there.keys() ^ here.keys()))}"
+            f"other targets: the file has {_names(theirs, own)} on {len(there)} layers (targets {_targets(theirs)}), "
+            f"the model {_names(own, theirs)} on {len(here)} (targets {_targets(own)}); they differ in "
+            + shorten(sorted(there.keys() ^ here.keys()))
         )
     both = there.keys() & here.keys()
-    for position, word in ((0, "rank"), (1, "alpha")):
-        pairs = {(there[layer][position], here[layer][position]) for layer in both}
-        for value, own_value in sorted(pair for pair in pairs if pair[0] != pair[1]):
-            lines.append(f"{word} is {value:g} in the file, {own_value:g} in the model; build it with {word}={value:g}")
+    variants = {(lora_variants(theirs)[layer], lora_variants(own)[layer]) for layer in both}
+    for value, own_value in sorted(pair for pair in variants if pair[0] != pair[1]):
+        lines.append(f"variant is {value} in the file, {own_value} in the model; {set_variant(value)}")
+    ranks = {(there[layer][0], here[layer][0]) for layer in both}
+    for value, own_value in sorted(pair for pair in ranks if pair[0] != pair[1]):
+        lines.append(f"rank is {value:g} in the file, {own_value:g} in the model; build it with rank={value:g}")
+    kinds = lora_variants(own)
+    words = {tuple(set_alpha(kinds[layer], *sizes[layer]) for sizes in (there, here)) for layer in both}
+    for (word, value), (_, own_value) in sorted((a.split("="), b.split("=")) for a, b in words if a != b):
+        lines.append(f"{word} is {value} in the file, {own_value} in the model; build it with {word}={value}")
     if unfrozen_names(theirs) != unfrozen_names(own):
         lines.append(f"the file's is {_freeze_summary(theirs)}, the model's {_freeze_summary(own)}")
     return lines
@@ -135,8 +150,20 @@ def _close(a: list[float], b: list[float]) -> bool:
 
 def _summary(recipe: Mapping[str, Any]) -> str:
     parts = [] if recipe["freeze"] is None else [_freeze_summary(recipe)]
-    parts += [f"lora(targets={e['targets']}, rank={e['rank']}, alpha={e['alpha']:g})" for e in recipe["lora"]]
+    for entry in recipe["lora"]:
+        variant, rank = entry.get("variant", "lora"), entry["rank"]
+        sizes = f"targets={entry['targets']}, rank={rank}, {set_alpha(variant, rank, entry['alpha'])}"
+        if variant in BLOCK_ADAPTERS:
+            parts.append(f"{variant}({sizes})")
+        else:
+            parts.append(f"lora({sizes})" if variant == "lora" else f"lora({sizes}, variant={variant!r})")
     return " and ".join(parts)
+
+
+def _names(recipe: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What the layers of a recipe have, or of the other one, where this has none."""
+    variants = lora_variants(recipe) or lora_variants(other)
+    return " and ".join(dict.fromkeys(map(name_of, variants.values())))
 
 
 def _freeze_summary(recipe: Mapping[str, Any]) -> str:

@@ -10,43 +10,60 @@ from torch import Tensor
 
 from loradet.adapters.files.adapter_file import read_adapter
 from loradet.adapters.parameters import PARTS
+from loradet.adapters.recipe import lora_variants, name_of
+
+# What Mona and AdaptFormer call their own modules in a block.
+_BLOCK_MODULES = (["mona"], ["mona1"], ["mona2"], ["adaptformer"])
 
 
 @dataclass(frozen=True)
 class AdapterSizes:
-    """Bytes of an adapter: the whole file, and its LoRA tensors alone; `str()` in MB of 10^6 bytes."""
+    """Bytes of an adapter: the whole file, and its LoRA tensors alone; `str()` in MB of 10^6 bytes.
+
+    Attributes:
+        file, lora: bytes; those of Mona and AdaptFormer count as LoRA's.
+        name: what the file has, as "LoRA" or "Mona".
+    """
 
     file: int
     lora: int
+    name: str = "LoRA"
 
     def __str__(self) -> str:
-        return f"{self.file / 1e6:.2f} MB, LoRA tensors alone {self.lora / 1e6:.2f} MB"
+        return f"{self.file / 1e6:.2f} MB, {self.name} tensors alone {self.lora / 1e6:.2f} MB"
 
 
 def adapter_sizes(path: str | os.PathLike) -> AdapterSizes:
     """Sizes of an adapter file. Raises what `read_adapter` raises."""
-    return _sizes(path, read_adapter(path)[1])
+    return _sizes(path, *read_adapter(path))
 
 
-def _sizes(path: str | os.PathLike, tensors: Mapping[str, Tensor]) -> AdapterSizes:
-    lora = [tensor for name, tensor in tensors.items() if _is_lora(name)]
-    return AdapterSizes(Path(path).stat().st_size, sum(t.numel() * t.element_size() for t in lora))
+def _sizes(path: str | os.PathLike, info: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AdapterSizes:
+    lora = [tensor for name, tensor in tensors.items() if _is_delta(name)]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in lora)
+    return AdapterSizes(Path(path).stat().st_size, size, _name(info))
 
 
-def _is_lora(name: str) -> bool:
-    return name.endswith(("lora_a", "lora_b"))
+def _is_delta(name: str) -> bool:
+    parts = name.split(".")
+    return "lora_" in parts[-1] or parts[-2:-1] in _BLOCK_MODULES
+
+
+def _name(info: Mapping[str, Any]) -> str:
+    variants = [variant for recipe in info["recipes"].values() for variant in lora_variants(recipe).values()]
+    return " and ".join(dict.fromkeys(map(name_of, variants))) or "LoRA"
 
 
 def describe_adapter(path: str | os.PathLike) -> str:
     """A page of text: size, base, recipe, classes, tensors. Raises what `read_adapter` raises."""
     info, tensors = read_adapter(path)
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    deltas = sum(t.numel() for name, t in tensors.items() if _is_lora(name))
+    deltas = sum(t.numel() for name, t in tensors.items() if _is_delta(name))
     rows = {
-        "file": f"{path} ({_sizes(path, tensors)})",
+        "file": f"{path} ({_sizes(path, info, tensors)})",
         "model": info["model"],
         "written by": ", ".join(f"{name} {version}" for name, version in info["versions"].items()),
-        "tensors": f"{len(tensors)}, {numbers / 1e6:.3f} M numbers, {deltas / 1e6:.3f} M of them LoRA",
+        "tensors": f"{len(tensors)}, {numbers / 1e6:.3f} M numbers, {deltas / 1e6:.3f} M of them {_name(info)}",
         "trainable": _parts(info["parameters"]),
         "classes": _classes(info),
         "pixel mean": info.get("pixel_mean"),
@@ -75,7 +92,7 @@ def _recipe(recipe: dict[str, Any]) -> list[str]:
         base = "frozen" if entry["freeze_base"] else "as freeze left it"
         lines.append(
             _row(
-                "lora",
+                entry.get("variant", "lora"),
                 f"targets {', '.join(entry['targets'])} ({len(entry['matched'])} layers), rank {entry['rank']}, "
                 f"alpha {entry['alpha']:g}, dropout {entry['dropout']:g}, base {base}",
             )

@@ -22,6 +22,7 @@ _LORA = entries(
         "alpha": NUMBER,
         "dropout": NUMBER,
         "freeze_base": TRUTH,
+        "variant": TEXT,
     },
     required=("targets", "matched", "rank", "alpha", "dropout", "freeze_base"),
 )

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from loradet.adapters.files.adapter_file import AdapterError, read_adapter
 from loradet.adapters.layer import is_under, join
+from loradet.adapters.recipe import BLOCK_ADAPTERS, name_of
 from loradet.files import atomic_open, write_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -63,21 +65,27 @@ def export_peft(path: str | os.PathLike, folder: str | os.PathLike) -> PeftFolde
     part, settings = _backbone_part(info, tensors)
     if not settings:
         raise AdapterError(f"{path} has no LoRA layer in the backbone, so there is nothing for PEFT's layout.")
+    if blocks := [name for name, entry in settings.items() if entry.get("variant") in BLOCK_ADAPTERS]:
+        raise AdapterError(
+            f"{path}: {join(part, blocks[0])} has {name_of(settings[blocks[0]]['variant'])}, for which PEFT's layout "
+            "has no place: share the adapter file itself."
+        )
     network = _NETWORK if all(name.startswith(_NETWORK) for name in settings) else ""
-    content, used = {}, set()
+    content: dict[str, Tensor] = {}
+    used: set[str] = set()
     for name in settings:
         full = join(part, name)
         _check_kind(path, full, info, tensors)
-        for own, theirs in (("lora_a", "lora_A"), ("lora_b", "lora_B")):
-            key = f"base_model.model.{name.removeprefix(network)}.{theirs}.weight"
-            content[key] = tensors[f"{full}.{own}"]
-            used.add(f"{full}.{own}")
-    settings = {name.removeprefix(network): entry for name, entry in settings.items()}
+        own = {key.removeprefix(f"{full}."): value for key, value in tensors.items() if is_under(key, full)}
+        content |= {f"base_model.model.{name.removeprefix(network)}.{k}": v for k, v in _peft_tensors(own).items()}
+        used |= {f"{full}.{key}" for key in own if key.startswith("lora_")}
+    settings = {name.removeprefix(network): _peft_sizes(entry) for name, entry in settings.items()}
+    config = _config(path, settings, _model_name(info, part))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_open(folder / WEIGHTS, "wb") as file:
         file.write(safetensors.torch.save(content, {"format": "pt"}))
-    write_json(folder / CONFIG, _config(settings, _model_name(info, part)))
+    write_json(folder / CONFIG, config)
     left_out = [name for name in tensors if name not in used]
     return PeftFolder(folder, list(settings), left_out, [name for name in left_out if is_under(name, part)])
 
@@ -131,7 +139,38 @@ def _check_kind(path: str | os.PathLike, layer: str, info: Mapping[str, Any], te
         )
 
 
-def _config(settings: Mapping[str, Mapping[str, Any]], model_name: str | None) -> dict[str, Any]:
+def _peft_tensors(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A layer's tensors by PEFT's names; PiSSA's as plain LoRA of twice its rank, which is the same delta."""
+    a, b = own["lora_a"], own["lora_b"]
+    if "lora_a_start" in own:
+        a, b = torch.cat([a, own["lora_a_start"]]), torch.cat([b, -own["lora_b_start"]], dim=1)
+    tensors = {"lora_A.weight": a, "lora_B.weight": b}
+    if (magnitude := own.get("lora_magnitude")) is not None:
+        # Without `.weight`; of a convolution with the axes of its output.
+        tensors["lora_magnitude_vector"] = magnitude.view(1, -1, 1, 1) if b.dim() == 4 else magnitude
+    return tensors
+
+
+def _peft_sizes(entry: Mapping[str, Any]) -> dict[str, Any]:
+    factor = 2 if entry.get("variant") == "pissa" else 1
+    return {**entry, "rank": factor * entry["rank"], "alpha": factor * entry["alpha"]}
+
+
+def _config(
+    path: str | os.PathLike, settings: Mapping[str, Mapping[str, Any]], model_name: str | None
+) -> dict[str, Any]:
+    variants = {entry.get("variant", "lora") for entry in settings.values()}
+    if "dora" in variants and len(variants) > 1:
+        raise AdapterError(
+            f"{path} has DoRA on some layers and {', '.join(sorted(variants - {'dora'}))} on others; in PEFT's layout "
+            "all or none are DoRA. Merge the adapter into a plain checkpoint instead."
+        )
+    use_rslora = variants == {"rslora"}
+    if not use_rslora:  # one switch for all layers: of some, alpha says it
+        settings = {
+            name: {**e, "alpha": e["alpha"] * e["rank"] ** 0.5} if e.get("variant") == "rslora" else e
+            for name, e in settings.items()
+        }
     rank, alpha, dropout = (
         Counter(entry[key] for entry in settings.values()).most_common(1)[0][0] for key in ("rank", "alpha", "dropout")
     )
@@ -149,7 +188,8 @@ def _config(settings: Mapping[str, Mapping[str, Any]], model_name: str | None) -
         "bias": "none",
         "fan_in_fan_out": False,
         "modules_to_save": None,
-        "use_rslora": False,
+        "use_rslora": use_rslora,
+        "use_dora": variants == {"dora"},
     }
 
 

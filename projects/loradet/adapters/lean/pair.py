@@ -24,13 +24,13 @@ def run_pair(x: Tensor, first: nn.Module, activation: str, second: nn.Module) ->
     memory = _memory_of(first, second)
     if memory == "plain" or not torch.is_grad_enabled() or is_traced() or has_hooks([first, second]):
         return None
-    begin, end = stage_of(first, x), stage_of(second, x)
-    if begin is None or end is None:
+    begin, end = stages_of(first, x), stages_of(second, x)
+    if not begin or not end:
         return None
-    parameters = [p for p in (*begin[1], *end[1]) if p is not None]
+    parameters = [p for _, group in (*begin, *end) for p in group if p is not None]
     if not x.requires_grad and not any(p.requires_grad for p in parameters):
         return None
-    return run_chain(x, [begin, (ActivationStage(activation), ()), end], memory)
+    return run_chain(x, [*begin, (ActivationStage(activation), ()), *end], memory)
 
 
 def _memory_of(*layers: nn.Module) -> str:
@@ -39,18 +39,18 @@ def _memory_of(*layers: nn.Module) -> str:
     return next((memory for memory in ("plain", "lean", "least") if memory in asked), "plain")
 
 
-def stage_of(layer: nn.Module, x: Tensor) -> tuple[Stage, Parameters] | None:
-    """A linear layer or convolution, with LoRA or without, as part of a chain; None for anything else."""
+def stages_of(layer: nn.Module, x: Tensor) -> list[tuple[Stage, Parameters]]:
+    """A linear layer or convolution, with LoRA or without, as part of a chain; empty for anything else."""
     if isinstance(layer, OneWeightLoRA):
-        return layer.stage(x)
+        return layer.stages(x)
     if type(layer) is nn.Linear:
-        return LinearStage(dtype=autocast_dtype(x)), (layer.weight, layer.bias, None, None)
+        return [(LinearStage(dtype=autocast_dtype(x)), (layer.weight, layer.bias, None, None))]
     if type(layer) not in (nn.Conv2d, LeanConv2d):
-        return None
+        return []
     if layer.groups != 1 or layer.padding_mode != "zeros" or not isinstance(layer.padding, tuple) or x.dim() != 4:
-        return None
+        return []
     geometry = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-    return ConvStage(dtype=autocast_dtype(x), **geometry), (layer.weight, layer.bias, None, None)
+    return [(ConvStage(dtype=autocast_dtype(x), **geometry), (layer.weight, layer.bias, None, None))]
 
 
 def has_hooks(modules: Iterable[nn.Module]) -> bool:

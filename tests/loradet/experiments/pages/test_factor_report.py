@@ -306,6 +306,7 @@ def test_the_study_s_own_levels_combine_across_optimizers(tmp_path):
     assert run.text.count("150 epochs") == 1
 
 
+@pytest.mark.slow
 def test_levels_whose_configs_disagree_are_not_combined(tmp_path):
     study = ofat()
     clash = replace(study.entry("bs16"), overrides=("dataloader.train.total_batch_size=16", "optimizer.lr=0.002"))
@@ -347,6 +348,7 @@ def test_values_that_are_not_finite_are_written_as_python(tmp_path):
     assert low == -math.inf and math.isnan(unknown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["functools.partial(max, 1)", "lambda x: x", "math.inf.hex"])
 def test_a_value_that_no_config_can_import_is_not_combined(tmp_path, value):
     study = with_config_of(ofat(), "bs16", tmp_path, f"extra = {{'call': [max, {value}]}}")
@@ -461,6 +463,7 @@ def test_smoke_runs_are_taken_where_there_are_no_others(tmp_path):
     assert found["Factor: lr (smoke runs)"].paragraphs[0].startswith("These are smoke runs:")
 
 
+@pytest.mark.slow
 def test_a_factorial_that_has_just_begun_has_no_effects_yet(tmp_path):
     study = factorial()
     first, *_, last = study.entries

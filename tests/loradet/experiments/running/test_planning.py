@@ -185,6 +185,7 @@ def test_a_larger_stand_in_is_a_set_of_its_own(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} >= {"stand_in", "stand_in_4_2"}
 
 
+@pytest.mark.slow
 def test_pictures_come_from_one_run_of_each_source(tmp_path, data):
     sources = entry("a", overrides=data, seeds=(0, 1)), entry("b", overrides=data)
     pictures = entry("p", kind="pictures", config="", sources=("b", "a"), images=7)

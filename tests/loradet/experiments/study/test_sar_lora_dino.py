@@ -101,6 +101,7 @@ def test_the_ledger_is_whole(study):
         assert entry.baselines or entry.id == "E0001"
 
 
+@pytest.mark.slow
 def test_runs_are_named_by_the_ledger(study, tmp_path):
     ids = ["E0001", "E0002", "E0005"]
     assert [run.name for run in plan(study, ids, root=tmp_path)] == [

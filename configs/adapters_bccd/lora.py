@@ -1,0 +1,3 @@
+"""LoRA of rank 16 on fc1 and fc2 of the frozen backbone, and its variants by override."""
+
+from .base import data, dataloader, lr_multiplier, model, optimizer, train
