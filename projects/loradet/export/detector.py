@@ -116,15 +116,13 @@ def export_detector(
     if half_weights and calibration:
         raise UserError("Weights are stored in half precision or in 8 bits, not both.")
     form = exportable(model, image_format)
-    divisor = form.multiple_of
     fixed_because = {} if dynamic else {"batch, height and width": "asked for"}
     if (only := form.fixed_size) is not None:
         input_size, reason = only
         dynamic, fixed_because = False, {"batch, height and width": reason}
     elif dynamic and not form.any_size:
         dynamic, fixed_because = False, {"batch, height and width": "programs of any size are not right for it"}
-    height, width = (-(-side // divisor) * divisor for side in input_size)
-    fixed = (height, width)
+    fixed = form.padded((input_size[0], input_size[1]))
     if format == "onnx":
         made = _as_onnx(form, model, fixed, dynamic, opset, half_weights)
     else:
@@ -142,6 +140,7 @@ def export_detector(
             "multiple_of": made.multiple_of,
             "smallest": made.smallest,
             "fixed_because": fixed_because | made.reasons,
+            **({} if form.padding is None else {"padding": form.padding.to_dict()}),
         },
         "outputs": list(OUTPUTS),
         "resize": resizing.to_dict(),
@@ -168,7 +167,7 @@ def _feeds(
 ) -> Iterator[dict[str, np.ndarray]]:
     """What an ONNX file takes, of image after image."""
     for file in files:
-        image, _ = read_resized(file, resizing, intensity, metadata["input"]["size"])
+        image, _ = read_resized(file, resizing, intensity, metadata["input"])
         yield dict(zip(metadata["input"]["names"], make_batch([image], metadata)))
 
 

@@ -8,6 +8,7 @@ from typing import IO, Any
 from loradet import __version__
 from loradet.datasets.images.intensity import Intensity
 from loradet.errors import MissingFileError, UserError
+from loradet.export.padding import Padding
 from loradet.files import parse_json
 
 FORMAT = 1
@@ -106,10 +107,12 @@ def _read(file: IO[bytes], span: tuple[int, int]) -> bytes:
 def describe(metadata: dict[str, Any]) -> str:
     """What a program takes and gives, in a few lines for people."""
     about = metadata["input"]
+    padding = Padding.of_metadata(about)
     if about["size"] is None:
         low, multiple = about["smallest"], about["multiple_of"]
         what = "any" if multiple == 1 else f"multiples of {multiple}"
-        size = f"height and width open: {what} from {low[0]}x{low[1]} (height x width)"
+        least = f"{low[0]}x{low[1]} (height x width)"
+        size = f"height and width open: {what} {'from' if padding is None else 'of as many pixels as'} {least}"
     else:
         size = "{}x{} (height x width), fixed".format(*about["size"])
     lines = [
@@ -121,6 +124,9 @@ def describe(metadata: dict[str, Any]) -> str:
         lines.append(f"values of image files: intensity {Intensity.parse(intensity)}, to 0..255")
     if len(names := about.get("names", [])) > 1:
         lines.append(f"inputs: {', '.join(names)}; sizes is int64 (N, 2), height and width of each image in the batch")
+    if padding is not None:
+        takes = "one size at a time" if about["size"] is None else f"of {padding.describe(about['size'])}, no others"
+        lines.append(f"images, once resized: {takes}; its network sees padding")
     lines += [f"{name} fixed: {reason}" for name, reason in about["fixed_because"].items()]
     lines += [f"weights: {metadata['weights']}"] if "weights" in metadata else []
     if checked := metadata.get("checked"):

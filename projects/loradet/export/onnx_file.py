@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OPSET = 18
+_LEAST_OF_DYNAMO = 18
 ADVICE = "pip install 'loradet[onnx]' brings it"
 _LARGEST = 1 << 31  # bytes of a protobuf message
 
@@ -55,6 +56,8 @@ def export_onnx(
         UserError: torch cannot, with what it says; or the graph is larger than a file of its kind may be.
     """
     onnx = import_onnx()
+    if exporter == "dynamo" and opset < _LEAST_OF_DYNAMO:
+        raise UserError(f"torch.onnx (dynamo) has no opset {opset}: give --opset {_LEAST_OF_DYNAMO}, or none.")
     if dynamic:
         size = open_size(form.multiple_of)
     example = example_inputs(form, size, 2 if dynamic else 1)
@@ -143,7 +146,7 @@ def _by_dynamo(form: Exportable, example: tuple, buffer: io.BytesIO, dynamic: bo
         form,
         example,
         dynamo=True,
-        opset_version=max(opset, 18),  # its least
+        opset_version=opset,
         input_names=list(form.inputs),
         output_names=list(OUTPUTS),
         dynamic_shapes=tuple(shapes[: len(example)]) if dynamic else None,

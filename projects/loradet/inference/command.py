@@ -71,16 +71,18 @@ def predict_exported(
     """The same with a file that `loradet.inference.export` wrote.
 
     Args:
-        exported: `.pt2` file.
+        exported: `.pt2` or `.onnx` file.
         inputs: see `find_images`.
         output: folder.
         trusted: see `ExportedDetector.load`.
-        device: as `train.device`.
+        device: as `train.device`; of an `.onnx` file as of `OnnxSession`.
         score_threshold: None: the operating point of the file, or 0.3 where it has none.
         **options: of `predict_files`.
     """
     files = find_images(inputs)
-    detector = ExportedDetector.load(exported, trusted=trusted, device=choose_device(device))
+    # What torch sees says nothing of onnxruntime, which chooses among its own.
+    chosen = device if Path(exported).suffix == ".onnx" else choose_device(device)
+    detector = ExportedDetector.load(exported, trusted=trusted, device=chosen)
     held = detector.metadata.get(KEY)
     point = None if held is None else OperatingPoint.parse(held, exported)
     return predict_files(

@@ -13,7 +13,7 @@ from torch import Tensor
 from loradet.datasets.images.intensity import Intensity
 from loradet.datasets.mapper import DetectionMapper
 from loradet.errors import UserError
-from loradet.export.batching import check_fits, padded_size
+from loradet.export.batching import check_fits, padded_size, run_in_groups, small_images_named
 from loradet.export.classes import Classes
 from loradet.export.metadata import read_metadata
 from loradet.export.onnx_program import OnnxProgram
@@ -82,7 +82,6 @@ class ExportedDetector:
 
     def mapper(self) -> "CheckedMapper":
         """Reads and resizes images as the training's test images were."""
-        size = self.metadata["input"]["size"]
         resizing = Resizing.from_dict(self.metadata["resize"])
         mapper = DetectionMapper(
             is_train=False,
@@ -90,7 +89,7 @@ class ExportedDetector:
             image_format="RGB",
             intensity=self.metadata.get("intensity", "auto"),  # files of before have none
         )
-        return CheckedMapper(mapper=mapper, largest=None if size is None else tuple(size))
+        return CheckedMapper(mapper=mapper, about=self.metadata["input"])
 
     @torch.no_grad()
     def __call__(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
@@ -101,15 +100,22 @@ class ExportedDetector:
 
         Returns:
             A dict per image, whose `instances` hold `pred_boxes`, `scores` and `pred_classes` by falling score.
+
+        Raises:
+            UserError: an image that the program does not take, see `loradet.export.batching.check_fits`.
         """
-        if self.metadata["input"]["batch"] == 1 and len(batched_inputs) > 1:
-            return [result for item in batched_inputs for result in self([item])]
         sizes = [tuple(item["image"].shape[-2:]) for item in batched_inputs]
-        images = self._batch([item["image"] for item in batched_inputs], sizes)
+        return run_in_groups(self._run, batched_inputs, sizes, self.metadata["input"])
+
+    def _run(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
+        sizes = [tuple(item["image"].shape[-2:]) for item in batched_inputs]
+        images = self._batch(batched_inputs, sizes)
         inputs = [images.to(self.device)]
         if "sizes" in self.metadata["input"].get("names", []):
             inputs.append(torch.tensor(sizes, device=self.device))
-        boxes, scores, classes, counts = self.program(*inputs)
+        name = str(batched_inputs[0].get("file_name", "An image"))
+        with small_images_named(self.metadata["input"], images.shape[-2:], name):
+            boxes, scores, classes, counts = self.program(*inputs)
         results = []
         for i, (item, size, count) in enumerate(zip(batched_inputs, sizes, counts.tolist())):
             found = Instances(
@@ -119,27 +125,28 @@ class ExportedDetector:
             results.append({"instances": detector_postprocess(found, height, width)})
         return results
 
-    def _batch(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Tensor:
+    def _batch(self, items: Sequence[dict[str, Any]], sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Images (N, 3, H, W), padded at the right and the bottom with the mean, which is zero once normalised."""
-        height, width = padded_size(self.metadata["input"], sizes)
+        names = [str(item.get("file_name", "An image")) for item in items]
+        height, width = padded_size(self.metadata["input"], sizes, names)
         mean = torch.tensor(self.metadata["pixel_mean"]).view(3, 1, 1)
-        batch = mean.expand(len(images), 3, height, width).clone()
-        for slot, image, (h, w) in zip(batch, images, sizes):
-            slot[:, :h, :w] = image
+        batch = mean.expand(len(items), 3, height, width).clone()
+        for slot, item, (h, w) in zip(batch, items, sizes):
+            slot[:, :h, :w] = item["image"]
         return batch
 
 
 class CheckedMapper:
-    """A mapper that refuses images larger than a program of fixed size takes."""
+    """A mapper that refuses images that a program of fixed size does not take."""
 
-    def __init__(self, *, mapper: DetectionMapper, largest: tuple[int, int] | None):
+    def __init__(self, *, mapper: DetectionMapper, about: dict[str, Any]):
         """
         Args:
             mapper: reads and resizes.
-            largest: (height, width), None for no limit.
+            about: the metadata's `input`.
         """
         self.mapper = mapper
-        self.largest = largest
+        self.about = about
 
     @property
     def intensity(self) -> Intensity:
@@ -147,8 +154,8 @@ class CheckedMapper:
         return self.mapper.intensity
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """What the mapper gives; ValueError for an image that is too large."""
+        """What the mapper gives; ValueError for an image that the program does not take."""
         sample = self.mapper(record)
         height, width = sample["image"].shape[-2:]
-        check_fits(self.largest, (height, width), record["file_name"])
+        check_fits(self.about, (height, width), record["file_name"])
         return sample

@@ -9,7 +9,7 @@ import numpy as np
 
 from loradet.datasets.images.intensity import Intensity
 from loradet.errors import UserError
-from loradet.export.batching import make_batch, read_resized
+from loradet.export.batching import make_batch, read_resized, run_in_groups, small_images_named
 from loradet.export.classes import Classes
 from loradet.export.metadata import read_metadata
 from loradet.export.onnx_session import OnnxSession
@@ -84,18 +84,20 @@ class OnnxDetector:
 
         Raises:
             OSError: it cannot be read; the message names it.
-            UserError: it is larger than a model of fixed size takes.
+            UserError: a model of fixed size does not take it, see `loradet.export.batching.check_fits`.
         """
-        largest = self.metadata["input"]["size"]
-        image, (height, width) = read_resized(file, self._resizing, self.intensity, largest)
+        image, (height, width) = read_resized(file, self._resizing, self.intensity, self.metadata["input"])
         return Sample(image, height, width)
 
     def __call__(self, samples: Sequence[Sample]) -> list[Detections]:
         """Detections of each image."""
-        if self.metadata["input"]["batch"] == 1 and len(samples) > 1:
-            return [result for sample in samples for result in self([sample])]
+        sizes = [sample.image.shape[:2] for sample in samples]
+        return run_in_groups(self._run, samples, sizes, self.metadata["input"])
+
+    def _run(self, samples: Sequence[Sample]) -> list[Detections]:
         images, sizes = make_batch([sample.image for sample in samples], self.metadata)
-        boxes, scores, classes, counts = self._session(images, sizes)
+        with small_images_named(self.metadata["input"], images.shape[-2:], "An image"):
+            boxes, scores, classes, counts = self._session(images, sizes)
         results = []
         for i, (sample, size, count) in enumerate(zip(samples, sizes, counts)):
             scaled, kept = _to_file(boxes[i, :count], size, (sample.height, sample.width))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers.library_detectors import CLASSES, build, items, needs_transformers
 
+from loradet.errors import UserError
 from loradet.export.classes import Classes
 from loradet.export.detector import export_detector
 from loradet.export.onnx_session import OnnxSession
@@ -16,10 +17,10 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip ins
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("rt_detr_v2", "deimv2")]
 
 
-def export(model, file, size=(96, 128)):
+def export(model, file, size=(96, 128), **options):
     names = [f"class {i}" for i in range(CLASSES)]
     classes = Classes(names, list(range(1, CLASSES + 1)))
-    return export_detector(model=model, output=file, classes=classes, resizing=Resizing(), input_size=size)
+    return export_detector(model=model, output=file, classes=classes, resizing=Resizing(), input_size=size, **options)
 
 
 def compare(model, file, size):
@@ -66,3 +67,9 @@ def test_what_batches_are_padded_to_is_the_size(tmp_path):
     model = build("d_fine", pad_to=(64, 96)).eval()
     assert export(model, tmp_path / "model.onnx", (128, 128))["input"]["size"] == [64, 96]
     compare(model, tmp_path / "model.onnx", (64, 96))
+
+
+def test_an_opset_that_the_exporter_cannot_write_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"dynamo.* has no opset 13: give --opset 18"):
+        export(build("rf_detr").eval(), tmp_path / "model.onnx", opset=13)
+    assert not list(tmp_path.iterdir())

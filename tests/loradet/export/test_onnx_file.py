@@ -17,7 +17,7 @@ from loradet.export.detector import export_detector
 from loradet.export.metadata import describe, read_metadata
 from loradet.export.resizing import Resizing
 from loradet.inference import ExportedDetector
-from loradet.inference.command import predict_checkpoint
+from loradet.inference.command import predict_checkpoint, predict_exported
 from loradet.inference.onnx_detector import OnnxDetector, Sample
 from loradet.inference.onnx_predict import predict_onnx
 
@@ -143,6 +143,19 @@ def test_evaluation_takes_the_file_too(shipped, photographs):
     model, folder = shipped
     detector = ExportedDetector.load(folder / "model.onnx", trusted=False)
     assert_same(find(detector, photographs[0]), find(model, photographs[0]))
+
+
+def test_the_device_is_onnxruntimes_to_choose(shipped, photographs, tmp_path, monkeypatch):
+    """A GPU that torch sees is none for an onnxruntime of CPUs."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    for name, value in {"is_available": True, "device_count": 1, "current_device": 0}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    Image.fromarray(photographs[0]).save(tmp_path / "a.png")
+    file, inputs = str(shipped[1] / "model.onnx"), [str(tmp_path / "a.png")]
+    assert predict_exported(file, inputs, str(tmp_path / "found"), trusted=False).images == 1
+    with pytest.raises(UserError, match="--device cuda: the installed onnxruntime has CPUExecutionProvider"):
+        predict_exported(file, inputs, str(tmp_path / "found"), trusted=False, device="cuda")
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", "cut", "foreign"])

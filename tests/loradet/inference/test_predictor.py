@@ -174,7 +174,7 @@ def test_the_score_threshold_cuts(weights, images, done, tmp_path):
 
 def test_images_too_large_for_a_fixed_model_are_named(weights, images, tmp_path, capfd):
     cfg = config()
-    mapper = CheckedMapper(mapper=instantiate(evaluation_mapper(cfg)), largest=(192, 256))
+    mapper = CheckedMapper(mapper=instantiate(evaluation_mapper(cfg)), about={"size": [192, 256]})
     outcome = predict(
         detector=load_detector(cfg, weights / "merged.pth"),
         mapper=mapper,

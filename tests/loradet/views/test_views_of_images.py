@@ -103,7 +103,7 @@ def test_several_images_share_batches(model, mapper, image, tmp_path):
 
 
 def test_views_too_large_for_an_exported_model_are_refused(mapper, image):
-    checked = CheckedMapper(mapper=mapper, largest=(192, 256))
+    checked = CheckedMapper(mapper=mapper, about={"size": [192, 256]})
     assert len(ViewMapper(checked, Views(tiles=100))(record(image))["views"]) == 6
     with pytest.raises(UserError, match=r"image.png is 288x288 .* takes 256x192 at most"):
         ViewMapper(checked, Views(tiles=100, scales=(1.5,)))(record(image))

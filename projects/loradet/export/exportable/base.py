@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from loradet.backbones.timm_vit import TimmViT
 from loradet.errors import UserError
+from loradet.export.padding import Padding
 
 OUTPUTS = ("boxes", "scores", "classes", "counts")
 
@@ -61,6 +62,16 @@ class Exportable(nn.Module):
         """(height, width) of all images where the detector takes no other, and why."""
         square = getattr(self.model.backbone, "padding_constraints", {}).get("square_size", 0)
         return ((square, square), f"the backbone takes squares of {square} pixels") if square else None
+
+    @property
+    def padding(self) -> Padding | None:
+        """How the detector pads an image, where its network does not tell padding from image; else None."""
+        return None
+
+    def padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the least that the backbone takes an image of this size in."""
+        height, width = (-(-side // self.multiple_of) * self.multiple_of for side in size)
+        return height, width
 
     def limits(self) -> dict[str, Any]:
         """Thresholds for the file's metadata: `score_threshold`, `max_detections` and others."""

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from loradet.export.exportable.base import Exportable
 from loradet.export.exportable.detections import clip, finish
+from loradet.export.padding import Padding
 
 # torch's exporters to ONNX that give the detector's numbers, and whose programs do so at any size (torch 2.14,
 # transformers 5.24); the numbers of every export are compared all the same.
@@ -38,6 +39,17 @@ class ExportableTransformersDetector(Exportable):
         """As of the base class; and what all batches are padded to, where the model says so."""
         pad_to = self.model.canvas.pad_to
         return super().fixed_size if pad_to is None else (pad_to, f"model.pad_to is {list(pad_to)}")
+
+    @property
+    def padding(self) -> Padding:
+        """As `Canvas` pads an image."""
+        canvas = self.model.canvas
+        at_least = (canvas.at_least, canvas.at_least) if canvas.pad_to is None else canvas.pad_to
+        return Padding(canvas.divisor, canvas.is_square, at_least)
+
+    def padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        """A square where the backbone takes no other."""
+        return self.model.canvas.size([size], ["an image"])
 
     def limits(self) -> dict[str, Any]:
         model = self.model
