@@ -6,4 +6,5 @@ from loradet.adapters import lora_plus
 
 from .base import data, dataloader, lr_multiplier, model, optimizer, train
 
+optimizer.params.base_lr = "${..lr}"
 optimizer.params.lr_factor_func = L(lora_plus)(ratio=8)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 def lora_plus(*, ratio: float = 16.0) -> Callable[[str], float]:
     """Factors of the learning rate: `ratio` for every `lora_b`, 1 for all else, biases, norms and heads among it.
 
-    In a config: `optimizer.params.lr_factor_func = L(lora_plus)(ratio=16)`.
+    In a config: `optimizer.params.base_lr = "${..lr}"`, which the factors apply to, and
+    `optimizer.params.lr_factor_func = L(lora_plus)(ratio=16)`.
 
     Returns:
         Name of a parameter → factor, for `lr_factor_func` of `get_default_optimizer_params`.

@@ -15,7 +15,8 @@ from loradet.errors import UserError
 def timm_lr_factors(*, model_name: str, lr_decay_rate: float, **timm_kwargs: Any) -> Callable[[str], float]:
     """Factors of the learning rate: `lr_decay_rate` to the number of layers above (Bao et al., "BEiT", section 3.2).
 
-    In a config: `optimizer.params.lr_factor_func = L(timm_lr_factors)(model_name="convnext_tiny", lr_decay_rate=0.8)`.
+    In a config: `optimizer.params.base_lr = "${..lr}"`, which the factors apply to, and
+    `optimizer.params.lr_factor_func = L(timm_lr_factors)(model_name="convnext_tiny", lr_decay_rate=0.8)`.
     Adapters have the factor of the layer that they are in; all but the backbone keeps the full rate.
 
     Args:

@@ -49,6 +49,13 @@ RECORDED = {
         "mini_r16_fc1fc2_stage3": (ATTO, ASSET, WITHOUT, "mlp.fc1+fc2", 16, 32.0),
         "mini_full_tuning": (ATTO, ASSET, "full", "", None, None),
     },
+    "adapters_bccd": {
+        "bccd_norms": (ATTO, ASSET, "norms", "", None, None),
+        "bccd_rslora_r16": (ATTO, ASSET, "rsLoRA", "mlp.fc1+fc2", 16, 16.0),
+        "bccd_dora_r16": (ATTO, ASSET, "DoRA", "mlp.fc1+fc2", 16, 32.0),
+        "bccd_mona": (ATTO, ASSET, "Mona", "", 54, 54.0),
+        "bccd_full": (ATTO, ASSET, "full", "", None, None),
+    },
     "crowd_detr": {"crowd_without_encoder": CROWD},
     "vim_ofat": {
         "ofat_baseline_lr0.001_bs8_adamw_ep100": (*VIM, {"lr": 0.001, "batch": 8, "optimizer": "AdamW", "epochs": 100}),
