@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from loradet.datasets.images.reading import read_image
 from loradet.errors import UserError
 from loradet.evaluation.chosen_thresholds import KEY, choose_thresholds
 from loradet.evaluation.operating_point import OperatingPoint
+from loradet.inference.batches import detect_in_batches
 from loradet.inference.formats import file_names, save_detections
 from loradet.inference.image_files import common_folder, find_images
-from loradet.inference.onnx_detector import Detections, OnnxDetector, Sample
+from loradet.inference.onnx_detector import Detections, OnnxDetector
 from loradet.inference.outcome import PICTURES, Outcome, annotation, describe, warnings_of
 from loradet.inference.video_files import VIDEO_SUFFIXES
 from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
@@ -63,7 +64,11 @@ def predict_onnx(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     with tqdm(total=len(files), unit="image", disable=None) as progress:
-        for number, sample, found in _detect(detector, files, batch_size, failures, progress):
+        options = {"batch_size": batch_size, "failures": failures, "progress": progress}
+        steps = detect_in_batches(
+            files, lambda _, path: detector.read(path), detector, lambda sample: sample.image.shape, **options
+        )
+        for number, sample, found in steps:
             found = found[thresholds.keep_arrays(found.scores, found.classes)]
             record = {"id": number + 1, "file_name": relative[number].as_posix()}
             images.append({**record, "width": sample.width, "height": sample.height})
@@ -83,34 +88,6 @@ def predict_onnx(
     content = {"info": info, "images": images, "categories": detector.classes.categories(), "annotations": annotations}
     written = save_detections(content, output, save)
     return Outcome(written, len(images), len(annotations), failures, thresholds.describe(names))
-
-
-def _detect(
-    detector: OnnxDetector, files: Sequence[Path], batch_size: int, failures: list[str], progress: tqdm
-) -> Iterator[tuple[int, Sample, Detections]]:
-    """Number, input and detections of each image that can be read."""
-    batch: list[tuple[int, Sample]] = []
-
-    def finish() -> Iterator[tuple[int, Sample, Detections]]:
-        if batch:
-            for (number, sample), found in zip(batch, detector([sample for _, sample in batch])):
-                yield number, sample, found
-            progress.update(len(batch))
-            batch.clear()
-
-    for number, path in enumerate(files):
-        try:
-            with warnings_of(path, progress):
-                sample = detector.read(path)
-        except (OSError, ValueError) as error:
-            failures.append(str(error) if str(path) in str(error) else f"{path}: {error}")
-            progress.write(f"warning: {failures[-1]}", file=sys.stderr)
-            progress.update()
-            continue
-        if batch and (len(batch) == batch_size or batch[0][1].image.shape != sample.image.shape):
-            yield from finish()
-        batch.append((number, sample))
-    yield from finish()
 
 
 def _rows(found: Detections, image_id: int, category_ids: Sequence[int], before: int) -> list[dict[str, Any]]:

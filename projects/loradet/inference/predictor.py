@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from loradet.datasets.images.intensity_check import check_intensity
 from loradet.datasets.images.reading import read_image
 from loradet.datasets.mapper import intensity_of
 from loradet.evaluation.score_thresholds import ScoreThresholds
+from loradet.inference.batches import detect_in_batches
 from loradet.inference.classes import Classes
 from loradet.inference.formats import file_names, save_detections
 from loradet.inference.image_files import common_folder
@@ -77,9 +78,18 @@ def predict(
     failures: list[str] = []
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    progress = tqdm(total=len(files), unit="image", disable=None)
-    with progress:
-        for number, sample, found in _detect(detector, mapper, files, batch_size, failures, progress):
+
+    def read(number: int, path: Path) -> dict[str, Any]:
+        return mapper({"file_name": str(path), "image_id": number + 1})
+
+    @torch.no_grad()
+    def detect(samples: list[dict[str, Any]]) -> list[Instances]:
+        return [result["instances"].to("cpu") for result in detector(samples)]
+
+    with tqdm(total=len(files), unit="image", disable=None) as progress:
+        options = {"batch_size": batch_size, "failures": failures, "progress": progress}
+        steps = detect_in_batches(files, read, detect, lambda sample: sample["image"].shape, **options)
+        for number, sample, found in steps:
             found = found[thresholds.keep(found)]
             record = {"id": number + 1, "file_name": names[number].as_posix()}
             images.append({**record, "width": sample["width"], "height": sample["height"]})
@@ -97,42 +107,6 @@ def predict(
     content = {"info": info, "images": images, "categories": classes.categories(), "annotations": annotations}
     file = save_detections(content, output, save)
     return Outcome(file, len(images), len(annotations), failures, thresholds.describe(classes.names))
-
-
-@torch.no_grad()
-def _detect(
-    detector: Detector,
-    mapper: Mapper,
-    files: Sequence[Path],
-    batch_size: int,
-    failures: list[str],
-    progress: tqdm,
-) -> Iterator[tuple[int, dict[str, Any], Instances]]:
-    """Number, model input and detections of each image that can be read."""
-    batch: list[tuple[int, dict[str, Any]]] = []
-
-    def finish() -> Iterator[tuple[int, dict[str, Any], Instances]]:
-        if batch:
-            results = detector([sample for _, sample in batch])
-            for (number, sample), result in zip(batch, results):
-                yield number, sample, result["instances"].to("cpu")
-            progress.update(len(batch))
-            batch.clear()
-
-    for number, path in enumerate(files):
-        try:
-            with warnings_of(path, progress):
-                sample = mapper({"file_name": str(path), "image_id": number + 1})
-        except (OSError, ValueError) as error:
-            # An installed Detectron2 passes on what the decoder says, which knows of no file.
-            failures.append(str(error) if str(path) in str(error) else f"{path}: {error}")
-            progress.write(f"warning: {failures[-1]}", file=sys.stderr)
-            progress.update()
-            continue
-        if batch and (len(batch) == batch_size or batch[0][1]["image"].shape != sample["image"].shape):
-            yield from finish()
-        batch.append((number, sample))
-    yield from finish()
 
 
 def to_annotations(found: Instances, image_id: int, category_ids: Sequence[int], before: int) -> list[dict[str, Any]]:
