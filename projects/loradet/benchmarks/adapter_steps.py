@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from loradet.adapters import adaptformer, freeze, lora, mona, parameter_table
 from loradet.adapters.variants.registry import VARIANTS
-from loradet.backbones import TimmBackbone, TimmViT
-from loradet.benchmarks.lora_memory import kept_mib, step
+from loradet.benchmarks.arguments import refuse_below_one
+from loradet.benchmarks.lora_memory import kept_mib, random_backbone, step
 from loradet.benchmarks.turns import interleave, ratio_figures
 
 TOLERANCE = 1e-5  # of the largest feature, before a step
@@ -34,12 +34,7 @@ def adapted(model_name: str, adapter: str, targets: Sequence[str], rank: int, bl
         targets, rank: of LoRA and its variants.
         block_rank: of Mona and AdaptFormer, which are in all blocks.
     """
-    torch.manual_seed(0)
-    vit = model_name.startswith(("vit", "eva"))
-    net = TimmViT(model_name) if vit else TimmBackbone(model_name, out_features=["stage1", "stage2", "stage3"])
-    for name, parameter in net.named_parameters():
-        if name.endswith("gamma"):  # layer scales begin at next to nothing
-            nn.init.constant_(parameter, 0.5)
+    net = random_backbone(model_name)
     if adapter in BLOCK_ADAPTERS:
         return BLOCK_ADAPTERS[adapter](freeze(net), rank=block_rank).train()
     return lora(freeze(net), targets, rank, 2.0 * rank, variant=adapter).train()
@@ -122,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument("--cpu-time", action="store_true", help="with OMP_NUM_THREADS=1, where other work runs too")
     options = vars(parser.parse_args(arguments))
+    refuse_below_one(parser, {name: options[name] for name in ("rank", "block_rank", "size", "batch", "pairs")})
     words = [options.pop(name) for name in ("model", "adapter", "against", "targets")]
     print(tabulate(benchmark_adapters(*words, **options).items(), tablefmt="plain", floatfmt=".4g"))
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from loradet.adapters import adapter_layers, freeze, lora
 from loradet.backbones import TimmBackbone, TimmViT
+from loradet.benchmarks.arguments import refuse_below_one
 from loradet.benchmarks.turns import interleave, ratio_figures
 from loradet.errors import UserError
 
@@ -23,14 +24,20 @@ RANK = 16
 TOLERANCE = 1e-4  # of the largest gradient; PEFT adds in another order
 
 
-def adapted(model_name: str, targets: Sequence[str], memory: str | None) -> nn.Module:
-    """A frozen backbone of random weights with LoRA whose B is not zero; None: without LoRA."""
+def random_backbone(model_name: str) -> nn.Module:
+    """A timm backbone of random weights, those of seed 0, whose blocks do something."""
     torch.manual_seed(0)
     vit = model_name.startswith(("vit", "eva"))
     net = TimmViT(model_name) if vit else TimmBackbone(model_name, out_features=["stage1", "stage2", "stage3"])
     for name, parameter in net.named_parameters():
         if name.endswith("gamma"):  # layer scales begin at next to nothing
             nn.init.constant_(parameter, 0.5)
+    return net
+
+
+def adapted(model_name: str, targets: Sequence[str], memory: str | None) -> nn.Module:
+    """A frozen backbone of random weights with LoRA whose B is not zero; None: without LoRA."""
+    net = random_backbone(model_name)
     if memory is None:
         return net.train()
     net = lora(freeze(net), targets, RANK, 2.0 * RANK, memory=memory)
@@ -166,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--amp", action="store_true", help="bf16 autocast")
     parser.add_argument("--cpu-time", action="store_true", help="with OMP_NUM_THREADS=1, where other work runs too")
     options = vars(parser.parse_args(arguments))
+    refuse_below_one(parser, {name: options[name] for name in ("size", "batch", "pairs")})
     words = [options.pop(name) for name in ("model", "targets", "memory", "against")]
     print(tabulate(benchmark_lora_memory(*words, **options).items(), tablefmt="plain", floatfmt=".4g"))
 
