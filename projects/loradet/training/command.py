@@ -26,8 +26,9 @@ from loradet.evaluation.split import Split
 from loradet.model import load_trained
 from loradet.run_folder import RunFolder
 from loradet.training.cached_features import cache_evaluation
-from loradet.training.distributed import EXIT_ERROR, run_distributed, starts_processes
+from loradet.training.distributed import EXIT_ERROR, run_distributed
 from loradet.training.folder.tool_commands import COMMAND, own_call
+from loradet.training.launchers import StartedBy, rank_and_count, srun_task, started_by
 from loradet.training.run import train
 from loradet.training.setup import setup_process
 from loradet.training.signals import EXIT_STATUS, exit_status
@@ -39,9 +40,13 @@ logger = logging.getLogger(__name__)
 def run_command(arguments: argparse.Namespace) -> int:
     """Train or evaluate on as many processes as asked for; returns the exit status of this process."""
     try:
-        cfg = load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust)
-        # A started process reads the file itself. This one does not read it twice: it may register data sets.
-        own = () if starts_processes(arguments.num_gpus, arguments.num_machines) else (cfg,)
+        starter = started_by(arguments.num_gpus, arguments.num_machines)
+        own = ()
+        # Tasks of srun meet first: nobody ends the others where one of them leaves.
+        if starter is not StartedBy.SRUN:
+            cfg = load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust)
+            # A started process reads the file itself. This one does not read it twice: it may register data sets.
+            own = () if starter is StartedBy.OURSELVES else (cfg,)
         run_distributed(
             _process,
             num_gpus=arguments.num_gpus,
@@ -114,7 +119,7 @@ def _fail(error: BaseException) -> int:
 def _rank() -> tuple[int, int]:
     if torch.distributed.is_initialized():
         return comm.get_rank(), comm.get_world_size()
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return rank_and_count()
 
 
 def _wait_for_the_first_to_fail(error: Exception) -> NoReturn:
@@ -142,6 +147,8 @@ def resume_command() -> str:
         # It takes the place of the interpreter.
         behind = ["-m", "loradet.cli"] if Path(start[0]).name == COMMAND else []
         start = ["torchrun", *nodes, f"--nproc-per-node={os.environ['LOCAL_WORLD_SIZE']}", *behind, *start[1:]]
+    elif (task := srun_task()) is not None:
+        start = ["srun", f"--nodes={len(task.nodes)}", f"--ntasks={task.count}", *start]
     return shlex.join([*start, "--resume", *words])
 
 

@@ -1,4 +1,4 @@
-"""Starts processes: one, several on this machine, or those that torchrun has started."""
+"""Starts processes, or joins those that torchrun, srun or somebody else has started."""
 
 import logging
 import multiprocessing
@@ -7,28 +7,23 @@ import signal
 import sys
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from detectron2.engine import launch
-from detectron2.utils import comm
 
 from loradet.errors import UserError
+from loradet.training.launchers import SrunTask, StartedBy, srun_task, started_by
+from loradet.training.local_group import make_local_group
+from loradet.training.meeting import meet
 from loradet.training.signals import EXIT_STATUS, sigterm_raises
 
 EXIT_ERROR = 1
-
-
-def starts_processes(num_gpus: int, num_machines: int) -> bool:
-    """Whether `run_distributed` starts processes of its own: several are asked for, and torchrun has started none."""
-    return not _under_torchrun() and num_gpus * num_machines > 1
-
-
-def _under_torchrun() -> bool:
-    return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def run_distributed(
@@ -42,27 +37,58 @@ def run_distributed(
 ) -> None:
     """Call `main(*args)` in every process of the run.
 
-    Under torchrun (`LOCAL_RANK` and its kin are set) this process is one of them. Otherwise `num_gpus` processes
-    are started here; without CUDA they are CPU processes that talk over gloo.
+    Where a process group is there already, it is used as it is and left alone. Under torchrun (`LOCAL_RANK` and its
+    kin are set), and as one of several tasks of `srun`, this process is one of the run's and joins the others.
+    Otherwise `num_gpus` processes are started here; without CUDA they are CPU processes that talk over gloo. An `srun`
+    of one task a node starts them on every node.
 
     Args:
         dist_url: "auto": a rendezvous of its own for this run, which no other run on the host can collide with.
 
     Raises:
-        ValueError: several machines without a common `dist_url`, or more processes than GPUs.
+        UserError: several machines without a common `dist_url`, more processes than GPUs, other numbers than those of
+            srun's tasks, or processes that do not come in time.
         SystemExit: a process that was started here ended with an exit status other than 0.
     """
-    if _under_torchrun():
-        _join_torchrun()
+    starter = started_by(num_gpus, num_machines)
+    if starter is StartedBy.GROUP:
+        make_local_group()
+        main(*args)
+    elif starter is StartedBy.NOBODY:
+        with sigterm_raises():
+            main(*args)
+    elif starter is StartedBy.OURSELVES:
+        machines = _Machines.of(num_machines, machine_rank, dist_url)
+        _start_processes(main, num_gpus, machines, args)
+    else:
+        _join_torchrun() if starter is StartedBy.TORCHRUN else _join_srun(dist_url)
         try:
             main(*args)
         finally:
             torch.distributed.destroy_process_group()
-        return
-    if not starts_processes(num_gpus, num_machines):
-        with sigterm_raises():
-            main(*args)
-        return
+
+
+@dataclass(frozen=True)
+class _Machines:
+    """How many there are, which of them this is, and where they meet."""
+
+    count: int
+    rank: int
+    url: str
+
+    @classmethod
+    def of(cls, count: int, rank: int, url: str) -> "_Machines":
+        """What was asked for, or what srun says of one task a node."""
+        task = srun_task()
+        if task is None or not task.is_one_a_node or url != "auto":
+            return cls(count, rank, url)
+        if count not in (1, task.count):
+            raise UserError(f"--num-machines {count}: srun has started one task on each of {task.count} nodes.")
+        return cls(task.count, task.rank, f"tcp://{task.address}:{task.port}")
+
+
+def _start_processes(main: Callable[..., None], num_gpus: int, machines: _Machines, args: tuple[Any, ...]) -> None:
+    dist_url, num_machines, machine_rank = machines.url, machines.count, machines.rank
     if dist_url == "auto" and num_machines > 1:
         raise UserError("Several machines need a common --dist-url, for example tcp://HOST_OF_RANK_0:29500.")
     if torch.cuda.is_available() and num_gpus > torch.cuda.device_count():
@@ -85,11 +111,44 @@ def run_distributed(
 
 
 def _join_torchrun() -> None:
-    local_rank = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank)
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", init_method="env://")
-    comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])))
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group(_backend(), init_method="env://")
+    make_local_group()
+
+
+def _join_srun(dist_url: str) -> None:
+    """Meet the other tasks.
+
+    Args:
+        dist_url: tcp://HOST:PORT of the first task, or "auto".
+    """
+    task = srun_task()
+    address, port = task.address, task.port
+    if dist_url != "auto":
+        place = urllib.parse.urlsplit(dist_url)
+        if place.scheme != "tcp" or not place.hostname or not place.port:
+            raise UserError(f"--dist-url {dist_url}: the tasks of srun meet at tcp://HOST:PORT.")
+        address, port = place.hostname, place.port
+    if torch.cuda.is_available():
+        torch.cuda.set_device(_device_of(task))
+    store = meet(address, port, rank=task.rank, count=task.count, name=f"loradet/{task.name}")
+    torch.distributed.init_process_group(_backend(), store=store, rank=task.rank, world_size=task.count)
+    make_local_group()
+
+
+def _device_of(task: SrunTask) -> int:
+    """Of a task that sees one GPU (`--gpus-per-task=1`) this one, else that of its number on the node."""
+    seen, needed = torch.cuda.device_count(), max(task.per_node)
+    if seen == 1:
+        return 0
+    if task.local_rank >= seen:
+        raise UserError(f"srun has started up to {needed} tasks a node; task {task.rank} sees {seen} GPUs.")
+    return task.local_rank
+
+
+def _backend() -> str:
+    return "nccl" if torch.cuda.is_available() else "gloo"
 
 
 class _ForwardedInterrupts:
