@@ -72,6 +72,7 @@ setup(
     ],
     extras_require={
         "slurm": ["submitit>=1.5"],
+        "search": ["optuna>=5.0"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
         "openvino": ["openvino>=2025.0"],
         "trackio": ["trackio>=0.43"],

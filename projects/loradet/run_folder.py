@@ -62,6 +62,8 @@ class RunFolder:
     SMOKE_METRICS: ClassVar[str] = "smoke_metrics.json"
     OPERATING_POINT: ClassVar[str] = "operating_point.json"
     LOCK: ClassVar[str] = ".lock"  # held by the training, or by the study that has started it
+    STOP: ClassVar[str] = "stop"  # made by anybody: asks the training to save and leave
+    TRIAL: ClassVar[str] = "trial.json"  # of a search
     PREDICTIONS: ClassVar[str] = "coco_instances_results.json"  # in predictions/<split>/
 
     # What each file holds, for the reference; patterns as glob has them.
@@ -88,6 +90,8 @@ class RunFolder:
         RECORD: "seed, revision, versions, device, parameters, data (files, fingerprints, synthetic or not), images/s, "
         "peak memory, wall time, status",
         LOCK: "the number of the process that trains in the folder, which holds a lock on it; empty when nobody does",
+        STOP: "an empty file that anybody makes: the training saves, leaves as after Ctrl-C, and removes it",
+        TRIAL: "of a trial of `loradet study search`: its values, its evaluations, how it ended",
         "attempts.json": "of runs that `loradet study` started: every try, how it ended and its last output",
         "console.txt": "of such runs: all that they printed",
         "wandb/": "files of Weights & Biases, where `train.wandb.project` is set",
@@ -146,6 +150,16 @@ class RunFolder:
     def lock(self) -> Path:
         """Says which process works on the run, and is locked meanwhile (`loradet.locking`)."""
         return self.path / self.LOCK
+
+    @property
+    def stop(self) -> Path:
+        """Asks the training to save and leave, where it is there."""
+        return self.path / self.STOP
+
+    @property
+    def trial(self) -> Path:
+        """Which trial of a search the run is."""
+        return self.path / self.TRIAL
 
     @property
     def predictions_folder(self) -> Path:

@@ -33,7 +33,7 @@ FLOORS = [
     ("evaluation",),
     ("visualization",),
     ("training",),
-    ("export",),
+    ("export", "ray"),
     ("inference",),
     ("benchmarks", "experiments"),
     ("cli",),

@@ -6,6 +6,7 @@
     loradet study --study configs/sar_lora_dino/mini run --full --jobs 2
     loradet study --study configs/sar_lora_dino report
     loradet study --study configs/vim_ofat run --smoke --report
+    loradet study search configs/mine/search.yaml --jobs 2
 
 A study is configs/<study>/study.py (or .yaml); --study may be left out where the ids tell which one is meant.
 """
@@ -56,6 +57,16 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     show_only.add_argument("--dry-run", action="store_true", help="say what would be done")
     show_only.add_argument("--dump-commands", action="store_true", help="print the command lines and do nothing")
     run.set_defaults(mode="full", overwrite=False)
+
+    search = commands.add_parser("search", parents=[common], help="search values of a config; goes on where it was")
+    search.add_argument("file", nargs="?", metavar="FILE", help="as configs/mine/search.yaml, or its folder")
+    search.add_argument("--trials", type=int, metavar="N", help="in all, instead of the file's; more go on")
+    search.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes a trial (%(default)s)")
+    search.add_argument("--max-batch-per-gpu", type=int, metavar="N", help="images a forward pass, for small memories")
+    search.add_argument("--jobs", type=int, metavar="K", help="trials at a time (as many as the GPUs allow; jobs: 4)")
+    search.add_argument("--executor", default="local", choices=("local", "slurm", "slurm-local", "slurm-debug"))
+    search.add_argument("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="submitit's parameters of a job")
+    search.set_defaults(file=None, trials=None, overwrite=False)
 
     for name, what in (
         ("status", "how far the runs are"),

@@ -41,6 +41,10 @@ def run_command(arguments: argparse.Namespace) -> int:
     if arguments.command == "list" and arguments.study is None:
         print("\n\n".join(map(_listed, _all_studies())))
         return 0
+    if arguments.command == "search":
+        from loradet.experiments.search.command import run_search
+
+        return run_search(arguments, _executor)
     study = _with_smoke_size(_find_study(arguments), arguments)
     if arguments.command == "list":
         print(_listed(study))

@@ -41,6 +41,7 @@ from loradet.training.hooks import (
     ProgressBar,
     Stage,
     StopOnInterrupt,
+    StopOnRequest,
     WriteMetrics,
     at_stage,
 )
@@ -216,6 +217,7 @@ def _register_hooks(
     trainer.register_hooks(
         [
             StopOnInterrupt(),
+            StopOnRequest(train.log_period),
             at_stage(Stage.TIME, hooks.IterationTimer(warmup_iter=0)),
             at_stage(Stage.RATE, hooks.LRScheduler(scheduler=multiplier)),
             LogMemory(train.log_period),

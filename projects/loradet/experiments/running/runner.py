@@ -65,6 +65,10 @@ class LocalExecutor:
                 self._processes.interrupt()
                 raise
 
+    def interrupt(self) -> None:
+        """Let all that runs save and leave, and begin no more, from another thread than the one that waits for it."""
+        self._processes.interrupt()
+
     def _carry_out(self, run: Run) -> Result:
         environment = self._environments.get()
         try:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from loradet.training.hooks.log_memory import LogMemory
     from loradet.training.hooks.progress import ProgressBar, WriteMetrics
     from loradet.training.hooks.stages import Stage, at_stage, by_stage
+    from loradet.training.hooks.stop_request import StopOnRequest
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 
@@ -21,6 +22,7 @@ __all__ = [
     "ProgressBar",
     "Stage",
     "StopOnInterrupt",
+    "StopOnRequest",
     "WriteMetrics",
     "at_stage",
     "by_stage",
