@@ -72,7 +72,8 @@ def executors(arguments: argparse.Namespace, make_executor: Callable[[argparse.N
         assert isinstance(local, LocalExecutor)
         return [local] * local.jobs
     one = argparse.Namespace(**{**vars(arguments), "jobs": None})
-    return [make_executor(one) for _ in range(arguments.jobs or _SLOTS)]
+    default = 1 if arguments.executor == "slurm-debug" else _SLOTS  # which runs in this process
+    return [make_executor(one) for _ in range(arguments.jobs or default)]
 
 
 def _run(search: Search, folder: Path, slots: Sequence[Executor], *, outlive: bool) -> int:

@@ -111,6 +111,7 @@ class Searching:
                 continue
             logger.info("%s: %s", trial.run, _described(trial))
             self._running[run.name] = _Running(trial, run)
+            RunFolder(run.folder).stop.unlink(missing_ok=True)  # of a session that was killed
             self._slots.start(run)
             began = True
         return began
@@ -126,17 +127,17 @@ class Searching:
         write_trial(self.folder, trial)
         return trial
 
-    def _look(self, running: _Running) -> None:
-        """Read what a running trial has been evaluated to since; ask it to stop where that is bad."""
+    def _look(self, running: _Running, *, judge: bool = True) -> None:
+        """Read what a trial has been evaluated to since; ask it to stop where that is bad."""
         file = RunFolder(running.run.folder).metrics
         with contextlib.suppress(OSError):
             changed = file.stat().st_mtime
             if changed == running.seen:
                 return
             running.seen = changed
-            self._report(running, self.objective.evaluations(read_lines(file)))
+            self._report(running, self.objective.evaluations(read_lines(file)), judge=judge)
 
-    def _report(self, running: _Running, values: Sequence[float]) -> None:
+    def _report(self, running: _Running, values: Sequence[float], *, judge: bool) -> None:
         trial = running.trial
         known = len(trial.evaluations)
         if not values[known:]:
@@ -144,7 +145,7 @@ class Searching:
         trial.evaluations = list(values)
         for number in range(known + 1, len(values) + 1):
             bad = self._asker.report(trial.number, number, values[number - 1])
-            if bad and not running.is_stopped:
+            if bad and judge and not running.is_stopped:
                 # Noted at once: it is not gone on with, should this process be killed now.
                 running.is_stopped = True
                 trial.state, trial.detail = PRUNED, f"stopped after evaluation {number}"
@@ -161,7 +162,7 @@ class Searching:
     def _end(self, running: _Running, result: Result) -> None:
         trial = running.trial
         with contextlib.suppress(FileError):  # the result says what it is
-            self._look(running)
+            self._look(running, judge=False)
         RunFolder(running.run.folder).stop.unlink(missing_ok=True)
         value = self.objective.value(result.record) if result.state == "finished" else None
         if value is not None:
