@@ -11,7 +11,8 @@ import pytest
 from helpers.launched import PATH, free_port, srun
 from helpers.train_tool import arguments, descendants_alive, lines, start, wait_for
 
-LONG = ["train.max_iter=2000", "train.eval_period=0", "dataloader.train.num_workers=0", "train.checkpointer.period=4"]
+# With processes that read data, which are forked and outlive theirs for a while.
+LONG = ["train.max_iter=2000", "train.eval_period=0", "dataloader.train.num_workers=1", "train.checkpointer.period=4"]
 ENDS_WITHIN_S = 60
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 

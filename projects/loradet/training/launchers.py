@@ -10,6 +10,8 @@ import torch
 from loradet.errors import UserError
 from loradet.training.node_list import expand_counts, expand_nodes
 
+STEP = "SLURM_STEP_ID"  # environment variable; without it a process is no task of srun
+
 # Steps that are none of srun's: the shell of salloc, the batch script and others have numbers from here on.
 _FIRST_RESERVED_STEP = 0xFFFFFFF0
 # Below the ports that a kernel gives to whoever asks for any.
@@ -103,7 +105,7 @@ def srun_task(environment: Mapping[str, str] = os.environ) -> SrunTask | None:
     nodes = expand_nodes(_first(environment, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST") or "")
     tasks = _first(environment, "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
     per_node = expand_counts(tasks) if tasks else _spread(count, len(nodes))
-    job, step = (int(environment.get(name) or 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    job, step = (int(environment.get(name) or 0) for name in ("SLURM_JOB_ID", STEP))
     return SrunTask(
         rank=rank,
         count=count,
@@ -118,7 +120,7 @@ def srun_task(environment: Mapping[str, str] = os.environ) -> SrunTask | None:
 
 def _srun_rank_and_count(environment: Mapping[str, str]) -> tuple[int, int]:
     """Of the step that srun has started; 0 of 1 where there is none."""
-    step, rank = environment.get("SLURM_STEP_ID", ""), environment.get("SLURM_PROCID", "")
+    step, rank = environment.get(STEP, ""), environment.get("SLURM_PROCID", "")
     count = _first(environment, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS") or ""
     if not (step.isdecimal() and rank.isdecimal() and count.isdecimal()):
         return 0, 1

@@ -44,7 +44,7 @@ class Peers:
         self._closing, self._lock = threading.Event(), threading.Lock()
         self._others: dict[int, socket.socket] = {}
         self._is_over, self._told = False, threading.Event()
-        listener = _listen() if self._rank == 0 else None
+        self._listener = listener = _listen() if self._rank == 0 else None
         token = secrets.token_hex(8)
         here = (None, None) if listener is None else (listener.getsockname()[1], token)
         port, token = comm.all_gather(here)[0]
@@ -114,12 +114,8 @@ class Peers:
             self._tell(f"{how} {who}")
         # Where the first process has died, the second one speaks.
         if how == _DIED and self._rank == (1 if rank == 0 else 0):
-            print(
-                f"error (process {self._rank}): {who} has died, killed or out of memory: the run ends, and its last "
-                "checkpoint counts.",
-                file=sys.stderr,
-                flush=True,
-            )
+            what = f"{who} has died, killed or out of memory; the run's last checkpoint counts."
+            print(f"error (process {self._rank}): {what}", file=sys.stderr, flush=True)
         self._told.set()
         if not self._closing.wait(GRACE_S):
             os._exit(_EXIT_ERROR)  # the thread that trains waits for an answer that will not come
@@ -134,6 +130,12 @@ class Peers:
     def others_end(self, seconds: float) -> bool:
         """Whether another process has ended before its time; waits for the news of it."""
         return self._told.wait(seconds)
+
+    def close_in_child(self) -> None:
+        """In a forked process, as those that read data: connections that it kept would not close with this one."""
+        for connection in filter(None, (self._listener, *self._others.values())):
+            with contextlib.suppress(OSError):
+                os.close(connection.detach())
 
     def __enter__(self) -> "Peers":
         global _current
@@ -153,6 +155,14 @@ class Peers:
 
 
 _current: Peers | None = None
+
+
+def _close_in_child() -> None:
+    if _current is not None:
+        _current.close_in_child()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def another_has_ended(seconds: float) -> bool:

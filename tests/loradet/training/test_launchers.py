@@ -1,10 +1,12 @@
 """Who has started a process: what torchrun and srun say in the environment, as their tasks and other steps have it."""
 
 import itertools
+import sys
 
 import pytest
 
 from loradet.errors import UserError
+from loradet.training.command import resume_command
 from loradet.training.launchers import StartedBy, rank_and_count, srun_task, started_by
 from loradet.training.node_list import expand_counts, expand_nodes
 
@@ -116,3 +118,12 @@ def test_tasks_per_node_are_expanded():
     assert expand_counts("4(x2),3,1(x3)") == [4, 4, 3, 1, 1, 1]
     with pytest.raises(UserError, match="tasks per node"):
         expand_counts("4x2")
+
+
+def test_the_command_to_go_on_with_has_srun(monkeypatch):
+    for name, value in SRUN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["loradet", "train", "--config-file", "quickstart"])
+    words = resume_command().split()
+    assert words[:3] == ["srun", "--nodes=2", "--ntasks=4"]
+    assert words[-3:] == ["--resume", "--config-file", "quickstart"]

@@ -29,6 +29,7 @@ from loradet.experiments.running.state import (
 from loradet.files import write_json
 from loradet.locking import set_holder
 from loradet.training.folder.folder_lock import HELD_FOLDER
+from loradet.training.launchers import STEP
 from loradet.training.signals import EXIT_STATUS
 
 CONSOLE = "console.txt"
@@ -95,6 +96,8 @@ def _try(
     nodes: Nodes | None,
 ) -> dict[str, Any]:
     console = folder / CONSOLE
+    # Tasks of srun may each work on runs of their own: what is started here is no task.
+    inherited = {name: value for name, value in os.environ.items() if name != STEP}
     began = time.time()
     with console.open("ab") as output:
         start = output.tell()
@@ -104,7 +107,7 @@ def _try(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", HELD_FOLDER: str(folder.absolute()), **environment},
+            env={**inherited, "PYTHONUNBUFFERED": "1", HELD_FOLDER: str(folder.absolute()), **environment},
             # The process keeps the lock if this one is killed.
             pass_fds=(lock.fileno(),),
         )
