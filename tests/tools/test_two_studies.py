@@ -11,15 +11,12 @@ from helpers.train_tool import ENVIRONMENT
 
 
 @pytest.mark.slow
-def test_two_studies_at_the_same_time_end_as_one_alone_does(tmp_path):
-    """The same names, the same data, which both want to paint, the same folder for temporary files."""
+def test_two_studies_at_the_same_time_do_not_meet(tmp_path):
+    """The same names and settings, the same folder for temporary files."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    scenes = {"root": str(tmp_path / "scenes"), "size": 64, "counts": {"train": 12, "val": 4}}
-    words = [f"data.root={scenes['root']}", "train.max_iter=6", "train.eval_period=0"]
-    studies = [
-        write_study(tmp_path / name, {"id": "r2", "words": words, "seeds": [0]}, scenes=scenes) for name in ("a", "b")
-    ]
+    words = ["train.max_iter=6", "train.eval_period=0"]
+    studies = [write_study(tmp_path / name, {"id": "r2", "words": words, "seeds": [0]}) for name in ("a", "b")]
     with patch.dict(ENVIRONMENT, TMPDIR=str(temporary)), ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda study: call(study, "run", "--num-gpus", "2", seconds=1200), studies))
     folders = [study / "runs" / "r2_full" for study in studies]

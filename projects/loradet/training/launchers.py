@@ -97,7 +97,7 @@ def srun_task(environment: Mapping[str, str] = os.environ) -> SrunTask | None:
     has started so many processes.
 
     Raises:
-        UserError: SLURM's lists of nodes or tasks cannot be read.
+        UserError: SLURM's lists of nodes or tasks, or MASTER_PORT, cannot be read.
     """
     rank, count = _srun_rank_and_count(environment)
     if count == 1:
@@ -113,7 +113,7 @@ def srun_task(environment: Mapping[str, str] = os.environ) -> SrunTask | None:
         per_node=tuple(per_node),
         nodes=tuple(nodes),
         address=environment.get("MASTER_ADDR") or nodes[0],
-        port=int(environment.get("MASTER_PORT") or _FIRST_PORT + (101 * job + step) % _PORTS),
+        port=_given_port(environment) or _FIRST_PORT + (101 * job + step) % _PORTS,
         name=f"{job}.{step}",
     )
 
@@ -127,6 +127,13 @@ def _srun_rank_and_count(environment: Mapping[str, str]) -> tuple[int, int]:
     if int(step) >= _FIRST_RESERVED_STEP or "SLURM_PTY_PORT" in environment:
         return 0, 1
     return int(rank), int(count)
+
+
+def _given_port(environment: Mapping[str, str]) -> int | None:
+    text = environment.get("MASTER_PORT") or None
+    if text is not None and not (text.isdecimal() and 0 < int(text) < 65536):
+        raise UserError(f"MASTER_PORT={text}: expected a port, as 29500.")
+    return None if text is None else int(text)
 
 
 def _first(environment: Mapping[str, str], *names: str) -> str | None:

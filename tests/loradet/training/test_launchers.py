@@ -42,6 +42,8 @@ def test_every_step_meets_at_a_port_of_its_own():
     assert max(ports) < 32768  # those from there on a kernel gives to anybody
     given = srun_task(SRUN | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"})
     assert (given.address, given.port) == ("10.0.0.1", 29500)
+    with pytest.raises(UserError, match="MASTER_PORT=any: expected a port"):
+        srun_task(SRUN | {"MASTER_PORT": "any"})
 
 
 @pytest.mark.parametrize(
