@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 from helpers.launched import free_port, srun, train_in_group
-from helpers.train_tool import CONFIG, arguments, lines, reproducible, start, succeed
+from helpers.train_tool import CONFIG, arguments, call, lines, reproducible, start, succeed
 
 SHORT = ["train.max_iter=4", "train.eval_period=0", "dataloader.train.num_workers=0"]
 
 
-def ends(processes, seconds=120):
+def ends(processes, seconds=900):
     """Status and standard error of each."""
     texts = [process.communicate(timeout=seconds)[1] for process in processes]
     return [process.returncode for process in processes], texts
@@ -75,6 +75,24 @@ def test_a_task_that_never_comes_is_one_line(train_data, tmp_path, rank):
     assert line.startswith(f"error (process {rank}): {expected[rank]}")
     assert "LORADET_JOIN_TIMEOUT" in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_machine_that_never_comes_is_one_line(train_data, tmp_path):
+    machines = ("--num-gpus", "2", "--num-machines", "2", "--dist-url", f"tcp://localhost:{free_port()}")
+    process = start(*arguments(train_data, tmp_path / "out", *SHORT, *machines), LORADET_JOIN_TIMEOUT="20")
+    status, (text,) = ends([process], seconds=600)
+    assert status == [1]
+    (line,) = text.splitlines()
+    assert line.startswith("error (process 0): 2 of 4 processes did not come (2, 3) within 20 s.")
+
+
+def test_a_place_that_is_none_is_named(train_data, tmp_path):
+    for url in ("tcp://localhost", "tcp://localhost:many", "file:///tmp/here"):
+        machines = ("--num-machines", "2", "--dist-url", url)
+        status, text = call(*arguments(train_data, tmp_path / "out", *SHORT, *machines))
+        assert (status, text.count("error")) == (1, 1)
+        assert f"--dist-url {url}: several machines meet at tcp://HOST:PORT" in text
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ import torch
 from loradet.errors import UserError
 from loradet.training.node_list import expand_counts, expand_nodes
 
+STEP = "SLURM_STEP_ID"  # environment variable; without it a process is no task of srun
+
 # Steps that are none of srun's: the shell of salloc, the batch script and others have numbers from here on.
 _FIRST_RESERVED_STEP = 0xFFFFFFF0
 # Below the ports that a kernel gives to whoever asks for any.
@@ -95,7 +97,7 @@ def srun_task(environment: Mapping[str, str] = os.environ) -> SrunTask | None:
     has started so many processes.
 
     Raises:
-        UserError: SLURM's lists of nodes or tasks cannot be read.
+        UserError: SLURM's lists of nodes or tasks, or MASTER_PORT, cannot be read.
     """
     rank, count = _srun_rank_and_count(environment)
     if count == 1:
@@ -103,7 +105,7 @@ def srun_task(environment: Mapping[str, str] = os.environ) -> SrunTask | None:
     nodes = expand_nodes(_first(environment, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST") or "")
     tasks = _first(environment, "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
     per_node = expand_counts(tasks) if tasks else _spread(count, len(nodes))
-    job, step = (int(environment.get(name) or 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    job, step = (int(environment.get(name) or 0) for name in ("SLURM_JOB_ID", STEP))
     return SrunTask(
         rank=rank,
         count=count,
@@ -111,20 +113,27 @@ def srun_task(environment: Mapping[str, str] = os.environ) -> SrunTask | None:
         per_node=tuple(per_node),
         nodes=tuple(nodes),
         address=environment.get("MASTER_ADDR") or nodes[0],
-        port=int(environment.get("MASTER_PORT") or _FIRST_PORT + (101 * job + step) % _PORTS),
+        port=_given_port(environment) or _FIRST_PORT + (101 * job + step) % _PORTS,
         name=f"{job}.{step}",
     )
 
 
 def _srun_rank_and_count(environment: Mapping[str, str]) -> tuple[int, int]:
     """Of the step that srun has started; 0 of 1 where there is none."""
-    step, rank = environment.get("SLURM_STEP_ID", ""), environment.get("SLURM_PROCID", "")
+    step, rank = environment.get(STEP, ""), environment.get("SLURM_PROCID", "")
     count = _first(environment, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS") or ""
     if not (step.isdecimal() and rank.isdecimal() and count.isdecimal()):
         return 0, 1
     if int(step) >= _FIRST_RESERVED_STEP or "SLURM_PTY_PORT" in environment:
         return 0, 1
     return int(rank), int(count)
+
+
+def _given_port(environment: Mapping[str, str]) -> int | None:
+    text = environment.get("MASTER_PORT") or None
+    if text is not None and not (text.isdecimal() and 0 < int(text) < 65536):
+        raise UserError(f"MASTER_PORT={text}: expected a port, as 29500.")
+    return None if text is None else int(text)
 
 
 def _first(environment: Mapping[str, str], *names: str) -> str | None:

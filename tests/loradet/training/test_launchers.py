@@ -1,10 +1,12 @@
 """Who has started a process: what torchrun and srun say in the environment, as their tasks and other steps have it."""
 
 import itertools
+import sys
 
 import pytest
 
 from loradet.errors import UserError
+from loradet.training.command import resume_command
 from loradet.training.launchers import StartedBy, rank_and_count, srun_task, started_by
 from loradet.training.node_list import expand_counts, expand_nodes
 
@@ -40,6 +42,8 @@ def test_every_step_meets_at_a_port_of_its_own():
     assert max(ports) < 32768  # those from there on a kernel gives to anybody
     given = srun_task(SRUN | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"})
     assert (given.address, given.port) == ("10.0.0.1", 29500)
+    with pytest.raises(UserError, match="MASTER_PORT=any: expected a port"):
+        srun_task(SRUN | {"MASTER_PORT": "any"})
 
 
 @pytest.mark.parametrize(
@@ -116,3 +120,12 @@ def test_tasks_per_node_are_expanded():
     assert expand_counts("4(x2),3,1(x3)") == [4, 4, 3, 1, 1, 1]
     with pytest.raises(UserError, match="tasks per node"):
         expand_counts("4x2")
+
+
+def test_the_command_to_go_on_with_has_srun(monkeypatch):
+    for name, value in SRUN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["loradet", "train", "--config-file", "quickstart"])
+    words = resume_command().split()
+    assert words[:3] == ["srun", "--nodes=2", "--ntasks=4"]
+    assert words[-3:] == ["--resume", "--config-file", "quickstart"]
