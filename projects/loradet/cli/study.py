@@ -87,11 +87,9 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
 
 def _add_ray(run: argparse.ArgumentParser) -> None:
     ray = run.add_argument_group("of --executor ray")
+    ray.add_argument("--address", metavar="HOST:PORT", help="of the cluster's head node, or auto (one of its own)")
     ray.add_argument(
-        "--address", metavar="HOST:PORT", help="of the cluster's head, or auto (a cluster of its own here)"
-    )
-    ray.add_argument(
-        "--gpus-per-run", type=float, metavar="N", help="also part of one (--num-gpus, where there are any)"
+        "--gpus-per-run", type=float, metavar="N", help="also a part of one (--num-gpus, if there are any)"
     )
     ray.add_argument("--cpus-per-run", type=float, metavar="N", help="(its share of a node)")
     ray.add_argument("--node-wait", type=float, metavar="S", help="seconds for a node that is still to come (0)")

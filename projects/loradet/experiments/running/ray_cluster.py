@@ -39,7 +39,7 @@ def connected(address: str | None = None) -> Iterator[Any]:
     """The module `ray`, connected to a cluster; one that this process is connected to already is used, and left so.
 
     Args:
-        address: `HOST:PORT` of the head node, or "auto" for the cluster that was started on this machine by `ray start`.
+        address: `HOST:PORT` of the head node, or "auto" for the cluster that `ray start` has started on this machine.
             None: that of RAY_ADDRESS, as inside `ray job submit`; without it, a cluster of this machine alone is
             started, and ended with the block.
 

@@ -201,7 +201,7 @@ def test_a_study_on_a_cluster_of_this_machine(tmp_path, monkeypatch, caplog, cap
     assert "SLURM_PROCID" not in variables
     for run in runs:
         assert f"{run.name}: begins on {socket.gethostname()} ({run.folder})" in caplog.text
-    assert sorted(os.listdir(tmp_path / "runs")) == sorted(run.name for run in runs)
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {run.name for run in runs}
     assert not ray.is_initialized()
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "")

@@ -1,6 +1,5 @@
 """Runs on a Ray cluster of two nodes (both on this machine): one dies, one comes late, one has GPUs; Ctrl-C."""
 
-import contextlib
 import logging
 import os
 import signal
@@ -9,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from helpers.experiments_tool import iterations, write_study
@@ -81,29 +81,36 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def wait_until(condition, seconds=120):
+def wait_until(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)
 
 
-@contextlib.contextmanager
-def in_background(work):
-    """Does something while the block, in the main thread, waits for runs."""
-    problems = []
+class InBackground(threading.Thread):
+    """Carries out runs, while the main thread, in which alone Ray starts nodes, does something to the cluster."""
 
-    def call():
+    def __init__(self, runs, executor):
+        super().__init__(daemon=True)
+        self.runs, self.executor, self.results, self.problem = runs, executor, [], None
+        self.start()
+
+    def run(self):
         try:
-            work()
-        except BaseException as error:
-            problems.append(error)
+            self.results = run_all(self.runs, self.executor)
+        except Exception as error:
+            self.problem = error
 
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    yield
-    thread.join(60)
-    assert not problems, problems
+    def wait_until(self, condition):
+        wait_until(lambda: condition() or not self.is_alive())
+        assert self.is_alive(), self.problem or self.results
+
+    def finish(self):
+        self.join(600)
+        assert not self.is_alive()
+        assert self.problem is None, self.problem
+        return self.results
 
 
 def has_step(run, step):
@@ -125,13 +132,11 @@ def test_a_run_whose_node_dies_goes_on_elsewhere(nodes, here, caplog, capsys):
     first = nodes.add()
     runs = stub_runs(here, seeds=(0, 1), steps=60)
 
-    def lose_the_first():
-        wait_until(lambda: has_step(runs[0], 5) or has_step(runs[1], 5))
-        nodes.add()
-        nodes.kill(first)
-
-    with in_background(lose_the_first):
-        results = run_all(runs, RayExecutor(here / "runs", Launch(), address=nodes.address))
+    carried_out = InBackground(runs, RayExecutor(here / "runs", Launch(), address=nodes.address))
+    carried_out.wait_until(lambda: has_step(runs[0], 5) or has_step(runs[1], 5))
+    nodes.kill(first)
+    nodes.add()
+    results = carried_out.finish()
     assert [result.state for result in results] == ["finished", "finished"], results
     for run in runs:
         assert_one_at_a_time(run, 60)
@@ -148,21 +153,18 @@ def test_a_killed_task_tells_its_training_to_save_and_is_done_again(nodes, here)
     nodes.add()
     (run,) = stub_runs(here, steps=60)
 
-    def kill_the_task():
-        wait_until(lambda: has_step(run, 5))
-        (training,) = {pid for _, pid in trace(run)}
-        os.kill(parent(training), signal.SIGKILL)
-
-    with in_background(kill_the_task):
-        (result,) = run_all([run], RayExecutor(here / "runs", Launch(), address=nodes.address))
+    carried_out = InBackground([run], RayExecutor(here / "runs", Launch(), address=nodes.address))
+    carried_out.wait_until(lambda: has_step(run, 5))
+    (training,) = {pid for _, pid in trace(run)}
+    os.kill(parent(training), signal.SIGKILL)
+    (result,) = carried_out.finish()
     assert result.state == "finished"
     assert_one_at_a_time(run, 60)
     assert [word for word, _ in trace(run) if not word.startswith("step")] == ["begins", "saved", "begins", "ends"]
 
 
 def parent(pid):
-    with open(f"/proc/{pid}/stat") as file:
-        return int(file.read().rpartition(")")[2].split()[1])
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_a_node_that_comes_late_is_waited_for_only_where_asked(nodes, here):
@@ -175,8 +177,11 @@ def test_a_node_that_comes_late_is_waited_for_only_where_asked(nodes, here):
     assert time.monotonic() - began < 30
     assert not trace(run)
 
-    with in_background(lambda: (time.sleep(3), nodes.add())):
-        (result,) = run_all([run], RayExecutor(here / "runs", Launch(), address=nodes.address, node_wait_s=60.0))
+    carried_out = InBackground([run], RayExecutor(here / "runs", Launch(), address=nodes.address, node_wait_s=120.0))
+    time.sleep(3)
+    assert carried_out.is_alive()
+    nodes.add()
+    (result,) = carried_out.finish()
     assert result.state == "finished"
 
 
@@ -220,9 +225,9 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(nodes, tmp_path):
     )
     folders = [study / "runs" / f"a_full_seed{seed}" for seed in (0, 1, 2)]
     command = start(study, nodes, "--cpus-per-run", "1")
-    wait_until(lambda: command.poll() is not None or sum(len(iterations(f)) >= 2 for f in folders) == 2, 240)
+    wait_until(lambda: command.poll() is not None or sum(len(iterations(f)) >= 2 for f in folders) == 2, 900)
     os.killpg(command.pid, signal.SIGINT)
-    printed, _ = command.communicate(timeout=240)
+    printed, _ = command.communicate(timeout=1200)
     assert command.returncode == 130, printed
     assert printed.rstrip().endswith("Interrupted; the same command goes on.")
     assert "Traceback" not in printed and "raylet" not in printed
@@ -233,7 +238,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(nodes, tmp_path):
         assert not folder.lock.read_text()
 
     again = start(study, nodes, "--cpus-per-run", "1")
-    printed, _ = again.communicate(timeout=480)
+    printed, _ = again.communicate(timeout=1200)
     assert again.returncode == 0, printed
     assert printed.count("begins on") == 3
     for folder in folders:
@@ -246,9 +251,9 @@ def test_the_quickstart_study_comes_to_its_report_though_a_node_dies(nodes, tmp_
     first, _ = nodes.add(), nodes.add()
     command = start(study, nodes, "--report")
     folders = [study / "runs" / f"{entry}_full" for entry in ("lora", "probe")]
-    wait_until(lambda: command.poll() is not None or all(len(iterations(f)) >= 3 for f in folders), 400)
+    wait_until(lambda: command.poll() is not None or all(len(iterations(f)) >= 3 for f in folders), 900)
     nodes.kill(first)
-    printed, _ = command.communicate(timeout=900)
+    printed, _ = command.communicate(timeout=1200)
     assert command.returncode == 0, printed
     assert printed.count("goes on on") == 1 and "was lost; its runs go on elsewhere" in printed
     assert "raylet" not in printed
