@@ -95,7 +95,7 @@ def _connect(ray: Any, address: str | None) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=where, **options)
-    except (OSError, ValueError, RuntimeError, TimeoutError) as error:
+    except Exception as error:  # Ray has no kind of its own for it
         raise UserError(f"{named}: {_first_sentences(str(error))}") from error
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -29,6 +29,17 @@ _STORE_BYTES = 80_000_000
 TOOL = ("tools/experiments.py",)
 
 
+def patiently(start, times=4):
+    """A node of Ray gives up where it has not started in 30 s, as on a busy machine."""
+    for left in reversed(range(times)):
+        try:
+            return start()
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
+    raise AssertionError
+
+
 class Nodes:
     """A cluster whose head carries out nothing; nodes come and go."""
 
@@ -36,11 +47,12 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 0, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.address, self._nodes = self._cluster.address, []
 
     def add(self, **has):
-        node = self._cluster.add_node(object_store_memory=_STORE_BYTES, **{"num_cpus": 1, **has})
+        has = {"num_cpus": 1, "object_store_memory": _STORE_BYTES, **has}
+        node = patiently(lambda: self._cluster.add_node(**has))
         self._nodes.append(node)
         return node
 
