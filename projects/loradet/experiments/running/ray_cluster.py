@@ -31,7 +31,7 @@ class Node:
     gpus: float
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.cpus:g} CPUs, {self.gpus:g} GPUs"
+        return f"{self.name}: {self.cpus:g} CPU, {self.gpus:g} GPU"
 
 
 @contextlib.contextmanager

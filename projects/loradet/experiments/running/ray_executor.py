@@ -21,6 +21,7 @@ from loradet.experiments.running.run import Launch, Run
 from loradet.experiments.running.runner import failure
 from loradet.experiments.running.state import inspect
 from loradet.files import FileError, read_json
+from loradet.training.folder.folder_lock import HELD_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Need:
         return node.cpus >= self.cpus and node.gpus >= self.gpus
 
     def __str__(self) -> str:
-        return f"{self.cpus:g} CPUs, {self.gpus:g} GPUs"
+        return f"{self.cpus:g} CPU, {self.gpus:g} GPU"
 
 
 class RayExecutor:
@@ -154,7 +155,7 @@ def _carry_out(job: RayJob) -> Result | NodeProblem:
 
 
 def _passed_on() -> dict[str, str]:
-    names = [name for name in os.environ if name.startswith(_PASSED_ON)]
+    names = [name for name in os.environ if name.startswith(_PASSED_ON) and name != HELD_FOLDER]
     return {name: os.environ[name] for name in names}
 
 

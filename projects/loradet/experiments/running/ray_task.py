@@ -118,9 +118,11 @@ def _interruptible(work: Any) -> Any:
         finally:
             ended.set()
 
-    threading.Thread(target=call, name="run").start()
+    thread = threading.Thread(target=call, name="run")
     while not ended.is_set():
         with contextlib.suppress(KeyboardInterrupt):
+            if thread.ident is None:
+                thread.start()
             # Not `Thread.join`: an interrupted one takes the thread for ended (Python 3.11).
             while not ended.wait(_POLL_S):
                 pass

@@ -83,7 +83,7 @@ def test_a_node_that_can_never_hold_a_run_is_an_error_at_once_or_in_time(monkeyp
     now = [100.0]
     monkeypatch.setattr(ray_executor.time, "monotonic", lambda: now[0])
     nodes = [SMALL]
-    with pytest.raises(UserError, match=r"takes 4 CPUs, 1 GPUs: no node .*\(small: 8 CPUs, 0 GPUs\).*--gpus-per-run"):
+    with pytest.raises(UserError, match=r"takes 4 CPU, 1 GPU: no node .*\(small: 8 CPU, 0 GPU\).*--gpus-per-run"):
         ray_executor._NodeWatch(lambda: nodes, Need(4, 1), None)
 
     watch = ray_executor._NodeWatch(lambda: nodes, Need(4, 1), 10.0)

@@ -181,7 +181,7 @@ def parent(pid):
 
 def test_a_node_that_comes_late_is_waited_for_only_where_asked(nodes, here):
     (run,) = stub_runs(here)
-    with pytest.raises(UserError, match=r"takes 1 CPUs, 0 GPUs: no node of the Ray cluster has so many"):
+    with pytest.raises(UserError, match=r"takes 1 CPU, 0 GPU: no node of the Ray cluster has so many"):
         run_all([run], RayExecutor(here / "runs", Launch(), address=nodes.address))
     began = time.monotonic()
     with pytest.raises(UserError, match="--node-wait"):
@@ -204,7 +204,7 @@ def test_gpus_are_those_that_ray_gives(nodes, here):
     assert {result.state for result in results} == {"finished"}
     assert {environment(run)["CUDA_VISIBLE_DEVICES"] for run in runs} == {"0", "1"}
     assert {environment(run)["OMP_NUM_THREADS"] for run in runs} == {"2"}
-    with pytest.raises(UserError, match=r"takes 1 CPUs, 3 GPUs: no node .*: 4 CPUs, 2 GPUs"):
+    with pytest.raises(UserError, match=r"takes 1 CPU, 3 GPU: no node .*: 4 CPU, 2 GPU"):
         run_all(
             stub_runs(here, seeds=(5,)), RayExecutor(here / "runs", Launch(), address=nodes.address, gpus_per_run=3.0)
         )
