@@ -6,7 +6,9 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -51,9 +53,19 @@ def run_search(arguments: argparse.Namespace, make_executor: Callable[[argparse.
     try:
         with file_lock(folder / _LOCK, f"the search in {folder}", wait=False):
             outlive = arguments.executor == "slurm"
-            return _run(search, folder, executors(arguments, make_executor), outlive=outlive)
+            with _connection(arguments):
+                return _run(search, folder, executors(arguments, make_executor), outlive=outlive)
     except LockedError as error:
         raise UserError(str(error)) from error
+
+
+def _connection(arguments: argparse.Namespace) -> AbstractContextManager[Any]:
+    """Of Ray, one for all trials."""
+    if arguments.executor != "ray":
+        return nullcontext()
+    from loradet.experiments.running.ray_cluster import connected
+
+    return connected(arguments.address)
 
 
 def _file(arguments: argparse.Namespace) -> Path:
@@ -64,13 +76,16 @@ def _file(arguments: argparse.Namespace) -> Path:
 
 
 def executors(arguments: argparse.Namespace, make_executor: Callable[[argparse.Namespace], Executor]) -> list[Executor]:
-    """What carries out runs, one a slot; on this machine all slots share one, which deals out the GPUs."""
+    """What carries out runs, one a slot; all slots share one that deals out the GPUs, of this machine or a cluster."""
     if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError(f"--jobs {arguments.jobs}: expected at least 1.")
     if arguments.executor == "local":
         local = make_executor(arguments)
         assert isinstance(local, LocalExecutor)
         return [local] * local.jobs
+    if arguments.executor == "ray":
+        jobs = arguments.jobs or _SLOTS
+        return [make_executor(argparse.Namespace(**{**vars(arguments), "jobs": jobs}))] * jobs
     one = argparse.Namespace(**{**vars(arguments), "jobs": None})
     default = 1 if arguments.executor == "slurm-debug" else _SLOTS  # which runs in this process
     return [make_executor(one) for _ in range(arguments.jobs or default)]
