@@ -95,7 +95,7 @@ setup(
             "trackio>=0.43",
         ],
         # What tests of clusters need besides; each is skipped without.
-        "test-cluster": ["ray[train]>=2.40"],
+        "test-cluster": ["ray[train]>=2.40", "optuna>=5.0"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

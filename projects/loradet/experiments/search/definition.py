@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from loradet.config import load_config
+from loradet.config.library import LIBRARY
 from loradet.config.load import complete
 from loradet.config.overrides import check_overrides
 from loradet.errors import MissingFileError, UserError, one_line
@@ -95,12 +96,14 @@ class Search:
 
 
 def load_search(path: Path) -> Search:
-    """Read a search file, or `search.yaml` in a folder, and check it against its config.
+    """Read a search file, or `search.yaml` in a folder (here, or among the project's own), and check it.
 
     Raises:
         MissingFileError: it, or its config, is not there.
         UserError: a key or value that a search does not have, or a key, a value or a setting that its config refuses.
     """
+    inside = path.relative_to("configs") if path.is_relative_to("configs") else path
+    path = path if path.exists() or not (LIBRARY / inside).exists() else LIBRARY / inside
     file = path / FILE if path.is_dir() else path
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -1,5 +1,7 @@
 """A search file: what it says, and one line for what is wrong with it."""
 
+from pathlib import Path
+
 import pytest
 from helpers.search_trial import ALPHA, LR, RANK, SPACE, write_search
 
@@ -21,6 +23,11 @@ def test_choices_are_the_texts_behind_an_override(tmp_path):
     }
     values = [one.values for one in load_search(write_search(tmp_path, space=space)).space.dimensions]
     assert values == [("[mlp.fc1]", "[mlp.fc1,mlp.fc2]"), ("true", "false"), ("null", 0.5)]
+
+
+def test_the_projects_own_search_loads_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_search(Path("configs/search_quickstart.yaml")).trials == 12
 
 
 def test_a_folder_stands_for_its_file(tmp_path):
