@@ -66,7 +66,8 @@ def _cluster(workers: int) -> Iterator[None]:
         import ray
     except ImportError as error:
         raise ImportError("This needs Ray: pip install -e '.[ray]'.") from error
-    ray.init(num_cpus=workers, include_dashboard=False, object_store_memory=_STORE_BYTES, log_to_driver=False)
+    options = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    ray.init(address="local", log_to_driver=False, **options)  # whatever else runs on this machine
     try:
         yield
     finally:

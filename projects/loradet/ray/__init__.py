@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from loradet.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from loradet.ray.trainer import trainer
+    from loradet.ray.torch_trainer import trainer
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 

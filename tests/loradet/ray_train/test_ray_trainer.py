@@ -46,9 +46,10 @@ def cluster():
         variables = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
         for name, value in variables.items():
             patch.setenv(name, value)
+        small = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 100_000_000}
         for number in range(4):
             try:
-                ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+                ray.init(address="local", log_to_driver=False, **small)
                 break
             except Exception as error:  # a busy machine is not ready within Ray's 30 s
                 ray.shutdown()

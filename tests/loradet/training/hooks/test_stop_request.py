@@ -17,7 +17,7 @@ def test_a_file_stops_a_training_that_can_be_gone_on_with(tmp_path, processes):
     status, stderr = call(*words)
     assert status == 130, stderr
     assert not folder.stop.exists()
-    assert [line["iteration"] for line in lines(folder.path)] == [0, 1, 2]  # asked after the second step
+    assert [line["iteration"] for line in lines(folder.path)] == [1, 2]  # asked after the second step
     assert folder.read_record()["status"] == "interrupted"
     assert f"Asked to stop by {folder.stop}" in folder.log.read_text()
     if processes == 1:
