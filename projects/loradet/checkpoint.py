@@ -21,6 +21,7 @@ from loradet.class_rows import class_rows, keep_rows_by_name
 from loradet.datasets.images.intensity import Intensity
 from loradet.errors import UserError
 from loradet.files import atomic_open, parse_json
+from loradet.remote import is_url, local_copy, split_heuristics
 from loradet.run_folder import RunFolder
 from loradet.tensors import check_tensors
 from loradet.weight_classes import INTENSITY_KEY as INTENSITY
@@ -134,14 +135,20 @@ class Checkpointer(DetectionCheckpointer):
         """Load the model's weights (and adapter recipes) alone; returns what else the file holds.
 
         Args:
-            path: a checkpoint, `.safetensors` weights, or `asset://NAME`; also the URIs that Detectron2 knows.
+            path: a checkpoint, `.safetensors` weights, `asset://NAME`, or a URL (`loradet.remote`); also the URIs that
+                Detectron2 knows.
             strict: every tensor of the model must be in the file with the same shape. Otherwise at least one must, and
                 where file and model name their classes, the head keeps the rows of those that both have.
 
         Raises:
             CheckpointError: names the file, and what is missing, of another shape or no finite number.
         """
-        return self._load_checked(str(resolve(path)) if path.startswith(ASSET) else path, [], strict)
+        if is_url(path):
+            url, heuristics = split_heuristics(path)
+            path = f"{local_copy(url)}{heuristics}"
+        elif path.startswith(ASSET):
+            path = str(resolve(path))
+        return self._load_checked(path, [], strict)
 
     def resume(self) -> dict[str, Any] | None:
         """Load everything from the last checkpoint in `save_dir`; None where there is none yet."""

@@ -18,6 +18,7 @@ from torch import nn
 from loradet.adapters.filled import mark_loaded
 from loradet.errors import MissingFileError, UserError
 from loradet.files import sha256
+from loradet.remote import is_url, local_copy
 from loradet.tensors import check_tensors
 from loradet.wording import shorten
 
@@ -89,13 +90,15 @@ def load_weights(
 
 
 def resolve(weights: str | os.PathLike) -> Path:
-    """Path of a weights file; `asset://NAME` is a file that loradet ships, checked against `NAME.sha256`.
+    """Path of a weights file; of `asset://NAME`, which loradet ships, checked against `NAME.sha256`; of a URL's copy.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file's sha256 is not the recorded one.
     """
     text = os.fspath(weights)
+    if is_url(text):
+        return local_copy(text)
     if not text.startswith(ASSET):
         path = Path(text).expanduser()
         if not path.is_file():

@@ -20,6 +20,7 @@ from loradet.adapters.recipe import BLOCK_ADAPTERS, adapter_state, fingerprint, 
 from loradet.adapters.variants.registry import VARIANTS
 from loradet.errors import MissingFileError, UserError
 from loradet.files import atomic_open, parse_json
+from loradet.remote import local_path
 from loradet.tensors import check_tensors
 
 FORMAT = 1
@@ -149,11 +150,14 @@ def load_adapter(model: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
 def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What an adapter file says, and its tensors on the CPU.
 
+    Args:
+        path: of the file, or a URL of it.
+
     Raises:
         FileNotFoundError: there is no such file.
         AdapterError: it is not a safetensors file, no adapter, or of a newer format; or a tensor of it is no weight.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.is_file():
         raise MissingFileError(f"No adapter file at {path}; training leaves one in its output folder.")
     try:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from loradet.adapters.files.adapter_file import read_adapter
 from loradet.adapters.parameters import PARTS
 from loradet.adapters.recipe import lora_variants, name_of
+from loradet.remote import local_path
 
 # What Mona and AdaptFormer call their own modules in a block.
 _BLOCK_MODULES = (["mona"], ["mona1"], ["mona2"], ["adaptformer"])
@@ -41,7 +41,7 @@ def adapter_sizes(path: str | os.PathLike) -> AdapterSizes:
 def _sizes(path: str | os.PathLike, info: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AdapterSizes:
     lora = [tensor for name, tensor in tensors.items() if _is_delta(name)]
     size = sum(tensor.numel() * tensor.element_size() for tensor in lora)
-    return AdapterSizes(Path(path).stat().st_size, size, _name(info))
+    return AdapterSizes(local_path(path).stat().st_size, size, _name(info))
 
 
 def _is_delta(name: str) -> bool:
