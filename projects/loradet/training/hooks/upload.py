@@ -151,8 +151,12 @@ def _nothing() -> Collection[str]:
 
 def matching(folder: Path, patterns: tuple[str, ...]) -> dict[str, Path]:
     """Files of a folder by their names relative to it, in order."""
-    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    found = {path for pattern in patterns for path in folder.glob(pattern) if _is_whole(path)}
     return {path.relative_to(folder).as_posix(): path for path in sorted(found)}
+
+
+def _is_whole(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")  # what is being written has such a name
 
 
 def state(path: Path) -> tuple[int, int]:
