@@ -8,14 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from loradet import paths
 from loradet.errors import UserError
 from loradet.files import atomic_open, sha256
 from loradet.paths import cache_dir as cache_dir
-from loradet.paths import expand as expand
+from loradet.remote import is_url, local_copy
 
 PathLike = str | os.PathLike[str]
 _PIECE = 8192  # values of an iterator that are written at once
 IMAGE_SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+
+
+def expand(path: PathLike) -> Path:
+    """The path with `~` and `$VARS` filled in; of a file at a URL, that of its copy here.
+
+    Raises:
+        MissingFileError: a variable is not set.
+        UserError: the URL cannot be read, see `loradet.remote.local_copy`.
+    """
+    return local_copy(os.fspath(path)) if is_url(path) else paths.expand(path)
 
 
 def fingerprint(*parts: object) -> str:

@@ -41,7 +41,7 @@ def explain(error: BaseException, url: str, what: str = "read") -> RemoteError:
     Args:
         error: what was raised.
         url: as it may be shown.
-        what: was tried: "read" or "written".
+        what: was tried: "read", "written" or "deleted".
     """
     if isinstance(error, RemoteError):
         return error

@@ -21,7 +21,7 @@ def hub_file(url: str) -> Path:
             is in its cache.
     """
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     kind, repo_id, path, revision = parse_hub_url(url)
     try:
@@ -35,7 +35,7 @@ def hub_file(url: str) -> Path:
     except errors.RevisionNotFoundError as error:
         raise MissingObjectError(f"{url}: {repo_id} has no revision {revision!r}.") from error
     except errors.LocalEntryNotFoundError as error:
-        if huggingface_hub.constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE:
             problem = f"{url}: HF_HUB_OFFLINE=1, and the Hub's cache does not have it; fetch it once with a network."
             raise UnreachableError(problem) from error
         raise UnreachableError(
