@@ -8,17 +8,19 @@ import yaml
 
 from loradet.errors import one_line
 from loradet.files import FileError
+from loradet.remote import shown
+from loradet.remote.urls import WEB, scheme_of
 
 DATA = "PATH"  # stands for the folder of the data
-# What would report a run of somebody else's as one's own.
-_ACCOUNTS = {"hub": ("repo_id",), "trackio": ("project", "space_id"), "wandb": ("project", "entity")}
+# Below `train`: what would report a run of somebody else's as one's own.
+_SERVICES = ("hub", "mirror", "trackio", "wandb")
 
 
 def portable_config(file: Path) -> tuple[str, list[str]]:
     """The text of a run's `config.yaml` to share.
 
     Paths below `data.root` (or the folder of `data.data_yaml`) begin with PATH, other absolute ones are names of files;
-    projects and repositories of tracking services are None. The rest is as it was, of whatever kind.
+    URLs have no query and no password, and tracking services no names. The rest is as it was, of whatever kind.
 
     Returns:
         The text, and the paths that it does not hold any more.
@@ -38,10 +40,9 @@ def portable_config(file: Path) -> tuple[str, list[str]]:
         if (shared := portable_path(scalar.value, roots)) != scalar.value:
             changed[scalar.value] = shared
             scalar.value = shared
-    for service, keys in _ACCOUNTS.items():
-        for key in keys:
-            if (node := _node(top, "train", service, key)) is not None:
-                node.tag, node.value, node.style = "tag:yaml.org,2002:null", "null", None
+    for service in _SERVICES:
+        for scalar in _scalars(_node(top, "train", service), set()):
+            scalar.tag, scalar.value, scalar.style = "tag:yaml.org,2002:null", "null", None
     return yaml.serialize(top, Dumper=yaml.SafeDumper, allow_unicode=True, width=120), sorted(changed)
 
 
@@ -68,7 +69,9 @@ def data_roots(root: str | None, data_yaml: str | None) -> list[str]:
 
 
 def portable_path(text: str, roots: Iterable[str]) -> str:
-    """An absolute path as it is told to others; any other text as it is."""
+    """An absolute path, or a URL, as it is told to others; any other text as it is."""
+    if scheme_of(text) in WEB:
+        return shown(text)
     if not _is_absolute(text) or "\n" in text:
         return text
     for root in roots:
@@ -96,8 +99,8 @@ def _is_absolute(text: str) -> bool:
     return text.startswith(("/", "~")) or (bool(PureWindowsPath(text).drive) and PureWindowsPath(text).is_absolute())
 
 
-def _scalars(node: yaml.Node, seen: set[int]) -> Iterable[yaml.ScalarNode]:
-    if id(node) in seen:
+def _scalars(node: yaml.Node | None, seen: set[int]) -> Iterable[yaml.ScalarNode]:
+    if node is None or id(node) in seen:
         return
     seen.add(id(node))
     if isinstance(node, yaml.ScalarNode):
@@ -111,13 +114,14 @@ def _scalars(node: yaml.Node, seen: set[int]) -> Iterable[yaml.ScalarNode]:
             yield from _scalars(value, seen)
 
 
-def _node(node: yaml.Node | None, *keys: str) -> yaml.ScalarNode | None:
+def _node(node: yaml.Node | None, *keys: str) -> yaml.Node | None:
     for key in keys:
         pairs = node.value if isinstance(node, yaml.MappingNode) else ()
         node = next((value for name, value in pairs if name.value == key), None)
-    return node if isinstance(node, yaml.ScalarNode) else None
+    return node
 
 
 def _text(node: yaml.Node, *keys: str) -> str | None:
     found = _node(node, *keys)
-    return found.value if found is not None and found.tag == "tag:yaml.org,2002:str" else None
+    is_text = isinstance(found, yaml.ScalarNode) and found.tag == "tag:yaml.org,2002:str"
+    return found.value if is_text else None
