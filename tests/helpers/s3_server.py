@@ -126,4 +126,5 @@ def objects(prefix: str) -> dict[str, bytes]:
     """Contents under a prefix of the bucket, by name."""
     root = f"{BUCKET}/{prefix}"
     fs = store()
-    return {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in fs.find(root)}
+    # Of an empty prefix s3fs finds the prefix.
+    return {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in fs.find(root) if path != root}
