@@ -37,15 +37,16 @@ def explained(where: str) -> Iterator[None]:
         raise HubError(f"{where}: there is no such repository, or your token may not read it ({_who()}).") from error
     except errors.RevisionNotFoundError as error:
         raise HubError(f"{where}: the repository has no such revision.") from error
-    except errors.RemoteEntryNotFoundError as error:
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
+        raise HubError(f"{where}: the Hub cannot be reached ({reason(error)}).") from error
+    except errors.EntryNotFoundError as error:
         raise MissingFileError(f"{where}: the repository has no such file.") from error
     except errors.HfHubHTTPError as error:
         status = 0 if error.response is None else error.response.status_code
         if status in (401, 403):
             raise HubError(f"{where}: the Hub does not allow it (HTTP {status}): {reason(error)}. {_who()}.") from error
-        raise HubError(f"{where}: the Hub does not answer well (HTTP {status}): {reason(error)}.") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
-        raise HubError(f"{where}: the Hub cannot be reached ({reason(error)}).") from error
+        what = "refuses it" if 400 <= status < 500 and status != 429 else "does not answer well"
+        raise HubError(f"{where}: the Hub {what} (HTTP {status}): {reason(error)}.") from error
     except errors.HFValidationError as error:
         raise HubError(f"{where}: {reason(error)}") from error
     except Exception as error:
