@@ -207,14 +207,17 @@ def test_what_a_mirror_refuses(mirror, train_data, tmp_path):
     line = fail(*arguments(train_data, folder, *words, "train.overwrite=True", "optimizer.lr=1e-4"))
     assert "its run.json is of another run" in line
     assert objects(mirror) == before and not (folder / "run.json").exists()
-    # Of the same config it begins anew, if that is said.
-    store().pipe_file(f"{BUCKET}/{mirror}/others.txt", b"another's")
-    words += ["train.overwrite=True", "train.checkpointer.period=4"]
-    succeed(*arguments(train_data, tmp_path / "first", *words))
+    # Of the same config it begins anew, if that is said; what the former one has sent, and this one has not, goes.
+    index = json.loads(before[INDEX])
+    index["files"]["model_0000009.pth"] = None
+    left = {INDEX: json.dumps(index).encode(), "model_0000009.pth": b"", "others.txt": b"another's"}
+    for name, content in left.items():
+        store().pipe_file(f"{BUCKET}/{mirror}/{name}", content)
+    succeed(*arguments(train_data, tmp_path / "first", *words, "train.overwrite=True"))
     assert there(mirror) == here(tmp_path / "first") | {"others.txt": b"another's"}
     # The folder of another run is not made up of the two.
     succeed(*arguments(train_data, folder, *SETTINGS, "train.seed=5"))
-    assert "holds another run than" in fail(*arguments(train_data, folder, *words[:-2], "train.seed=5", "--resume"))
+    assert "holds another run than" in fail(*arguments(train_data, folder, *words, "train.seed=5", "--resume"))
 
 
 @pytest.mark.slow
@@ -237,12 +240,12 @@ def test_a_folder_that_is_further_than_its_mirror_goes_on_by_itself(mirror, trai
     succeed(*arguments(train_data, folder, *words))
     store().pipe_file(f"{BUCKET}/{mirror}/last_checkpoint", b"model_0000001.pth")
     succeed(*arguments(train_data, folder, *words, "train.max_iter=5", "--resume"))
-    assert "Fetched" not in log(folder)
+    assert json.loads((folder / "run.json").read_text())["resumed_at"] == 4
     # And one that is behind takes the mirror's state.
     (folder / "last_checkpoint").write_text("model_0000001.pth")
     succeed(*arguments(train_data, folder, *words, "train.max_iter=6", "--resume"))
     assert [line["iteration"] for line in lines(folder)] == list(range(6))
-    assert "Fetched the run at model_final.pth" in log(folder)
+    assert json.loads((folder / "run.json").read_text())["resumed_at"] == 5
 
 
 @pytest.mark.slow
@@ -284,6 +287,7 @@ def test_annotations_weights_and_adapter_from_s3(mirror, train_data, tmp_path):
         fs.put_file(str(folder / name), f"{root}/{name}")
     fs.put_file(str(train_data / "Annotations/train.json"), f"{root}/train.json")
     words = [*SETTINGS, f"train.init_checkpoint={root}/model_best.pth", f"data.train_json={root}/train.json"]
+    words.append("data.name=by_url")
     succeed(*arguments(train_data, tmp_path / "second", *words))
     assert "model_best.pth: backbone" in log(tmp_path / "second")
     record = json.loads((tmp_path / "second" / "run.json").read_text())

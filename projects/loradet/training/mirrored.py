@@ -92,9 +92,12 @@ def _fetch_files(mirror: RemoteFolder, folder: RunFolder, last: str, files: dict
     wanted = [name for name in files if name not in (last, RunFolder.LAST, *others)]
     folder.path.mkdir(parents=True, exist_ok=True)
     for name in (last, *wanted, RunFolder.LAST):
-        found = mirror.fetch(name, folder.path / name)
+        file = folder.path / name
+        if name == RunFolder.LOG and file.is_file():
+            file.write_bytes(mirror.read(name) or b"")  # in place: an earlier run of this process has it open
+            continue
+        found = mirror.fetch(name, file)
         if not found and name == last:
             raise FileError(f"{mirror.url} lacks the checkpoint {last} that its {RunFolder.LAST} names.")
         if found and (there := files.get(name)) is not None:
-            # As it was sent, so that the mirror is known to have it.
-            os.utime(folder.path / name, ns=(there[1], there[1]))
+            os.utime(file, ns=(there[1], there[1]))  # as it was sent, so that it is not sent again
