@@ -41,8 +41,8 @@ def data(tmp_path_factory):
     return tmp_path_factory.mktemp("data") / "scenes"
 
 
-def runs_in(root, data, seeds=(0,), length=LENGTH):
-    words = (f"data.root={data}", "train.device=cpu", "data.image_size=80", "data.max_size=80")
+def runs_in(root, data, seeds=(0,), length=LENGTH, words=()):
+    words = (*words, f"data.root={data}", "train.device=cpu", "data.image_size=80", "data.max_size=80")
     short = entry(overrides=(*words, f"train.max_iter={length}", "train.eval_period=0"), seeds=seeds)
     runs = plan(on_scenes(data, short), root=root)
     for run in runs:
@@ -226,15 +226,11 @@ def test_a_run_on_two_nodes_is_preempted_and_goes_on(data, whole_of_two, tmp_pat
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_run_on_two_nodes_that_fails_says_why(data, tmp_path):
-    (run,) = runs_in(tmp_path / "runs", data)
-    (Path(data) / "JPEGImages" / "train").rename(Path(data) / "JPEGImages" / "moved")
-    try:
-        executor = SubmititExecutor(tmp_path / "slurm", Launch(), parameters={"nodes": 2}, poll_s=0.1)
-        (result,) = run_all([run], executor)
-    finally:
-        (Path(data) / "JPEGImages" / "moved").rename(Path(data) / "JPEGImages" / "train")
+    (run,) = runs_in(tmp_path / "runs", data, words=("dataloader.train.total_batch_size=5",))  # which two cannot share
+    executor = SubmititExecutor(tmp_path / "slurm", Launch(), parameters={"nodes": 2}, poll_s=0.1)
+    (result,) = run_all([run], executor)
     assert result.state == "failed"
-    assert "JPEGImages/train" in result.detail
+    assert "dataloader.train.total_batch_size=5" in result.detail
 
 
 @pytest.mark.slow
