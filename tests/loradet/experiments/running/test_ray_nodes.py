@@ -52,7 +52,10 @@ class Nodes:
 
     def add(self, **has):
         has = {"num_cpus": 1, "object_store_memory": _STORE_BYTES, **has}
-        node = patiently(lambda: self._cluster.add_node(**has))
+        # What the nodes have of their own: they know this project by the command alone.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("PYTHONPATH", raising=False)
+            node = patiently(lambda: self._cluster.add_node(**has))
         self._nodes.append(node)
         return node
 
@@ -70,11 +73,11 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def cluster():
-    # What the nodes have of their own: they know this project by the command alone.
     with pytest.MonkeyPatch.context() as patch:
         for name in ("PYTHONPATH", "RAY_ADDRESS", "OMP_NUM_THREADS"):
             patch.delenv(name, raising=False)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")
         nodes = Nodes()
         yield nodes
         nodes.shutdown()
@@ -230,6 +233,12 @@ def start(study, nodes, *words):
     )
 
 
+def wait_for(command, condition):
+    wait_until(lambda: command.poll() is not None or condition(), 900)
+    if command.poll() is not None:
+        pytest.fail(command.communicate()[0])
+
+
 def test_ctrl_c_saves_and_the_same_command_goes_on(nodes, tmp_path):
     nodes.add(num_cpus=2)
     study = write_study(
@@ -237,7 +246,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(nodes, tmp_path):
     )
     folders = [study / "runs" / f"a_full_seed{seed}" for seed in (0, 1, 2)]
     command = start(study, nodes, "--cpus-per-run", "1")
-    wait_until(lambda: command.poll() is not None or sum(len(iterations(f)) >= 2 for f in folders) == 2, 900)
+    wait_for(command, lambda: sum(len(iterations(f)) >= 2 for f in folders) == 2)
     os.killpg(command.pid, signal.SIGINT)
     printed, _ = command.communicate(timeout=1200)
     assert command.returncode == 130, printed
@@ -263,7 +272,7 @@ def test_the_quickstart_study_comes_to_its_report_though_a_node_dies(nodes, tmp_
     first, _ = nodes.add(), nodes.add()
     command = start(study, nodes, "--report")
     folders = [study / "runs" / f"{entry}_full" for entry in ("lora", "probe")]
-    wait_until(lambda: command.poll() is not None or all(len(iterations(f)) >= 3 for f in folders), 900)
+    wait_for(command, lambda: all(len(iterations(f)) >= 3 for f in folders))
     nodes.kill(first)
     printed, _ = command.communicate(timeout=1200)
     assert command.returncode == 0, printed
