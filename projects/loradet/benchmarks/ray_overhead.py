@@ -66,6 +66,7 @@ def carry_out(folder: Path, runs: int, executor: Sequence[str]) -> None:
 def benchmark_overhead(pairs: int, runs: int) -> dict[str, float]:
     """Medians over the pairs, in seconds a run, and the spread of their difference."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as the other side has it
     import ray
 
     with tempfile.TemporaryDirectory() as folder:

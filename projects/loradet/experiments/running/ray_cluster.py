@@ -84,11 +84,8 @@ def _connect(ray: Any, address: str | None) -> None:
     if where in (None, "", "local"):
         named, where = "Ray on this machine", "local"
         cores = len(os.sched_getaffinity(0))
-        options |= {
-            "num_cpus": cores,
-            "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE_BYTES,
-        }
+        options |= {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's is 15, and what tasks start has it too
     elif where != "auto":
         _check_address(named, where)
     # Ray has SIGTERM end this process at once, without what runs being saved.

@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
+
+import loradet
 from loradet.errors import UserError
 from loradet.experiments.results.folders import Result
 from loradet.experiments.running.ray_cluster import Node, alive_nodes, connected
@@ -30,7 +33,7 @@ _LOST_NODE_S = 300.0
 _POLL_S = 0.5
 _LOOK_S = 2.0  # between looks at the nodes
 # Variables of the command that its runs have too, wherever they are; the others are those of the node.
-_PASSED_ON = ("PYTHONPATH", "OMP_NUM_THREADS", "LORADET_", "HF_", "TORCH_", "WANDB_", "TRACKIO_", "AWS_")
+_PASSED_ON = ("OMP_NUM_THREADS", "LORADET_", "HF_", "TORCH_", "WANDB_", "TRACKIO_", "AWS_")
 
 
 @dataclass(frozen=True)
@@ -137,21 +140,44 @@ class RayExecutor:
         logger.info("Ray: %s. A run takes %s.", "; ".join(map(str, alive_nodes(ray))), need)
         # The training is a process of its own, so that a worker has no GPU memory to give back after each (max_calls).
         options = {"num_cpus": need.cpus, "num_gpus": need.gpus, "max_retries": _RETRIES, "max_calls": 0}
-        carry_out = ray.remote(**options)(_carry_out)
+        carry_out, paths = ray.remote(**options)(_task()), _import_paths()
         threads = max(1, int(need.cpus) // self.launch.num_gpus)
         environment = {"OMP_NUM_THREADS": str(threads), **_passed_on()}
+        if paths:
+            environment["PYTHONPATH"] = os.pathsep.join(paths)
         if not need.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""
 
         def submit(run: Run) -> tuple[RayJob, Any]:
             job = RayJob(run=run, launch=self.launch, folder=Path.cwd(), board=board, environment=environment)
-            return job, carry_out.options(name=run.name).remote(job)
+            return job, carry_out.options(name=run.name).remote(cloudpickle.dumps(job), paths)
 
         return submit
 
 
-def _carry_out(job: RayJob) -> Result | NodeProblem:
-    return job()
+def _task() -> Callable[[bytes, list[str]], Result | NodeProblem | str]:
+    """What Ray pickles whole, since it is defined in a function: a node may not find loradet by itself."""
+
+    def carry_out(job: bytes, paths: list[str]) -> Any:
+        import pickle
+        import socket
+        import sys
+
+        sys.path[:0] = [path for path in paths if path not in sys.path]
+        try:
+            return pickle.loads(job)()
+        except ImportError as error:
+            return f"Node {socket.gethostname()} has not what this machine has: {error}."
+
+    return carry_out
+
+
+def _import_paths() -> list[str]:
+    """Where this process has loradet and what PYTHONPATH names, without what is installed."""
+    own = str(Path(loradet.__file__).resolve().parents[1])
+    given = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    found = [path for path in (*given, own) if Path(path).name not in ("site-packages", "dist-packages")]
+    return list(dict.fromkeys(found))
 
 
 def _passed_on() -> dict[str, str]:
@@ -193,8 +219,8 @@ def _result(ray: Any, run: Run, reference: Any) -> Result:
         except ValueError as broken:
             return failure(run, broken)
         return result if result.state == "finished" else failure(run, UserError(_reason(error)))
-    if isinstance(found, NodeProblem):
-        raise UserError(found.message)
+    if isinstance(found, (NodeProblem, str)):
+        raise UserError(found if isinstance(found, str) else found.message)
     return found
 
 
