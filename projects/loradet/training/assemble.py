@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.config import LazyConfig
 from detectron2.engine import HookBase, create_ddp_model, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -32,6 +32,7 @@ from loradet.run_folder import RunFolder
 from loradet.training.cached_features import cache_training
 from loradet.training.compiling import compile_model, not_compiled
 from loradet.training.earlier_run import clear_folder, clear_temporary
+from loradet.training.folder.event_files import EventFile, MetricsFile
 from loradet.training.folder.record import RunRecord
 from loradet.training.fused import with_fused
 from loradet.training.hooks import (
@@ -290,9 +291,9 @@ def _register_writers(prepared: Prepared, trainer: Trainer, best: EvaluateAndKee
     folder = prepared.folder
     writers: list[EventWriter] = [
         CommonMetricPrinter(prepared.schedule.max_iter),
-        JSONWriter(str(folder.metrics)),
+        MetricsFile(folder),
         # TensorBoard then forgets what a killed run wrote after its last checkpoint.
-        TensorboardXWriter(str(folder.path), purge_step=start_iter or None),
+        EventFile(folder, purge_step=start_iter or None),
         *prepared.trackers,
     ]
     writing = WriteMetrics(writers, period=prepared.cfg.train.log_period)
