@@ -39,26 +39,29 @@ def reason(error: OSError) -> str:
 
 
 @contextmanager
-def write_errors(path: str | os.PathLike, *aliases: str | os.PathLike) -> Iterator[None]:
-    """Inside the block a file is written; an error that names no other file is raised as WriteError.
-
-    Args:
-        path: of the file, for the message.
-        aliases: other names of it.
-    """
-    names = {os.fspath(name) for name in (path, *aliases)}
+def write_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Inside the block a file is written; an error that names none, it or a temporary one of it becomes WriteError."""
     try:
         yield
     except OSError as error:
-        is_of_another = error.filename is not None and str(error.filename) not in names
-        if error.errno is None or is_of_another or isinstance(error, (UserError, ConnectionError, TimeoutError)):
+        is_other = isinstance(error, (UserError, ConnectionError, TimeoutError))
+        if is_other or error.errno is None or not _is_of(Path(path), error.filename):
             raise
         raise WriteError(path, error) from error
     except RuntimeError as error:
         # torch's writer of archives, for which the system's own error was no more than a wrong position.
-        if not isinstance(error.__context__, OSError):
+        cause = error.__context__
+        if not isinstance(cause, OSError) or cause.errno not in FULL:
             raise
-        raise WriteError(path, error.__context__) from error
+        raise WriteError(path, cause) from error
+
+
+def _is_of(path: Path, named: Any) -> bool:
+    """Whether the file that an error names is one, or a temporary one beside it; also where none is named."""
+    if named is None:
+        return True
+    other = Path(os.fsdecode(named)) if isinstance(named, str | bytes | os.PathLike) else None
+    return other is not None and other.parent == path.parent and path.stem in other.name
 
 
 _LONGEST_NAME = 255 - len("..12345678.tmp")  # bytes: of file systems, less what a temporary name has besides
@@ -80,7 +83,7 @@ def atomic_open(path: str | os.PathLike, mode: str = "w", *, sync: bool = True) 
     encoding = None if "b" in mode else "utf-8"
     handle, temporary = _temporary(path, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with write_errors(path, temporary), os.fdopen(handle, mode, encoding=encoding) as file:
+        with write_errors(path), os.fdopen(handle, mode, encoding=encoding) as file:
             # Its lock tells it from what a killed process has left (`remove_abandoned`).
             with contextlib.suppress(OSError):
                 lock(file)
@@ -108,7 +111,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        with write_errors(path, temporary):
+        with write_errors(path):
             yield temporary
             if temporary.stat().st_size:
                 with temporary.open("rb") as written:

@@ -11,7 +11,7 @@ KINDS = ("file size limit", "full file system", "read-only folder")
 
 
 def install(kind: str, name: str, folder: Path) -> None:
-    """Let the fault begin when a file of that name is opened to be replaced, or has been appended to.
+    """Let the fault begin when a file of that name is opened to be replaced, or has been appended to a few times.
 
     Args:
         kind: "file size limit": no file grows any more, as on a full disk, and as any user may have it;
@@ -20,6 +20,7 @@ def install(kind: str, name: str, folder: Path) -> None:
         folder: of the run.
     """
     begun: list[str] = []
+    appended: list[str] = []
 
     def begin() -> None:
         if not begun:
@@ -36,7 +37,9 @@ def install(kind: str, name: str, folder: Path) -> None:
     def appending(file: int) -> None:
         fsync(file)
         if Path(f"/proc/self/fd/{file}").readlink().name == name:
-            begin()
+            appended.append(name)
+            if len(appended) == 3:  # what comes next is the next line
+                begin()
 
     tempfile.mkstemp, os.fsync = opening, appending
 
@@ -85,6 +88,14 @@ def mount_small(folder: Path, megabytes: int) -> bool:
         return subprocess.run(command, capture_output=True).returncode == 0
     except FileNotFoundError:
         return False
+
+
+def mount_full(folder: Path) -> bool:
+    """Mount one that is full but for a few kB."""
+    if not mount_small(folder, 1):
+        return False
+    (folder / "filler").write_bytes(bytes((1 << 20) - (1 << 13)))
+    return True
 
 
 def unmount(folder: Path) -> None:

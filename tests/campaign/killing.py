@@ -100,7 +100,7 @@ class Campaign:
             shutil.rmtree(place)
 
     def new_place(self) -> Path:
-        """A new folder for a run (`out`), what it prints (`console`) and its caches."""
+        """A new folder for a run (`out`), what it prints (`console`) and its caches (`cache`, `features`)."""
         self._count += 1
         place = self.folder / f"{self._count:04d}"
         place.mkdir()
@@ -114,7 +114,6 @@ class Campaign:
         kill: Kill | None = None,
         trace: str | None = None,
         fault: tuple[str, str] | None = None,
-        cache: Path | None = None,
     ) -> Outcome:
         """Run a training in a place; see `Request`."""
         return self.server.run(
@@ -122,7 +121,7 @@ class Campaign:
                 words=training.words(self.data, place / "out", *words),
                 console=str(place / "console"),
                 processes=training.processes,
-                environment={"LORADET_CACHE": str(cache or place / "cache")},
+                environment={"LORADET_CACHE": str(place / "cache")},
                 kill=kill,
                 trace=trace,
                 fault=fault,

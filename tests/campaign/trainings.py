@@ -30,16 +30,20 @@ class Training:
         config: below tests/configs.
         settings: overrides beside those of all.
         processes: of the training.
+        keeps_features: whether its config has a feature cache.
     """
 
     name: str
     config: str = "tiny"
     settings: tuple[str, ...] = (_ALL_DETECTIONS,)
     processes: int = 1
+    keeps_features: bool = False
 
     def words(self, data: Path, folder: Path, *more: str) -> list[str]:
         """Its command line."""
         given = [f"data.root={data}", f"train.output_dir={folder}", *_SETTINGS, *self.settings]
+        if self.keeps_features:
+            given.append(f"train.feature_cache.folder={folder.parent / 'features'}")
         return ["--config-file", str(TEST_CONFIGS / f"{self.config}.py"), *given, *more]
 
 
@@ -51,7 +55,7 @@ TRAININGS = [
     Training("data workers", settings=(_ALL_DETECTIONS, *(f"dataloader.{s}.num_workers=2" for s in ("train", "val")))),
     Training("DETR", "tiny_detr", settings=()),
     Training("Cascade R-CNN", "tiny_cascade", settings=()),
-    Training("feature cache", "tiny_cached"),
+    Training("feature cache", "tiny_cached", keeps_features=True),
 ]
 
 # Of run.json: what hangs on when and how often a run was begun.
@@ -60,7 +64,7 @@ _MEASURED = (*_OF_THE_MOMENT, "peak_memory_mb", "git_revision")
 
 
 def remains(folder: Path) -> dict[str, Any]:
-    """All that a finished run has left, by name, without times, memory and the folder's own name."""
+    """All that a finished run has left, by name, without times, memory and where its folder lies."""
     run = RunFolder(folder)
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     left: dict[str, Any] = {"files": [name for name in names if not name.startswith("events.")]}
@@ -75,7 +79,7 @@ def remains(folder: Path) -> dict[str, Any]:
         elif name in (RunFolder.METRICS, RunFolder.RECORD, RunFolder.LOCK) or name.startswith(RunFolder.LOG):
             continue
         else:
-            left[name] = hashlib.sha256(file.read_bytes().replace(str(folder).encode(), b"<run>")).hexdigest()
+            left[name] = hashlib.sha256(file.read_bytes().replace(str(folder.parent).encode(), b"<place>")).hexdigest()
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     left["TensorBoard"] = {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]

@@ -26,7 +26,7 @@ from loradet.config.intensity import intensity_references, trained_intensity
 from loradet.errors import UserError
 from loradet.evaluation.split import Split
 from loradet.feature_cache.cache import FeatureCache
-from loradet.files import write_json
+from loradet.files import write_errors, write_json
 from loradet.model import initial_model, model_classes
 from loradet.run_folder import RunFolder
 from loradet.training.cached_features import cache_training
@@ -280,7 +280,8 @@ def _write_config(cfg: DictConfig, folder: Path, model: nn.Module, classes: Weig
         if OmegaConf.is_dict((resolved.get("data") or {}).get("num_classes")):
             resolved.data.num_classes = count
     temporary = folder / f".{RunFolder.CONFIG}"
-    LazyConfig.save(resolved, str(temporary))
+    with write_errors(folder / RunFolder.CONFIG):
+        LazyConfig.save(resolved, str(temporary))
     if not temporary.is_file():
         raise UserError("The config holds an object that YAML cannot hold; use importable functions and plain values.")
     return temporary

@@ -1,5 +1,6 @@
 """Detectron2's writers of a run folder, whose errors name the file."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class EventFile(TensorboardXWriter):
 
     def __init__(self, folder: RunFolder, **kwargs: Any):
         self._path: Path = folder.path / RunFolder.EVENTS
+        self._others = threading.excepthook
+        threading.excepthook = self._hook = self._ended_thread
         super().__init__(str(folder.path), **kwargs)
 
     def write(self) -> None:
@@ -57,5 +60,14 @@ class EventFile(TensorboardXWriter):
 
     def close(self) -> None:
         """Flush and close the event file, if there is one."""
-        with write_errors(self._path):
-            super().close()
+        try:
+            with write_errors(self._path):
+                super().close()
+        finally:
+            if threading.excepthook == self._hook:
+                threading.excepthook = self._others
+
+    def _ended_thread(self, args: threading.ExceptHookArgs) -> None:
+        # TensorBoard's thread hands its error to the next call here, which tells it: no traceback before.
+        if type(args.thread).__name__ != "_AsyncWriterThread" or not issubclass(args.exc_type, OSError):
+            self._others(args)
