@@ -60,7 +60,7 @@ TRAININGS = [
 
 # Of run.json: what hangs on when and how often a run was begun.
 _OF_THE_MOMENT = ("wall_time_s", "finished_at", "resumed_at", "command", "images_per_s", "train_seconds")
-_MEASURED = (*_OF_THE_MOMENT, "peak_memory_mb", "git_revision")
+_MEASURED = (*_OF_THE_MOMENT, "peak_memory_mb", "git_revision", "versions")
 
 
 def remains(folder: Path) -> dict[str, Any]:
