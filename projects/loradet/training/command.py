@@ -24,6 +24,7 @@ from loradet.evaluation.operating_point import operating_point_table
 from loradet.evaluation.score_thresholds import write_operating_point
 from loradet.evaluation.split import Split
 from loradet.model import load_trained
+from loradet.remote import local_path
 from loradet.run_folder import RunFolder
 from loradet.training.cached_features import cache_evaluation
 from loradet.training.distributed import EXIT_ERROR, run_distributed, starts_processes
@@ -207,7 +208,7 @@ def evaluate(
 
 def _find_operating_point(split: Split, folder: Path, checkpoint: str, iteration: int | None) -> None:
     """Choose score thresholds for a checkpoint by its detections, write them beside these, and say them."""
-    if not comm.is_main_process() or not Path(checkpoint).is_file():
+    if not comm.is_main_process() or not local_path(checkpoint).is_file():
         return
     if (point := split.operating_point(folder)) is None:
         return

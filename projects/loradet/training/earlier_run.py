@@ -66,6 +66,7 @@ _WRITTEN = (
         RunFolder.CHECKPOINTS,
     ),
     *(RunFolder.LAST, RunFolder.ADAPTER, RunFolder.SPLIT_METRICS, RunFolder.OPERATING_POINT, SENT),
+    *(RunFolder.LOG, RunFolder.EVENTS),  # fetched from a mirror
 )
 _WRITTEN_OF_A_SPLIT = ("*.json", "*.png")
 
