@@ -68,5 +68,6 @@ class KeepCheckpoints(HookBase):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Counterpart of `state_dict`; removes what a killed run was about to remove."""
         self.saved = list(state["saved"])
-        self.stale = [name for name in state.get("stale", []) if name not in self.saved]
+        # A checkpoint may be anybody's: nothing outside of the folder is removed.
+        self.stale = [name for name in state.get("stale", []) if name not in self.saved and Path(name).name == name]
         self._remove_stale()
