@@ -35,7 +35,7 @@ FLOORS = [
     ("training",),
     ("export",),
     ("inference",),
-    ("benchmarks", "experiments"),
+    ("benchmarks", "experiments", "sharing"),
     ("cli",),
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

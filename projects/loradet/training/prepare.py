@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from loradet.config.device import choose_device
 from loradet.config.initial_weights import check_initial_weights, initial_weights
 from loradet.config.intensity import check_images
+from loradet.config.licences import warn_of_licences
 from loradet.config.splits import split_config
 from loradet.datasets.loader import TrainLoader
 from loradet.errors import UserError
@@ -114,6 +115,7 @@ def prepare(cfg: DictConfig, *, resume: bool, lock: FolderLock) -> Prepared | No
         logger.info("%s", fetched)
     if fresh and initial_weights(cfg):
         logger.warning("Nothing of the model is pretrained: what is frozen of it stays random.")
+    warn_of_licences(cfg)
     identity = record.run_identity(cfg, folder.path)
     plan = plan_batch(
         split_config(cfg, "train").total_batch_size,

@@ -74,30 +74,31 @@ def describe_adapter(path: str | os.PathLike) -> str:
         rows[f"metadata {name}"] = value
     if (point := rows.pop("metadata operating_point", None)) is not None:
         rows["scores from"] = _operating_point(point)
+    if (licences := rows.pop("metadata base_licences", None)) is not None:
+        rows["licences"] = _licences(licences)
     lines = [_row(name, value) for name, value in rows.items() if value is not None]
     for module_path, recipe in info["recipes"].items():
-        lines += ["", f"[{module_path or 'the model itself'}]", *_recipe(recipe)]
+        lines += ["", f"[{module_path or 'the model itself'}]", *(_row(*row) for row in recipe_rows(recipe))]
     return "\n".join(lines)
 
 
-def _recipe(recipe: dict[str, Any]) -> list[str]:
-    lines = [
-        _row("base", recipe["model_name"] or recipe["class"]),
-        _row("fingerprint", recipe["fingerprint"]),
+def recipe_rows(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was frozen and wrapped of a module, and on which base: names and texts."""
+    rows = [
+        ("base", recipe["model_name"] or recipe["class"]),
+        ("fingerprint", str(recipe["fingerprint"])),
     ]
     if recipe["freeze"] is not None:
         unfrozen = [*recipe["freeze"]["modules"], *recipe["freeze"]["parameters"]]
-        lines.append(_row("freeze", f"unfrozen: {', '.join(unfrozen) or 'nothing'}"))
+        rows.append(("freeze", f"unfrozen: {', '.join(unfrozen) or 'nothing'}"))
     for entry in recipe["lora"]:
         base = "frozen" if entry["freeze_base"] else "as freeze left it"
-        lines.append(
-            _row(
-                entry.get("variant", "lora"),
-                f"targets {', '.join(entry['targets'])} ({len(entry['matched'])} layers), rank {entry['rank']}, "
-                f"alpha {entry['alpha']:g}, dropout {entry['dropout']:g}, base {base}",
-            )
+        text = (
+            f"targets {', '.join(entry['targets'])} ({len(entry['matched'])} layers), rank {entry['rank']}, "
+            f"alpha {entry['alpha']:g}, dropout {entry['dropout']:g}, base {base}"
         )
-    return lines
+        rows.append((entry.get("variant", "lora"), text))
+    return rows
 
 
 def _parts(parameters: dict[str, dict[str, int]]) -> str:
@@ -122,6 +123,14 @@ def _operating_point(point: Any) -> str:
         return f"{', '.join(shown) or 'nothing'} ({rule} on {point['split']})"
     except (TypeError, KeyError, ValueError):
         return str(point)
+
+
+def _licences(licences: Any) -> str:
+    """Of the base, as training has noted them."""
+    try:
+        return ", ".join(f"{one['base']}: {one['licence'] or 'not known'}" for one in licences)
+    except (TypeError, KeyError):
+        return str(licences)
 
 
 def _row(name: str, value: Any) -> str:
