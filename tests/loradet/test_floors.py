@@ -21,8 +21,8 @@ FLOORS = [
         "event_storage",
         "detectron2_embedded",
     ),
-    ("files", "tensors"),
-    ("run_folder",),
+    ("files", "paths", "tensors"),
+    ("remote", "run_folder"),
     ("adapters", "datasets"),
     ("backbones", "class_rows"),
     ("detectors", "weight_classes"),
@@ -35,7 +35,7 @@ FLOORS = [
     ("training",),
     ("export",),
     ("inference",),
-    ("benchmarks", "experiments"),
+    ("benchmarks", "experiments", "sharing"),
     ("cli",),
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

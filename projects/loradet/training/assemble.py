@@ -207,10 +207,13 @@ def _register_hooks(
 
     def on_save() -> None:
         record.update(iteration=trainer.iter)
-        if prepared.upload is not None:
-            prepared.upload.checkpoint_saved()
+        for upload in prepared.uploads:
+            upload.checkpoint_saved()
 
     period, kept = prepared.schedule.checkpoint_period, train.checkpointer.max_to_keep
+    keep = KeepCheckpoints(checkpointer, period, kept, on_save=on_save)
+    for upload in prepared.uploads:
+        upload.kept = lambda: {f"{name}.pth" for name in keep.saved}
     multiplier = build(cfg.lr_multiplier, "lr_multiplier")
     report_peak(multiplier, prepared.schedule.max_iter, cfg.optimizer.get("lr"))
     trainer.register_hooks(
@@ -220,7 +223,7 @@ def _register_hooks(
             at_stage(Stage.RATE, hooks.LRScheduler(scheduler=multiplier)),
             LogMemory(train.log_period),
             best,
-            KeepCheckpoints(checkpointer, period, kept, on_save=on_save),
+            keep,
             ProgressBar(),
         ]
     )
@@ -248,8 +251,8 @@ def _restore(prepared: Prepared, checkpointer: Checkpointer, trainer: Trainer) -
 def _take_over_folder(prepared: Prepared, model: nn.Module, start_iter: int) -> None:
     """Put this run's config and parameters where those of an earlier one were, and clear what it has left."""
     folder = prepared.folder
-    if prepared.upload is not None:
-        prepared.upload.create(prepared.identity, resume=prepared.resume)
+    for upload in prepared.uploads:
+        upload.create(prepared.identity, resume=prepared.resume)
     config = _write_config(prepared.cfg, folder.path, model, WeightClasses.of(prepared.metadata))
     clear_temporary(folder.path)
     if prepared.is_held:
@@ -286,7 +289,7 @@ def _write_config(cfg: DictConfig, folder: Path, model: nn.Module, classes: Weig
 
 
 def _register_writers(prepared: Prepared, trainer: Trainer, best: EvaluateAndKeepBest | None, start_iter: int) -> None:
-    """Those of the main process: console, metrics.json, TensorBoard, tracking services, the Hub."""
+    """Those of the main process: console, metrics.json, TensorBoard, tracking services, uploads."""
     folder = prepared.folder
     writers: list[EventWriter] = [
         CommonMetricPrinter(prepared.schedule.max_iter),
@@ -298,7 +301,7 @@ def _register_writers(prepared: Prepared, trainer: Trainer, best: EvaluateAndKee
     writing = WriteMetrics(writers, period=prepared.cfg.train.log_period)
     if best is not None:
         best.on_evaluated = lambda: _report_evaluation(prepared, trainer, writing)
-    trainer.register_hooks([writing, prepared.upload])
+    trainer.register_hooks([writing, *prepared.uploads])
 
 
 def _report_evaluation(prepared: Prepared, trainer: Trainer, writing: WriteMetrics) -> None:

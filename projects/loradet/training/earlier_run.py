@@ -56,6 +56,7 @@ def clear_folder(folder: Path, keep_before: int) -> None:
 _WRITTEN = (
     *(RunFolder.CONFIG, RunFolder.METRICS, RunFolder.RECORD, RunFolder.PARAMETERS, RunFolder.CHECKPOINTS),
     *(RunFolder.LAST, RunFolder.ADAPTER, RunFolder.SPLIT_METRICS, RunFolder.OPERATING_POINT, SENT),
+    *(RunFolder.LOG, RunFolder.EVENTS),  # fetched from a mirror
 )
 _WRITTEN_OF_A_SPLIT = ("*.json", "*.png")
 

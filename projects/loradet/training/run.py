@@ -67,13 +67,13 @@ def _failure_in_log() -> Iterator[None]:
 
 
 def carry_out(run: Assembled) -> signal.Signals | None:
-    """Train, evaluate and finish; log, record, tracking services and the Hub get how it ended.
+    """Train, evaluate and finish; log, record, tracking services and uploads get how it ended.
 
     Returns:
         As `train`.
     """
     prepared, record = run.prepared, run.record
-    upload = prepared.upload
+    uploads = prepared.uploads
     _begin_record(run)
     logger.info("Starting at iteration %d of %d.", run.start_iter, prepared.schedule.max_iter)
     try:
@@ -87,7 +87,7 @@ def carry_out(run: Assembled) -> signal.Signals | None:
         logger.info("The run in %s is finished.", prepared.folder.path)
     except KeyboardInterrupt:
         record.update(status="interrupted")
-        upload = None  # who asks twice wants the end at once
+        uploads = ()  # who asks twice wants the end at once
         raise
     except BaseException as error:
         record.update(status="failed", error=f"{type(error).__name__}: {error}")
@@ -97,7 +97,7 @@ def carry_out(run: Assembled) -> signal.Signals | None:
             run.features.close()
         for writer in prepared.trackers:
             writer.finish(record.values["status"], record.values.get("error"))
-        if upload is not None and comm.is_main_process():
+        for upload in uploads if comm.is_main_process() else ():
             upload.finish(record.values["status"])
     return None
 

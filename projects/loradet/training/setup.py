@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 import detectron2_embedded
 from loradet.config.device import choose_device
 from loradet.errors import UserError
+from loradet.training.local_group import make_local_group
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ def setup_process(cfg: DictConfig, output_dir: Path) -> torch.device:
         ValueError: the folder cannot be written, or the device is not there.
     """
     _make_writable(output_dir)
+    if torch.distributed.is_initialized():
+        make_local_group()  # of a group that others have made
     rank = comm.get_rank()
     for name in LOGGERS:
         setup_logger(str(output_dir), distributed_rank=rank, name=name)
