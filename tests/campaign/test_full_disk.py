@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from campaign.file_faults import KINDS, lock_folder, mount_full, mount_small, unlock_folder, unmount
-from campaign.killing import Campaign
+from campaign.killing import Campaign, console_of
 from campaign.trainings import TRAININGS, differences, remains
 
 SINGLE = TRAININGS[0]
@@ -53,7 +53,7 @@ def test_a_training_says_what_it_cannot_write_and_goes_on(
         pytest.skip("a file that is open is written on")
     whole = campaign.reference(SINGLE)
     outcome = campaign.run(SINGLE, place, fault=(kind, name))
-    console = (place / "console").read_text()
+    console = console_of(place).read_text()
     assert outcome.statuses == [1], console
     (line,) = [line for line in console.splitlines() if line.startswith("error")]
     named = place / "out" / (f"predictions/val/{name}" if name.startswith("coco_") else name.removeprefix("."))
@@ -64,7 +64,7 @@ def test_a_training_says_what_it_cannot_write_and_goes_on(
         unlock_folder(folder)
 
     outcome = campaign.run(SINGLE, place, "--resume")
-    assert outcome.succeeded, (place / "console").read_text()
+    assert outcome.succeeded, console_of(place).read_text()
     assert differences(remains(place / "out"), whole.left) == []
 
 
@@ -86,7 +86,7 @@ def test_features_that_cannot_be_kept_change_nothing(
         outcome = campaign.run(CACHED, place)
     finally:
         end(features)
-    console = (place / "console").read_text()
+    console = console_of(place).read_text()
     assert outcome.succeeded, console
     assert f"Features cannot be kept in {features}" in console
     assert differences(remains(place / "out"), campaign.reference(CACHED).left) == []
