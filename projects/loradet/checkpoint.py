@@ -20,7 +20,7 @@ from loradet.backbones.weights import ASSET, UNREADABLE, check_not_pickle, resol
 from loradet.class_rows import class_rows, keep_rows_by_name
 from loradet.datasets.images.intensity import Intensity
 from loradet.errors import UserError
-from loradet.files import atomic_open, parse_json
+from loradet.files import WriteError, atomic_open, parse_json
 from loradet.remote import is_url, local_copy, split_heuristics
 from loradet.run_folder import RunFolder
 from loradet.tensors import check_tensors
@@ -108,12 +108,10 @@ class Checkpointer(DetectionCheckpointer):
             if not only_model:
                 with atomic_open(folder.last) as file:
                     file.write(path.name)
-        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        except WriteError as error:
             kept = folder.last_checkpoint()
-            raise CheckpointError(
-                f"Cannot write {path}: {_first_line(error)}. Is the disk full? The last whole checkpoint is "
-                f"{folder.path / kept if kept else 'none'}; make room, then go on from it by --resume."
-            ) from error
+            state = f"{folder.path / kept} is whole: --resume goes on from it" if kept else "There is no earlier one"
+            raise CheckpointError(f"{error} {state}.") from error
 
     def _refuse_ruined(self, name: str) -> None:
         """Raise for trained weights that the last step has made NaN or infinite; no loss tells it before the next one.

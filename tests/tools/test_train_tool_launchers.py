@@ -55,6 +55,7 @@ def test_one_task_a_node_starts_the_processes_of_its_node(train_data, tmp_path):
     assert json.loads((tmp_path / "out" / "run.json").read_text())["processes"] == 4
 
 
+@pytest.mark.slow
 def test_a_batch_script_is_not_the_first_of_many(train_data, tmp_path, monkeypatch):
     """It has srun's variables but for the step; nobody would come."""
     for name, value in {"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_JOB_NODELIST": "n[1-2]"}.items():

@@ -2,7 +2,7 @@
 
 from loradet.remote.errors import MissingObjectError, RemoteError, UnreachableError
 from loradet.remote.local_copy import local_copy, local_path
-from loradet.remote.urls import file_name, is_url, shown, split_heuristics
+from loradet.remote.urls import file_name, is_url, scheme_of, shown, split_heuristics
 
 __all__ = [
     "MissingObjectError",
@@ -12,6 +12,7 @@ __all__ = [
     "is_url",
     "local_copy",
     "local_path",
+    "scheme_of",
     "shown",
     "split_heuristics",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.config import LazyConfig
 from detectron2.engine import HookBase, create_ddp_model, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -26,12 +26,13 @@ from loradet.config.intensity import intensity_references, trained_intensity
 from loradet.errors import UserError
 from loradet.evaluation.split import Split
 from loradet.feature_cache.cache import FeatureCache
-from loradet.files import write_json
+from loradet.files import write_errors, write_json
 from loradet.model import initial_model, model_classes
 from loradet.run_folder import RunFolder
 from loradet.training.cached_features import cache_training
 from loradet.training.compiling import compile_model, not_compiled
 from loradet.training.earlier_run import clear_folder, clear_temporary
+from loradet.training.folder.event_files import EventFile, MetricsFile
 from loradet.training.folder.record import RunRecord
 from loradet.training.fused import with_fused
 from loradet.training.hooks import (
@@ -284,7 +285,8 @@ def _write_config(cfg: DictConfig, folder: Path, model: nn.Module, classes: Weig
         if OmegaConf.is_dict((resolved.get("data") or {}).get("num_classes")):
             resolved.data.num_classes = count
     temporary = folder / f".{RunFolder.CONFIG}"
-    LazyConfig.save(resolved, str(temporary))
+    with write_errors(folder / RunFolder.CONFIG):
+        LazyConfig.save(resolved, str(temporary))
     if not temporary.is_file():
         raise UserError("The config holds an object that YAML cannot hold; use importable functions and plain values.")
     return temporary
@@ -295,9 +297,9 @@ def _register_writers(prepared: Prepared, trainer: Trainer, best: EvaluateAndKee
     folder = prepared.folder
     writers: list[EventWriter] = [
         CommonMetricPrinter(prepared.schedule.max_iter),
-        JSONWriter(str(folder.metrics)),
+        MetricsFile(folder),
         # TensorBoard then forgets what a killed run wrote after its last checkpoint.
-        TensorboardXWriter(str(folder.path), purge_step=start_iter or None),
+        EventFile(folder, purge_step=start_iter or None),
         *prepared.trackers,
     ]
     writing = WriteMetrics(writers, period=prepared.cfg.train.log_period)

@@ -19,6 +19,7 @@ from loradet.training.assemble import Assembled, assemble
 from loradet.training.compiling import compile_errors, not_compiled
 from loradet.training.finish import finish_run
 from loradet.training.folder.folder_lock import FolderLock
+from loradet.training.folder.record import RunRecord
 from loradet.training.hooks.trackers import flat_config
 from loradet.training.prepare import prepare
 from loradet.training.trainer import Trainer
@@ -86,11 +87,11 @@ def carry_out(run: Assembled) -> signal.Signals | None:
             finish_run(run)
         logger.info("The run in %s is finished.", prepared.folder.path)
     except KeyboardInterrupt:
-        record.update(status="interrupted")
+        _note_end(record, status="interrupted")
         uploads = ()  # who asks twice wants the end at once
         raise
     except BaseException as error:
-        record.update(status="failed", error=f"{type(error).__name__}: {error}")
+        _note_end(record, status="failed", error=f"{type(error).__name__}: {error}")
         raise
     finally:
         if run.features is not None:
@@ -100,6 +101,14 @@ def carry_out(run: Assembled) -> signal.Signals | None:
         for upload in uploads if comm.is_main_process() else ():
             upload.finish(record.values["status"])
     return None
+
+
+def _note_end(record: RunRecord, **values: str) -> None:
+    """Update the record of a run that an error ends; where it cannot be written either, the error is what counts."""
+    try:
+        record.update(**values)
+    except OSError as error:
+        logger.warning("run.json does not say how the run has ended: %s", error)
 
 
 def _why_it_ends(run: Assembled) -> str:

@@ -9,6 +9,7 @@ import pytest
 from helpers.broken_server import serve
 from helpers.hub_server import REPO, TOKEN, hub_server
 
+from loradet.adapters import read_adapter
 from loradet.errors import UserError
 from loradet.remote import file_name, is_url, local_copy, local_path, shown, split_heuristics
 from loradet.remote.hub import parse_hub_url
@@ -79,6 +80,11 @@ def test_a_size_that_is_none(value, monkeypatch):
     monkeypatch.setenv("LORADET_CACHE_GB", value)
     with pytest.raises(UserError, match="LORADET_CACHE_GB="):
         local_copy("https://127.0.0.1:9/a.pth")
+
+
+def test_an_adapter_by_a_url_that_nothing_reads():
+    with pytest.raises(UserError, match=r"nothing://a/b.safetensors: no protocol nothing:// is known"):
+        read_adapter("nothing://a/b.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from loradet.adapters.recipe import BLOCK_ADAPTERS, adapter_state, fingerprint, 
 from loradet.adapters.variants.registry import VARIANTS
 from loradet.errors import MissingFileError, UserError
 from loradet.files import atomic_open, parse_json
-from loradet.remote import local_path
+from loradet.remote import local_copy, scheme_of
 from loradet.tensors import check_tensors
 
 FORMAT = 1
@@ -174,7 +174,7 @@ def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Ten
         FileNotFoundError: there is no such file.
         AdapterError: it is not a safetensors file, no adapter, or of a newer format; or a tensor of it is no weight.
     """
-    path = local_path(path)
+    path = local_copy(os.fspath(path)) if scheme_of(path) else Path(path)
     if not path.is_file():
         raise MissingFileError(f"No adapter file at {path}; training leaves one in its output folder.")
     try:

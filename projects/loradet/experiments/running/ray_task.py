@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from loradet.experiments.results.folders import Result
-from loradet.experiments.running.execution import Processes, execute
+from loradet.experiments.running.execution import execute
+from loradet.experiments.running.processes import Processes
 from loradet.experiments.running.run import Launch, Run
 from loradet.experiments.running.runner import failure
 from loradet.experiments.running.state import inspect
