@@ -35,7 +35,8 @@ FLOORS = [
     ("training",),
     ("export",),
     ("inference",),
-    ("benchmarks", "experiments"),
+    ("experiments",),
+    ("benchmarks",),
     ("cli",),
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
