@@ -87,6 +87,7 @@ setup(
             "mypy==2.4.1",
             "nbclient>=0.10",
             "ipykernel>=6.29",
+            "peft>=0.21,<0.22",
             "submitit>=1.5",
             "trackio>=0.43",
         ],

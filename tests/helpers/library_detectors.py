@@ -1,7 +1,6 @@
 """Small detectors of transformers, and the library's own models with the same weights."""
 
 import copy
-import importlib.util
 from typing import Any
 
 import pytest
@@ -11,11 +10,21 @@ from torch import nn
 
 from loradet.backbones import TimmBackbone, TimmViT
 from loradet.detectors import TransformersDetector
+from loradet.detectors.library.extra import transformers
+from loradet.errors import UserError
 
-needs_transformers = pytest.mark.skipif(
-    importlib.util.find_spec("transformers") is None,
-    reason="transformers is not installed: pip install 'loradet[transformers]' (Python 3.11 or later)",
-)
+
+def _why_not() -> str:
+    try:
+        transformers()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+# PEFT brings some version of the library; the detectors need one of their own.
+_REASON = _why_not()
+needs_transformers = pytest.mark.skipif(bool(_REASON), reason=_REASON)
 
 CLASSES = 3
 PIXELS: dict[str, Any] = {"pixel_mean": [110.0, 115.0, 120.0], "pixel_std": [60.0, 60.0, 60.0]}

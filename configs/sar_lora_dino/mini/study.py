@@ -52,6 +52,11 @@ study = Study(
             *("mini_r16_fc1fc2_stage3_whole", "lora_stage3_whole", "LoRA r=16, fc1fc2, unfreeze the whole of stage 3"),
             *("What the name promises: the whole last stage trains.", "mini_r16_fc1fc2_stage3", "mini_r16_fc1fc2"),
         ),
+        entry("mini_dora_r16", "dora", "DoRA r=16, fc1fc2", "Rows of a trained length.", "mini_r16_fc1fc2"),
+        entry(
+            *("mini_mona", "mona", "Mona, width 54"),
+            *("Filters of three sizes, as many parameters as LoRA of rank 16.", "mini_r16_fc1fc2"),
+        ),
         entry(
             *("mini_full_tuning", "full", "Full fine-tuning", "What training everything gives."),
             *("mini_r16_fc1fc2", "mini_probe"),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from loradet.adapters.lean.scaling import ScaleStage, scale_channels
+from loradet.adapters.lean.source import is_traced
 from loradet.adapters.lean.stages import Parameters, Stage
 from loradet.adapters.lora_layer import low_rank_product
 from loradet.adapters.lora_layers import LoRAConv2d, LoRALinear, OneWeightLoRA
@@ -19,6 +20,8 @@ class _DoRA(OneWeightLoRA):
     """A LoRA layer whose weight has rows of trained length; `lora_magnitude` (O,) comes besides."""
 
     lora_magnitude: nn.Parameter
+    # Squares of the frozen weight's row norms, and the place and version of the weight that they are of.
+    _known_squares: tuple[tuple[int, int], Tensor] | None = None
 
     def _add_factors(self, rank: int, alpha: float, dropout: float, freeze_base: bool) -> None:
         super()._add_factors(rank, alpha, dropout, freeze_base)
@@ -26,7 +29,15 @@ class _DoRA(OneWeightLoRA):
         self.lora_magnitude = nn.Parameter(self._row_norms())
 
     def _row_norms(self) -> Tensor:
-        return row_norms(self.weight, *self._low_rank_factors(), self.scaling)
+        return row_norms(self._row_squares(), self.weight, *self._low_rank_factors(), self.scaling)
+
+    def _row_squares(self) -> Tensor:
+        if self.weight.requires_grad or self.weight.is_inference() or self.merged or is_traced():
+            return row_squares(self.weight)
+        where = self.weight.data_ptr(), self.weight._version
+        if self._known_squares is None or self._known_squares[0] != where:
+            self._known_squares = where, row_squares(self.weight)
+        return self._known_squares[1]
 
     def _row_scales(self) -> Tensor:
         """m / ‖W + s B A‖, (O,); with gradient for m alone."""
@@ -74,14 +85,22 @@ class DoRAConv2d(_DoRA, LoRAConv2d):
     """`nn.Conv2d` with DoRA; a row of the weight is all that makes one output channel."""
 
 
-def row_norms(weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
+@torch.no_grad()
+def row_squares(weight: Tensor) -> Tensor:
+    """‖w‖² of each row, (O,), of at least float32; all but the first axis are flat."""
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=dtype).square()
+
+
+def row_norms(squares: Tensor, weight: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
     """‖W + scaling · B A‖ of each row, (O,), without the sum itself: ‖w‖² + 2 s b·(A w) + s² b·(A Aᵀ) b.
 
     At least float32, without gradient. All but the first axis of the weight and of A are flat.
+
+    Args:
+        squares: ‖w‖², as of `row_squares`.
     """
     with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        weight, a, b = (tensor.to(dtype).flatten(1) for tensor in (weight, a, b))
+        weight, a, b = (tensor.to(squares.dtype).flatten(1) for tensor in (weight, a, b))
         mixed = torch.addmm(weight @ a.t(), b, a @ a.t(), beta=2 * scaling, alpha=scaling**2)
-        squares = torch.linalg.vecdot(weight, weight) + (mixed * b).sum(1)
-        return squares.clamp(min=0).sqrt()
+        return (squares + (mixed * b).sum(1)).clamp(min=0).sqrt()

@@ -113,6 +113,33 @@ def test_the_norm_of_dora_is_a_constant_in_backward():
     assert layer.weight.grad is None
 
 
+def _doubled_in_place(layer: nn.Module) -> None:
+    with torch.no_grad():
+        layer.weight.mul_(2)
+
+
+def _replaced(layer: nn.Module) -> None:
+    layer.weight.data = layer.weight.data * 2
+
+
+@pytest.mark.parametrize("change", [_doubled_in_place, _replaced, lambda layer: layer.double()])
+def test_the_norm_of_dora_follows_a_base_that_changes(change):
+    _, model, x = wrapped("linear", "dora")
+    trained(model)(x)
+    change(model[0])
+    x = x.to(model[0].weight.dtype)
+    expected = F.linear(x, model[0].merged_state()["weight"], model[0].bias)
+    again = copy.deepcopy(model)  # it has not seen the weight before
+    torch.testing.assert_close(model(x), again(x), rtol=0, atol=0)
+    torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_dora_that_was_built_for_inference_alone():
+    with torch.inference_mode():
+        base, model, x = wrapped("linear", "dora")
+        assert torch.equal(model(x), base(x))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_parameters_by_formula(variant):
     _, model, _ = wrapped("linear", variant)

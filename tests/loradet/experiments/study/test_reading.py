@@ -47,6 +47,8 @@ RECORDED = {
         "mini_probe": (ATTO, ASSET, "linear probe", "", None, None),
         "mini_r8_fc2": (ATTO, ASSET, "LoRA", "mlp.fc2", 8, 16.0),
         "mini_r16_fc1fc2_stage3": (ATTO, ASSET, WITHOUT, "mlp.fc1+fc2", 16, 32.0),
+        "mini_dora_r16": (ATTO, ASSET, "DoRA", "mlp.fc1+fc2", 16, 32.0),
+        "mini_mona": (ATTO, ASSET, "Mona", "", 54, 54.0),
         "mini_full_tuning": (ATTO, ASSET, "full", "", None, None),
     },
     "adapters_bccd": {
