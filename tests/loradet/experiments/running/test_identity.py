@@ -1,6 +1,7 @@
 """What a run is, by its hash: the same from what is known of configs as from its config itself."""
 
 from helpers.engine_study import entry, study
+
 from loradet.experiments.running.planning import plan
 from loradet.experiments.study.config_memo import ConfigMemo
 from loradet.training.folder.record import config_hash
