@@ -3,6 +3,7 @@
 `status`, `collect` and `report` read them like any others. Weights are left out: none of the three opens them.
 """
 
+import copy
 import json
 import math
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ def _configs(runs: list[Run]) -> Iterator[tuple[Run, str]]:
     for run in runs:
         if run.entry.overrides not in first:
             file = run.root / "config.yaml"
-            resolved = run.config
+            resolved = copy.deepcopy(run.config)
             OmegaConf.resolve(resolved)
             resolved.data.classes, resolved.data.num_classes = list(CLASSES), len(CLASSES)
             LazyConfig.save(resolved, str(file))

@@ -1,6 +1,6 @@
 """What a run is, by its hash: the same from what is known of configs as from its config itself."""
 
-from helpers.engine_study import entry, study
+from helpers.engine_study import SHORT, entry, study
 
 from loradet.experiments.running.planning import plan
 from loradet.experiments.study.config_memo import ConfigMemo
@@ -8,7 +8,8 @@ from loradet.training.folder.record import config_hash
 
 
 def test_every_seed_has_the_hash_of_its_own_config(tmp_path):
-    of = study(entry(seeds=(0, 3), overrides=("train.max_iter=6",)), entry("b"))
+    data = "data.root=scenes"
+    of = study(entry(seeds=(0, 3), overrides=(data, *SHORT)), entry("b", overrides=(data,)))
     memo = ConfigMemo(tmp_path)
     runs = plan(of, root=tmp_path, memo=memo)
     found = [run.identity for run in runs]
