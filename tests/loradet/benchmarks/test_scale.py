@@ -3,6 +3,7 @@
 import json
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,12 @@ def _note(event: str, arguments: tuple) -> None:
         _opened[-1][str(arguments[0])] += 1
 
 
+@cache
+def _install_hook() -> None:
+    """Once: it cannot be taken away."""
+    sys.addaudithook(_note)
+
+
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
     """Two studies, of 3 entries x 2 seeds and of twice as many entries."""
@@ -33,7 +40,7 @@ def studies(tmp_path_factory):
 
 def run(folder: Path, *words: str) -> Counter:
     """How often a command opens each file of the runs."""
-    sys.addaudithook(_note)
+    _install_hook()
     _opened.append(Counter())
     try:
         assert main(["--study", str(folder / "study.yaml"), "--work-dirs", str(folder / "work_dirs"), *words]) == 0
