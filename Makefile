@@ -9,7 +9,7 @@ DATA := datasets/synthetic_sar
 TRAIN := $(RUN) tools/lazyconfig_train_net.py
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test test-slow lint install reference clean-demo
+.PHONY: demo test test-slow campaign lint install reference clean-demo
 
 install: $(VENV)/.installed
 	@echo '$(VENV) has the command loradet: . $(VENV)/bin/activate'
@@ -48,6 +48,10 @@ lint: $(VENV)/.installed-test
 
 test: lint
 	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
+
+# Trainings killed at every file that they commit and at random, and full disks: docs/reliability.md.
+campaign: $(VENV)/.installed-test
+	$(RUN) -m pytest -m '' -s tests/campaign
 
 # Everything, the minutes-long tests included.
 test-slow: $(VENV)/.installed-test

@@ -74,6 +74,8 @@ setup(
         "slurm": ["submitit>=1.5"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
         "openvino": ["openvino>=2025.0"],
+        # Files in S3 by URL, and runs that are mirrored there.
+        "remote": ["fsspec>=2025.3", "s3fs>=2025.3"],
         "trackio": ["trackio>=0.43"],
         # Detectors of that library; 5.24 is what they have been compared with.
         "transformers": ["transformers>=5.24,<5.25; python_version>='3.11'"],

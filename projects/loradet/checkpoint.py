@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from loradet.adapters import adapter_state, load_adapter_state
-from loradet.adapters.files.adapter_file import METADATA_KEY
+from loradet.adapters.files.adapter_file import METADATA_KEY, AdapterError, read_fitting_adapter
 from loradet.adapters.filled import loaded_tensors, mark_loaded
 from loradet.adapters.layer import adapter_tensor_names
 from loradet.adapters.parameters import PARTS, part_of
@@ -20,7 +20,8 @@ from loradet.backbones.weights import ASSET, UNREADABLE, check_not_pickle, resol
 from loradet.class_rows import class_rows, keep_rows_by_name
 from loradet.datasets.images.intensity import Intensity
 from loradet.errors import UserError
-from loradet.files import atomic_open, parse_json
+from loradet.files import WriteError, atomic_open, parse_json
+from loradet.remote import is_url, local_copy, split_heuristics
 from loradet.run_folder import RunFolder
 from loradet.tensors import check_tensors
 from loradet.weight_classes import INTENSITY_KEY as INTENSITY
@@ -107,12 +108,10 @@ class Checkpointer(DetectionCheckpointer):
             if not only_model:
                 with atomic_open(folder.last) as file:
                     file.write(path.name)
-        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        except WriteError as error:
             kept = folder.last_checkpoint()
-            raise CheckpointError(
-                f"Cannot write {path}: {_first_line(error)}. Is the disk full? The last whole checkpoint is "
-                f"{folder.path / kept if kept else 'none'}; make room, then go on from it by --resume."
-            ) from error
+            state = f"{folder.path / kept} is whole: --resume goes on from it" if kept else "There is no earlier one"
+            raise CheckpointError(f"{error} {state}.") from error
 
     def _refuse_ruined(self, name: str) -> None:
         """Raise for trained weights that the last step has made NaN or infinite; no loss tells it before the next one.
@@ -134,14 +133,22 @@ class Checkpointer(DetectionCheckpointer):
         """Load the model's weights (and adapter recipes) alone; returns what else the file holds.
 
         Args:
-            path: a checkpoint, `.safetensors` weights, or `asset://NAME`; also the URIs that Detectron2 knows.
+            path: a checkpoint, `.safetensors` weights, `asset://NAME`, or a URL (`loradet.remote`); also the URIs that
+                Detectron2 knows. An adapter only without `strict`: base and recipe must be the model's, classes may
+                differ.
             strict: every tensor of the model must be in the file with the same shape. Otherwise at least one must, and
                 where file and model name their classes, the head keeps the rows of those that both have.
 
         Raises:
             CheckpointError: names the file, and what is missing, of another shape or no finite number.
+            AdapterError: the adapter is of another base or recipe.
         """
-        return self._load_checked(str(resolve(path)) if path.startswith(ASSET) else path, [], strict)
+        if is_url(path):
+            url, heuristics = split_heuristics(path)
+            path = f"{local_copy(url)}{heuristics}"
+        elif path.startswith(ASSET):
+            path = str(resolve(path))
+        return self._load_checked(path, [], strict)
 
     def resume(self) -> dict[str, Any] | None:
         """Load everything from the last checkpoint in `save_dir`; None where there is none yet."""
@@ -166,7 +173,7 @@ class Checkpointer(DetectionCheckpointer):
         try:
             # The other parts are loaded below, once the weights are known to fit.
             content = self.load(path, checkpointables=[])
-        except CheckpointError:
+        except (CheckpointError, AdapterError):
             raise
         except AssertionError as error:
             raise CheckpointError(f"Cannot load {path}: there is no such file.") from error
@@ -228,6 +235,8 @@ class Checkpointer(DetectionCheckpointer):
             return super()._load_file(filename)
         with safe_open(filename, "pt") as file:
             metadata = file.metadata() or {}
+            if METADATA_KEY in metadata and self._by_name:
+                return self._adapter(filename)
             if METADATA_KEY in metadata:
                 raise CheckpointError(f"{filename} is an adapter; loradet adapters apply makes a checkpoint of it.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -237,6 +246,14 @@ class Checkpointer(DetectionCheckpointer):
             content[CLASSES] = parse_json(metadata[CLASSES], f"{filename}: {CLASSES}")
         if metadata.get("matching_heuristics") == "True":  # as converted pickles have it
             content["matching_heuristics"] = True
+        return content
+
+    def _adapter(self, filename: str) -> dict[str, Any]:
+        """What an adapter file holds, as a checkpoint to start from; it fits the model but for its classes."""
+        info, tensors = read_fitting_adapter(self.model, filename, [rows.name for rows in class_rows(self.model)])
+        content = {"model": tensors, "adapter_recipes": info["recipes"]}
+        if info["classes"]:
+            content[CLASSES] = {"names": info["classes"], "ids": info["class_ids"]}
         return content
 
     def _load_model(self, checkpoint: Any) -> Any:

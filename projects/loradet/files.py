@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and JSON that is read with one wording for all that can be wrong."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,49 @@ class FileError(UserError):
     """A file is cut short, no JSON, or holds something else than expected; the message names it."""
 
 
+class WriteError(UserError, OSError):
+    """A file cannot be written: the message names it, and the system's reason. What was there is as it was."""
+
+    def __init__(self, path: str | os.PathLike, error: OSError):
+        advice = " Make room, then try again." if error.errno in FULL else ""
+        super().__init__(f"{path} cannot be written: {reason(error)}.{advice}")
+        self.errno = error.errno
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, of one's share of it, of what a file may hold
+
+
+def reason(error: OSError) -> str:
+    """What the system says, without number and file, as "No space left on device"."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+@contextmanager
+def write_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Inside the block a file is written; an error that names none, it or a temporary one of it becomes WriteError."""
+    try:
+        yield
+    except OSError as error:
+        is_other = isinstance(error, (UserError, ConnectionError, TimeoutError))
+        if is_other or error.errno is None or not _is_of(Path(path), error.filename):
+            raise
+        raise WriteError(path, error) from error
+    except RuntimeError as error:
+        # torch's writer of archives, for which the system's own error was no more than a wrong position.
+        cause = error.__context__
+        if not isinstance(cause, OSError) or cause.errno not in FULL:
+            raise
+        raise WriteError(path, cause) from error
+
+
+def _is_of(path: Path, named: Any) -> bool:
+    """Whether the file that an error names is one, or a temporary one beside it; also where none is named."""
+    if named is None:
+        return True
+    other = Path(os.fsdecode(named)) if isinstance(named, str | bytes | os.PathLike) else None
+    return other is not None and other.parent == path.parent and path.stem in other.name
+
+
 _LONGEST_NAME = 255 - len("..12345678.tmp")  # bytes: of file systems, less what a temporary name has besides
 
 
@@ -31,12 +75,15 @@ def atomic_open(path: str | os.PathLike, mode: str = "w", *, sync: bool = True) 
         path: the file to write; its folder must exist.
         mode: "w" (UTF-8 text) or "wb".
         sync: wait until the disk has it, so that it is whole after a power cut too.
+
+    Raises:
+        WriteError: it cannot be written, for want of room or of rights.
     """
     path = Path(path)
     encoding = None if "b" in mode else "utf-8"
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, temporary = _temporary(path, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, mode, encoding=encoding) as file:
+        with write_errors(path), os.fdopen(handle, mode, encoding=encoding) as file:
             # Its lock tells it from what a killed process has left (`remove_abandoned`).
             with contextlib.suppress(OSError):
                 lock(file)
@@ -55,19 +102,30 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary file beside `path`, of the same ending, for what opens files by itself.
 
     It takes the place of `path` when the block ends well and something was written to it.
+
+    Raises:
+        WriteError: as `atomic_open`.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}")
+    handle, name = _temporary(path, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}")
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        if temporary.stat().st_size:
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-            _replace(temporary, path)
+        with write_errors(path):
+            yield temporary
+            if temporary.stat().st_size:
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())
+                _replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path, *, prefix: str, suffix: str) -> tuple[int, str]:
+    try:
+        return tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
+    except OSError as error:  # its file is one that nobody has asked for
+        raise WriteError(path, error) from error
 
 
 def _replace(temporary: Path, path: Path) -> None:

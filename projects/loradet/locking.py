@@ -108,6 +108,15 @@ def lock(file: IO) -> bool:
     return _try(file, fcntl.LOCK_EX)
 
 
+def lock_shared(file: IO) -> bool:
+    """Share an open file with others until it is closed, so that nobody can `lock` it; False where somebody has.
+
+    Raises:
+        OSError: its file system has no locks.
+    """
+    return _try(file, fcntl.LOCK_SH)
+
+
 def _close_in_child() -> None:
     for file in list(_open):
         file.close()

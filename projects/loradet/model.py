@@ -25,6 +25,7 @@ from loradet.config.edits import with_num_classes, without_lora, without_weights
 from loradet.config.signatures import is_of_detectron2
 from loradet.detectors.strides import check_strides
 from loradet.errors import MissingFileError, UserError, one_line
+from loradet.remote import UnreachableError, is_url, local_copy, split_heuristics
 from loradet.weight_classes import WeightClasses, read_weight_classes
 
 logger = logging.getLogger(__name__)
@@ -128,6 +129,13 @@ def explain_missing_base(cfg: DictConfig) -> Iterator[None]:
 
 def _missing_start(cfg: DictConfig) -> str:
     init = str(cfg.train.get("init_checkpoint") or "")
+    if is_url(init):
+        try:
+            local_copy(split_heuristics(init)[0])
+        except (MissingFileError, UnreachableError) as error:
+            logger.info("%s", error)
+            return init
+        return ""
     is_missing = init and "://" not in init and not Path(init.partition("?")[0]).is_file()
     return init if is_missing else ""
 
@@ -157,7 +165,7 @@ def load_trained(
     Args:
         cfg: with `model`, and `train.init_checkpoint` where an adapter's base comes from there.
         checkpoint: a run's `.pth`, an adapter's `.safetensors`, or a merged `.pth` without LoRA tensors, for which
-            the config's `lora` is left out; also the URIs that Detectron2 knows.
+            the config's `lora` is left out; a URL (`loradet.remote`), and the URIs that Detectron2 knows.
         device: to put it on.
         metadata: Detectron2's, of the data to run on; None compares nothing.
         merge: return a plain model without LoRA layers, whose weights include the deltas. Mona and AdaptFormer, which
@@ -172,9 +180,11 @@ def load_trained(
     """
     checkpoint = str(checkpoint)
     model_cfg = cfg.model
-    classes = read_weight_classes(checkpoint)
-    if "://" not in checkpoint and not Path(checkpoint).is_file():
+    if is_url(checkpoint):
+        checkpoint = str(local_copy(checkpoint))
+    elif "://" not in checkpoint and not Path(checkpoint).is_file():
         raise MissingFileError(f"Checkpoint {checkpoint} does not exist.")
+    classes = read_weight_classes(checkpoint)
     _check_names(classes, metadata, checkpoint)
     if checkpoint.endswith(".safetensors"):
         model, more = build_adapter_base(cfg, checkpoint), {}

@@ -15,6 +15,7 @@ from loradet.adapters.files.adapter_file import METADATA_KEY
 from loradet.backbones.weights import ASSET, UNREADABLE, resolve
 from loradet.datasets.images.intensity import Intensity
 from loradet.errors import UserError
+from loradet.remote import is_url, local_copy, split_heuristics
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def read_weight_classes(path: str | os.PathLike) -> WeightClasses | None:
     None where it does not say, and for a file that is not here or cannot be read: loading it says so.
 
     Raises:
-        UserError: what it says are no classes.
+        UserError: what it says are no classes, or a URL cannot be read.
     """
     return WeightClasses.parse(_about(path).get(KEY), str(path))
 
@@ -92,7 +93,10 @@ def read_weight_intensity(path: str | os.PathLike) -> Intensity | None:
 
 def _about(path: str | os.PathLike) -> dict[str, Any]:
     """What a file says besides its weights; {} where nothing can be read."""
-    text = os.fspath(path).partition("?")[0]
+    text = os.fspath(path)
+    if is_url(text):
+        text = os.fspath(local_copy(split_heuristics(text)[0]))
+    text = text.partition("?")[0]
     if "://" in text and not text.startswith(ASSET):
         return {}
     try:

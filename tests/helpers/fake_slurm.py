@@ -1,6 +1,7 @@
 """A cluster of one machine: stands for sbatch, srun, sacct, scontrol and scancel, by the name it is called by.
 
-$FAKE_SLURM is a folder with one line a call in `calls`, and `<job>.json` with pid and state of each job.
+$FAKE_SLURM is a folder with one line a call in `calls`, and `<job>.json` with pids and state of each job. Several nodes
+are this machine by several of its addresses, with one task each; $FAKE_SLURM_ABSENT is one that never begins.
 """
 
 import json
@@ -52,8 +53,13 @@ def sbatch(script: str) -> None:
 
 def begin(name: str, script: Path) -> None:
     first, _, index = name.partition("_")
-    variables = dict(SLURM_JOB_ID=name, SLURM_NTASKS="1", SLURM_JOB_NUM_NODES="1", SLURM_NODEID="0")
-    variables |= dict(SLURM_PROCID="0", SLURM_LOCALID="0", SLURM_JOB_NODELIST="here", SLURM_SCRIPT=str(script))
+    nodes = re.search(r"--nodes=(\d+)", script.read_text())
+    count = nodes[1] if nodes else "1"
+    names = "127.0.0.1" if count == "1" else f"127.0.0.[1-{count}]"
+    # As a batch script has them: they are of the first task, but no step has begun.
+    variables = dict(SLURM_JOB_ID=name.replace("_", "0"), SLURM_NTASKS=count, SLURM_JOB_NUM_NODES=count)
+    variables |= dict(SLURM_PROCID="0", SLURM_LOCALID="0", SLURM_NODEID="0", SLURM_JOB_NODELIST=names)
+    variables |= dict(SLURM_TASKS_PER_NODE=f"1(x{count})", FAKE_SLURM_JOB=name)
     if index:
         variables |= dict(SLURM_ARRAY_JOB_ID=first, SLURM_ARRAY_TASK_ID=index)
     with (HOME / f"{name}.out").open("ab") as output:
@@ -79,8 +85,13 @@ def node(name: str, script: str) -> None:
 
 def srun(*words: str) -> None:
     command = list(words[next(i for i, word in enumerate(words) if "python" in Path(word).name) :])
-    note(os.environ["SLURM_JOB_ID"], pid=os.getpid())
-    os.execvp(command[0], command)
+    tasks = []
+    for rank in map(str, range(int(os.environ["SLURM_NTASKS"]))):
+        if rank != os.environ.get("FAKE_SLURM_ABSENT"):
+            place = dict(SLURM_STEP_ID="0", SLURM_PROCID=rank, SLURM_NODEID=rank)
+            tasks.append(subprocess.Popen(command, env={**os.environ, **place}))
+    note(os.environ["FAKE_SLURM_JOB"], pids=[task.pid for task in tasks])
+    sys.exit(max([task.wait() for task in tasks], key=abs))
 
 
 def sacct(*words: str) -> None:
@@ -88,7 +99,7 @@ def sacct(*words: str) -> None:
     print("JobID|State|NodeList")
     for file in HOME.glob("*.json"):
         if file.stem.partition("_")[0] in wanted:
-            print(f"{file.stem}|{json.loads(file.read_text())['state']}|here")
+            print(f"{file.stem}|{json.loads(file.read_text())['state']}|127.0.0.1")
 
 
 def scontrol(action: str, job: str) -> None:
@@ -98,11 +109,10 @@ def scontrol(action: str, job: str) -> None:
 
 def scancel(job: str, option: str, name: str) -> None:
     assert option == "--signal"
-    pid = None
-    while pid is None:
-        pid = note(job).get("pid")
+    while not (pids := note(job).get("pids")):
         time.sleep(0.01)
-    os.kill(pid, getattr(signal, f"SIG{name.removeprefix('SIG')}"))
+    for pid in pids:
+        os.kill(pid, getattr(signal, f"SIG{name.removeprefix('SIG')}"))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
-"""Speaks just enough of the Hugging Face Hub's HTTP interface for uploads; a stand-in on this machine."""
+"""Speaks just enough of the Hugging Face Hub's HTTP interface for uploads and downloads; a stand-in on this machine."""
 
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub
+import pytest
 
 TOKEN = "hf_token_of_the_test"
 REPO = "somebody/detector"
@@ -52,6 +57,19 @@ def hub_server(**arguments: int) -> Iterator[HubServer]:
             thread.join()
 
 
+def log_in(server: HubServer, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Let this process's huggingface_hub speak to the server, with its user's token and a cache of its own."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    # It waits 23 s in all between its own attempts.
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: HubServer
     protocol_version = "HTTP/1.1"
@@ -59,8 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Keep quiet."""
 
-    def _answer(self, status: int, content: object) -> None:
-        self._send(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
+    def _answer(self, status: int, content: object, code: str | None = None) -> None:
+        headers = {"Content-Type": "application/json"} | ({"X-Error-Code": code} if code else {})
+        self._send(status, json.dumps(content).encode(), headers)
 
     def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -110,8 +129,10 @@ class _Handler(BaseHTTPRequestHandler):
             known = name in server.repositories
             server.repositories.setdefault(name, wanted)
             self._answer(409 if known else 200, {"url": f"{server.url}/{name}"})
-        elif REPO not in server.repositories:
-            self._answer(404, {"error": "Repository not found"})
+        elif path == "/api/validate-yaml":  # of a card that is committed
+            self._answer(200, {"errors": [], "warnings": []})
+        elif REPO not in server.repositories or not re.match(rf"/(api/models/)?{REPO}(\.git)?/", path):
+            self._answer(404, {"error": "Repository not found"}, "RepoNotFound")
         elif path == f"{api}/preupload/main":
             files = [
                 {
@@ -127,15 +148,25 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == f"{api}/tree/main":
             tree = [{"type": "file", "path": p, "size": len(d), "oid": "0" * 40} for p, d in server.files.items()]
             self._answer(200, tree)
-        elif (data := server.files.get(path.removeprefix(f"/{REPO}/resolve/main/"))) is not None:
-            etag = hashlib.sha256(data).hexdigest()
-            self._send(200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": f"{len(server.commits):040x}"})
+        elif found := re.fullmatch(rf"/{REPO}/resolve/([^/]+)/(.+)", path):
+            self._file(*found.groups())
         elif path == f"{api}/commit/main":
             self._commit([json.loads(line) for line in body.splitlines()])
             oid = f"{len(server.commits):040x}"
             self._answer(200, {"commitUrl": f"{server.url}/{REPO}/commit/{oid}", "commitOid": oid})
         else:
             self._answer(404, {"error": f"the stand-in does not know {self.command} {path}"})
+
+    def _file(self, revision: str, name: str) -> None:
+        """As it is now, whichever of its commits is asked for."""
+        data, head = self.server.files.get(name), f"{len(self.server.commits):040x}"
+        if revision != "main" and not (len(revision) == 40 and revision <= head):
+            self._answer(404, {"error": "Invalid rev id"}, "RevisionNotFound")
+        elif data is None:
+            self._answer(404, {"error": "Entry not found"}, "EntryNotFound")
+        else:
+            etag = hashlib.sha256(data).hexdigest()
+            self._send(200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": head})
 
     def _lfs(self, wanted: dict) -> dict:
         if wanted["oid"] in self.server.objects:

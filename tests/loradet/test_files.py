@@ -1,12 +1,17 @@
 """Files are written whole or not at all, and read with one wording for what is wrong."""
 
+import errno
 import json
+import re
+import resource
 import stat
+from contextlib import contextmanager
 
 import pytest
+import torch
 
 from loradet.errors import UserError
-from loradet.files import FileError, atomic_open, atomic_path, read_json, remove_abandoned, write_json
+from loradet.files import FileError, WriteError, atomic_open, atomic_path, read_json, remove_abandoned, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -19,6 +24,56 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         write_json(path, {"value": float("nan")})
     assert json.loads(path.read_text()) == {"old": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@contextmanager
+def largest_file(size):
+    """No file grows beyond a number of bytes, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("how", ["text", "bytes", "torch", "by itself"])
+def test_a_full_disk_is_told_with_the_file_that_was_to_be_written(tmp_path, how):
+    path = tmp_path / "file.bin"
+    path.write_text("old")
+    told = f"^{re.escape(str(path))} cannot be written: File too large. Make room, then try again.$"
+    with largest_file(100), pytest.raises(WriteError, match=told) as caught:
+        if how == "text":
+            write_json(path, list(range(100_000)))
+        elif how == "by itself":
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(bytes(1000))
+        else:
+            with atomic_open(path, "wb") as file:
+                file.write(bytes(1000)) if how == "bytes" else torch.save({"a": torch.ones(1000)}, file)
+    assert isinstance(caught.value, UserError) and isinstance(caught.value, OSError)
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_takes_no_file_is_told_too(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(WriteError, match=r"file/a\.json cannot be written: Not a directory\.$"):
+        write_json(tmp_path / "file" / "a.json", {})
+
+
+def test_errors_of_something_else_stay_what_they_are(tmp_path):
+    for error in (
+        FileNotFoundError(errno.ENOENT, "no such image", "image.png"),
+        ConnectionResetError(errno.ECONNRESET, "reset"),
+        OSError("of a library"),
+        RuntimeError("of a library"),
+    ):
+        with pytest.raises(type(error)) as caught, atomic_open(tmp_path / "a.json") as file:
+            file.write("half")
+            raise error
+        assert caught.value is error
 
 
 def test_a_written_file_is_as_readable_as_any_other(tmp_path):

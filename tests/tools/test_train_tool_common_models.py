@@ -3,12 +3,15 @@
 import json
 
 import pytest
+import timm
 import torch
 from detectron2.config import LazyConfig, instantiate
 from helpers.paths import TEST_CONFIGS
 from helpers.train_tool import ROOT, arguments, lines, succeed
+from safetensors.torch import save_file
 
 from loradet.adapters import read_adapter
+from loradet.backbones import TimmViT
 
 MODELS = ROOT / "configs" / "common" / "models"
 
@@ -51,3 +54,45 @@ def test_the_configs_fit_their_own_backbones(name, width):
     else:
         assert net.output_shape()["stage3"].channels == width
         assert model.backbone.in_features[-1] == "stage3"
+
+
+def test_the_free_recipe_takes_patches_of_fourteen_pixels_and_trains(train_data, tmp_path):
+    """A step on a small network with the layout of the published weights; those themselves need a network."""
+    sizes = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+    published = timm.create_model("vit_small_patch14_reg4_dinov2.lvd142m", **sizes)
+    weights = tmp_path / "model.safetensors"
+    save_file(published.state_dict(), weights)
+    # A file is taken as timm takes what it fetches.
+    overlay = {"file": str(weights), "hf_hub_id": None}
+    arguments_of_net = {"patch_size": 16, "img_size": 592, **sizes}
+    name = "vit_small_patch14_reg4_dinov2.lvd142m"
+    theirs = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments_of_net).state_dict()
+    ours = TimmViT(name, weights=weights, **arguments_of_net).net.state_dict()
+    assert ours["patch_embed.proj.weight"].shape[2:] == (16, 16)
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
+    assert torch.equal(ours["pos_embed"], published.state_dict()["pos_embed"])
+
+    output = tmp_path / "run"
+    words = [f"model.backbone.net.module.module.weights={weights}", "train.allow_random_frozen=False"]
+    succeed(*arguments(train_data, output, *words, config=TEST_CONFIGS / "tiny_coco_apache.py"))
+    assert 0 < lines(output)[0]["total_loss"] < 10
+    info, trained = read_adapter(output / "adapter.safetensors")
+    assert info["metadata"]["base_licences"] == [{"base": name, "licence": "apache-2.0"}]
+    assert "not an open one" not in (output / "log.txt").read_text()
+    of_net = {key.removeprefix("backbone.net.net.") for key in trained if key.startswith("backbone.net.")}
+    assert {key.rpartition(".")[2] for key in of_net} == {"lora_a", "lora_b"}
+    assert len(of_net) == 2 * 2 * 4
+
+
+def test_the_free_recipe_starts_from_published_weights_alone():
+    model = LazyConfig.load(str(ROOT / "configs" / "custom_coco_apache.py")).model
+    network = model.backbone.net.module.module
+    assert network.pretrained
+    assert timm.models.get_pretrained_cfg(network.model_name).license == "apache-2.0"
+    network.pretrained = False
+    model.backbone.net = network
+    with torch.device("meta"):
+        backbone = instantiate(model.backbone)
+    shapes = backbone.output_shape()
+    assert sum(p.numel() for p in backbone.net.parameters()) == pytest.approx(22.1e6, rel=0.01)
+    assert [shapes[name].stride for name in model.head_in_features] == list(model.anchor_generator.strides)

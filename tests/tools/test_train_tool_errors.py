@@ -313,8 +313,9 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(finished, run, train_data)
         line = error_line(*arguments(train_data, run, "--resume", *SETTINGS[1:], "train.max_iter=8"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "Cannot write" in line
-    assert str(run / "model_final.pth") in line
+    assert f"error: {run / 'model_'}" in line
+    assert "cannot be written: File too large. Make room, then try again." in line
+    assert f"{run / 'model_final.pth'} is whole: --resume goes on from it." in line
     assert torch.load(run / (run / "last_checkpoint").read_text(), weights_only=True)["iteration"] == last
     assert not [path.name for path in run.iterdir() if path.name.endswith(".tmp")]
     succeed(*arguments(train_data, run, "--resume", *SETTINGS[1:], "train.max_iter=8"))

@@ -7,7 +7,7 @@ import threading
 import huggingface_hub
 import pytest
 import torch
-from helpers.hub_server import REPO, TOKEN, hub_server
+from helpers.hub_server import REPO, TOKEN, hub_server, log_in
 from helpers.train_tool import arguments, call, lines, start, succeed
 
 from loradet.training.hooks import hub
@@ -33,17 +33,10 @@ AT_THE_END = {
 
 
 @pytest.fixture
-def server(monkeypatch):
+def server(monkeypatch, tmp_path):
     """A Hub to which this process's huggingface_hub speaks, and which is logged in to."""
     with hub_server() as server:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        # It waits 23 s in all between its own attempts.
-        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+        log_in(server, monkeypatch, tmp_path / "hub_cache")
         yield server
 
 

@@ -23,6 +23,7 @@ from loradet.adapters.layer import AdapterLayer, adapter_layers, join, unwrap
 from loradet.adapters.lora_layer import check_hyperparameters
 from loradet.adapters.recipe import adapter_state, lora_sizes, lora_variants, recipes
 from loradet.errors import UserError
+from loradet.remote import local_path
 from loradet.tensors import check_tensors
 
 _SETTINGS = ("rank", "alpha", "dropout", "freeze_base")
@@ -111,7 +112,7 @@ class AdapterBank:
             raise AdapterError(f"{path} does not fit this model{held}; it was not added:{lines}")
         own = self._own_tensors()
         held_tensors = {key: value.to(own[key].device) for key, value in tensors.items()}
-        self._adapters[name] = _Adapter(Path(path), info, held_tensors)
+        self._adapters[name] = _Adapter(local_path(path), info, held_tensors)
         return self.info(name)
 
     def activate(self, name: str | None) -> None:

@@ -5,7 +5,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.layers import resample_patch_embed
 from torch import nn
 
 from loradet.adapters.filled import mark_loaded
 from loradet.errors import MissingFileError, UserError
 from loradet.files import sha256
+from loradet.remote import is_url, local_copy
 from loradet.tensors import check_tensors
 from loradet.wording import shorten
 
@@ -44,7 +46,9 @@ def load_weights(
 
     Names may be those of the feature network (`stages_3.…`), those of a `TimmBackbone` (`net.stages_3.…`) or
     those that timm publishes (`stages.3.…`). What belongs to stages that were not built and to timm's
-    classifier is passed over. Half precision is converted to the network's own.
+    classifier is passed over. Half precision is converted to the network's own. Where `patch_size` of a ViT is not the
+    file's, its patch embedding is resampled, as timm does it with published weights (FlexiViT,
+    https://arxiv.org/abs/2212.08013, section 3.4).
 
     Args:
         net: what `timm.create_model(model_name, features_only=True)` gives.
@@ -66,6 +70,8 @@ def load_weights(
             foreign.append(name)
         else:
             renamed[target] = tensor
+    if "patch_size" in (timm_kwargs or {}):
+        renamed |= _resampled_patches(renamed, own)
     if foreign:
         known = _names_of_whole_model(model_name, timm_kwargs or {})
         foreign = [name for name in foreign if known.isdisjoint(_spellings(name))]
@@ -89,13 +95,15 @@ def load_weights(
 
 
 def resolve(weights: str | os.PathLike) -> Path:
-    """Path of a weights file; `asset://NAME` is a file that loradet ships, checked against `NAME.sha256`.
+    """Path of a weights file; of `asset://NAME`, which loradet ships, checked against `NAME.sha256`; of a URL's copy.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file's sha256 is not the recorded one.
     """
     text = os.fspath(weights)
+    if is_url(text):
+        return local_copy(text)
     if not text.startswith(ASSET):
         path = Path(text).expanduser()
         if not path.is_file():
@@ -175,6 +183,17 @@ def check_not_pickle(path: str | os.PathLike) -> None:
             f"{path} is a pickle, and to unpickle a file is to run whatever it says: it is not read. Its arrays alone "
             f"are taken out by: loradet weights convert {path} {path.stem}.safetensors"
         )
+
+
+def _resampled_patches(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The patch embedding of a file for patches of the network's size; {} where there is nothing to do."""
+    name = "patch_embed.proj.weight"
+    there, here = state.get(name), own.get(name)
+    if there is None or here is None or there.dim() != 4 or there.shape[:2] != here.shape[:2]:
+        return {}
+    if there.shape[2:] == here.shape[2:]:
+        return {}
+    return {name: resample_patch_embed(there.float(), list(here.shape[2:]))}
 
 
 def _spellings(name: str) -> Iterable[str]:

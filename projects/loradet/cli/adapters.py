@@ -1,4 +1,4 @@
-"""Look into adapter files, cut them out of runs and checkpoints, and put them back.
+"""Look into adapter files, cut them out of runs and checkpoints, put them back, and share them.
 
 Examples:
     loradet adapters inspect work_dirs/quickstart/adapter.safetensors
@@ -9,6 +9,8 @@ Examples:
     loradet adapters apply --config-file configs/quickstart.py --adapter a.safetensors --output full.pth
     loradet adapters apply --config-file configs/quickstart.py \\
         --adapter ships=a.safetensors --adapter heads=b.safetensors --output FOLDER
+    loradet adapters push work_dirs/quickstart hf://USER/NAME
+    loradet adapters pull hf://USER/NAME --output FOLDER
 """
 
 import argparse
@@ -16,6 +18,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from loradet.cli import adapters_hub
 from loradet.cli.overrides import CONFIG_HELP, add_overrides, parse_mixed
 from loradet.cli.trust import add_trust
 from loradet.errors import errors_in_one_line
@@ -62,8 +65,10 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
         )
     for command in (export, merge, apply):
         add_overrides(command)
+    adapters_hub.add_push(commands)
+    adapters_hub.add_pull(commands)
     arguments = parse_mixed(parser, argv)
-    if arguments.command != "inspect":
+    if arguments.command in ("export", "merge", "apply"):
         check = _check_export if arguments.command == "export" else _check_adapters
         if problem := check(arguments):
             commands.choices[arguments.command].error(problem)
@@ -138,6 +143,7 @@ def export(arguments: argparse.Namespace) -> None:
     else:
         from loradet.checkpoint import Checkpointer
         from loradet.config.intensity import trained_intensity
+        from loradet.config.licences import licence_metadata
         from loradet.weight_classes import read_weight_intensity
 
         output = arguments.output
@@ -146,8 +152,8 @@ def export(arguments: argparse.Namespace) -> None:
         classes, class_ids = _classes(arguments, cfg)
         rule = read_weight_intensity(arguments.checkpoint) or trained_intensity(cfg)
         intensity = None if rule is None else rule.to_value()
-        point = _operating_point(arguments.checkpoint)
-        save_adapter(model, output, classes=classes, class_ids=class_ids, intensity=intensity, metadata=point)
+        metadata = licence_metadata(cfg) | _operating_point(arguments.checkpoint)
+        save_adapter(model, output, classes=classes, class_ids=class_ids, intensity=intensity, metadata=metadata)
     print(f"Written: {output} ({adapter_sizes(output)})")
     if arguments.peft:
         print(f"Written: {export_peft(output, arguments.peft)}")
@@ -255,7 +261,14 @@ def _write(path: Path, content: dict) -> None:
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """`loradet adapters`."""
     arguments = parse_arguments(argv, prog)
-    command = {"inspect": inspect, "export": export, "merge": merge, "apply": apply}[arguments.command]
+    command = {
+        "inspect": inspect,
+        "export": export,
+        "merge": merge,
+        "apply": apply,
+        "push": adapters_hub.push,
+        "pull": adapters_hub.pull,
+    }[arguments.command]
 
     with errors_in_one_line():
         command(arguments)

@@ -1,7 +1,6 @@
 """Write the backbone of a detector's checkpoint, or all but the backbone, as a small safetensors file."""
 
 import argparse
-from pathlib import Path
 
 from loradet.cli.overrides import add_output, output_of
 from loradet.errors import errors_in_one_line
@@ -10,7 +9,7 @@ from loradet.errors import errors_in_one_line
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """`loradet weights export`."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="of a detector, as model_best.pth")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of a detector, as model_best.pth")
     add_output(parser, "safetensors file to write; FILE.sha256 goes beside it")
     parser.add_argument(
         "--prefix", default="backbone.bottom_up.net.", metavar="NAME", help="of the backbone's tensors (%(default)s)"
@@ -24,10 +23,11 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
 
     with errors_in_one_line():
         from loradet.backbones.export import export_weights
+        from loradet.remote import local_path
         from loradet.weight_classes import header_of
 
         digest = export_weights(
-            arguments.checkpoint,
+            local_path(arguments.checkpoint),
             output,
             prefix=arguments.prefix,
             rest=arguments.rest,

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from loradet.backbones.weights import ASSET, resolve
 from loradet.config.description import is_library_detector
 from loradet.errors import MissingFileError
+from loradet.remote import is_url, local_copy, split_heuristics
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ def check_initial_weights(cfg: DictConfig, *, fresh: bool = True) -> None:
         elif _is_path(file):
             resolve(file)
     # What may stand before "://" and behind "?" is the checkpointer's to know.
-    if fresh and checkpoint and "://" not in checkpoint and not Path(checkpoint.partition("?")[0]).is_file():
+    if fresh and checkpoint and is_url(checkpoint):
+        local_copy(split_heuristics(checkpoint)[0])
+    elif fresh and checkpoint and "://" not in checkpoint and not Path(checkpoint.partition("?")[0]).is_file():
         raise MissingFileError(f"train.init_checkpoint={checkpoint!r}: no such file.")
 
 

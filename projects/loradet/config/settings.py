@@ -185,6 +185,16 @@ class HubSettings:
 
 
 @dataclass
+class MirrorSettings:
+    """A copy of the run's folder in a store, as in S3: [remote.md](../remote.md#a-mirror-of-the-run)."""
+
+    url: str | None = _setting(
+        None,
+        "as s3://BUCKET/runs/mine, which gets every checkpoint; `--resume` goes on from there where it has more",
+    )
+
+
+@dataclass
 class TrainSettings:
     """Keys of `cfg.train`. A duration is a number of iterations, or a text such as "12 epochs".
 
@@ -256,6 +266,7 @@ class TrainSettings:
     trackio: TrackioSettings = field(default_factory=TrackioSettings)
     wandb: WandbSettings = field(default_factory=WandbSettings)
     hub: HubSettings = field(default_factory=HubSettings)
+    mirror: MirrorSettings = field(default_factory=MirrorSettings)
 
 
 # What a key of a type takes, in words.
@@ -386,12 +397,12 @@ def _check_together(train: DictConfig) -> None:
     for writer, key, value in _texts_of_writers(train):
         if not value.strip():
             raise UserError(f"train.{writer}.{key} is empty: expected a text, or null.")
-        if writer != "hub" and train[writer].project is None:
+        if writer not in ("hub", "mirror") and train[writer].project is None:
             raise UserError(f"train.{writer}.{key}={value!r} has no effect without train.{writer}.project.")
 
 
 def _texts_of_writers(train: DictConfig) -> Iterator[tuple[str, str, str]]:
-    for writer in ("trackio", "wandb", "hub"):
+    for writer in ("trackio", "wandb", "hub", "mirror"):
         for key, value in train[writer].items():
             if isinstance(value, str):
                 yield writer, key, value

@@ -4,13 +4,15 @@ import hashlib
 import itertools
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from loradet.errors import MissingFileError, UserError
+from loradet import paths
+from loradet.errors import UserError
 from loradet.files import atomic_open, sha256
+from loradet.paths import cache_dir as cache_dir
+from loradet.remote import is_url, local_copy
 
 PathLike = str | os.PathLike[str]
 _PIECE = 8192  # values of an iterator that are written at once
@@ -18,45 +20,13 @@ IMAGE_SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
 def expand(path: PathLike) -> Path:
-    """The path with `~` and `$VARS` filled in.
+    """The path with `~` and `$VARS` filled in; of a file at a URL, that of its copy here.
 
     Raises:
         MissingFileError: a variable is not set.
+        UserError: the URL cannot be read, see `loradet.remote.local_copy`.
     """
-    text = os.path.expandvars(Path(path).expanduser())
-    if "$" in text:
-        raise MissingFileError(
-            f"{os.fspath(path)!r} names an environment variable that is not set: export it, or write the path out."
-        )
-    return Path(text)
-
-
-def cache_dir(*parts: str) -> Path:
-    """A writable folder for what can be made again.
-
-    `$LORADET_CACHE`, else `~/.cache/loradet` (or under `$XDG_CACHE_HOME`), else a temporary one of this user.
-    """
-    base = os.environ.get("LORADET_CACHE")
-    if base:
-        folder = expand(base).joinpath(*parts)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = home.joinpath("loradet", *parts)
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    except (OSError, RuntimeError):  # no home, or a read-only one
-        pass
-    # Named after the user, and private: others must not be able to place files here.
-    folder = Path(tempfile.gettempdir()) / f"loradet-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to another user: set LORADET_CACHE to a folder of your own.")
-    folder = folder.joinpath(*parts)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return local_copy(os.fspath(path)) if is_url(path) else paths.expand(path)
 
 
 def fingerprint(*parts: object) -> str:

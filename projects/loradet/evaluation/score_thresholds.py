@@ -16,6 +16,7 @@ from loradet.backbones.weights import UNREADABLE
 from loradet.evaluation.chosen_thresholds import KEY, ScoreThresholds, choose_thresholds
 from loradet.evaluation.operating_point import OperatingPoint
 from loradet.files import read_json, sha256, write_json
+from loradet.remote import local_path
 from loradet.run_folder import RunFolder
 
 __all__ = [
@@ -40,7 +41,7 @@ def write_operating_point(
     """
     path = RunFolder(folder).operating_point
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = Path(checkpoint)
+    checkpoint = local_path(checkpoint)
     write_json(path, {"checkpoint": checkpoint.name, "weights": weights_digest(checkpoint), **about, **point.to_dict()})
     return path
 
@@ -60,7 +61,7 @@ def find_operating_point(
     Raises:
         UserError: what is there is broken.
     """
-    checkpoint = Path(checkpoint)
+    checkpoint = local_path(checkpoint)
     if not checkpoint.is_file():
         return None
     run = RunFolder(checkpoint.parent)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loradet.datasets.readers.file_cache import FaultyFileError, FileCache, stamp
-from loradet.files import sha256
+from loradet.files import reason, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -65,4 +65,4 @@ class _Hashes(FileCache):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             super()._save()
         except OSError as error:
-            logger.warning("Hashes of images are not kept: %s cannot be written (%s).", self.path, error)
+            logger.warning("Hashes of images are not kept: %s cannot be written (%s).", self.path, reason(error))

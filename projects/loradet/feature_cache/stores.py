@@ -19,7 +19,7 @@ from torch import Tensor
 from loradet.errors import UserError
 from loradet.feature_cache.layout import Layout
 from loradet.feature_cache.views import View
-from loradet.files import atomic_open, remove_abandoned
+from loradet.files import atomic_open, reason, remove_abandoned
 
 # Errors after which other entries cannot be written either.
 _LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -137,7 +137,7 @@ class DiskStore:
             self.stop_writing(error)
         elif error.errno not in self._failures:
             self._failures.add(error.errno)
-            logger.warning("Features are not kept in %s (%s); others may be.", path, error.strerror or error)
+            logger.warning("Features are not kept in %s (%s); others may be.", path, reason(error))
 
     def stop_writing(self, error: OSError) -> None:
         """Read from now on only, and say so."""
@@ -145,7 +145,7 @@ class DiskStore:
         logger.warning(
             "Features cannot be kept in %s (%s): those that are there are used, the others computed each time.",
             self.folder,
-            error.strerror or error,
+            reason(error),
         )
 
 

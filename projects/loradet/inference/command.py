@@ -18,6 +18,7 @@ from loradet.inference.image_files import find_images
 from loradet.inference.outcome import Outcome
 from loradet.inference.video import predict_files
 from loradet.model import load_detector, number_of_classes
+from loradet.remote import local_path
 
 
 def predict_checkpoint(
@@ -71,7 +72,7 @@ def predict_exported(
     """The same with a file that `loradet.inference.export` wrote.
 
     Args:
-        exported: `.pt2` or `.onnx` file.
+        exported: `.pt2` or `.onnx` file, also by URL.
         inputs: see `find_images`.
         output: folder.
         trusted: see `ExportedDetector.load`.
@@ -80,6 +81,7 @@ def predict_exported(
         **options: of `predict_files`.
     """
     files = find_images(inputs)
+    exported = str(local_path(exported))
     # What torch sees says nothing of onnxruntime, which chooses among its own.
     chosen = device if Path(exported).suffix == ".onnx" else choose_device(device)
     detector = ExportedDetector.load(exported, trusted=trusted, device=chosen)

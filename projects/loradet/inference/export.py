@@ -19,6 +19,7 @@ from loradet.export.resizing import Resizing
 from loradet.inference.classes import find_classes
 from loradet.inference.image_files import find_images
 from loradet.model import load_detector, number_of_classes
+from loradet.remote import is_url, local_path
 
 __all__ = ["export_checkpoint", "export_detector"]
 
@@ -79,6 +80,7 @@ def adapter_recipes(checkpoint: str) -> dict[str, Any]:
     """What was frozen and wrapped in a checkpoint or an adapter, by module path; {} where it does not say."""
     if checkpoint.endswith(".safetensors"):
         return read_adapter(checkpoint)[0]["recipes"]
-    if "://" in checkpoint:
+    if "://" in checkpoint and not is_url(checkpoint):
         return {}
-    return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get("adapter_recipes") or {}
+    content = torch.load(local_path(checkpoint), map_location="cpu", weights_only=True, mmap=True)
+    return content.get("adapter_recipes") or {}

@@ -22,6 +22,7 @@ from loradet.evaluation.score_thresholds import ScoreThresholds, choose_threshol
 from loradet.inference.classes import find_classes
 from loradet.inference.image_files import find_images
 from loradet.model import load_detector, number_of_classes
+from loradet.remote import local_path
 from loradet.run_folder import RunFolder
 from loradet.views import ViewDetector, ViewMapper, Views
 
@@ -172,7 +173,7 @@ def load(
 
     Args:
         weights: folder of a run, whose best weights are taken; or a checkpoint (`.pth`), or an adapter
-            (`.safetensors`).
+            (`.safetensors`), also by URL (`loradet.remote`).
         config_file: that it was trained with; None: `config.yaml` beside the weights.
         overrides: `key=value` words.
         device: "cpu", "cuda", "cuda:1" or "auto"; None: as the config says.
@@ -185,7 +186,7 @@ def load(
     """
     if score_threshold is not None:
         _given(score_threshold)
-    checkpoint = _weights_of(Path(weights))
+    checkpoint = _weights_of(local_path(weights))
     config = RunFolder(checkpoint.parent).config if config_file is None else Path(config_file)
     if config_file is None and not config.is_file():
         raise MissingFileError(f"{checkpoint} has no {config.name} beside it: say config_file=….")

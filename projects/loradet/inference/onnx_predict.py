@@ -19,6 +19,7 @@ from loradet.inference.image_files import common_folder, find_images
 from loradet.inference.onnx_detector import Detections, OnnxDetector
 from loradet.inference.outcome import PICTURES, Outcome, annotation, describe, warnings_of
 from loradet.inference.video_files import VIDEO_SUFFIXES
+from loradet.remote import local_path
 from loradet.visualization.painting import LabelledBoxes, Panel, paint_pair, save_png
 
 
@@ -36,7 +37,7 @@ def predict_onnx(
     """Detect on image files by an ONNX file; write what `loradet.inference.predict` writes.
 
     Args:
-        file: `.onnx` file that `loradet export` wrote.
+        file: `.onnx` file that `loradet export` wrote, also by URL.
         inputs: see `find_images`.
         output: folder, made where it is missing.
         device: see `OnnxSession`.
@@ -51,6 +52,7 @@ def predict_onnx(
     files = find_images(inputs)
     if videos := [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]:
         raise UserError(f"{videos[0]} is a video, which --onnx does not take: give the file by --exported.")
+    file = str(local_path(file))
     detector = OnnxDetector(file, device=device)
     held = detector.metadata.get(KEY)
     point = None if held is None else OperatingPoint.parse(held, file)

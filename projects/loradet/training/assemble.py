@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.config import LazyConfig
 from detectron2.engine import HookBase, create_ddp_model, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -26,12 +26,13 @@ from loradet.config.intensity import intensity_references, trained_intensity
 from loradet.errors import UserError
 from loradet.evaluation.split import Split
 from loradet.feature_cache.cache import FeatureCache
-from loradet.files import write_json
+from loradet.files import write_errors, write_json
 from loradet.model import initial_model, model_classes
 from loradet.run_folder import RunFolder
 from loradet.training.cached_features import cache_training
 from loradet.training.compiling import compile_model, not_compiled
 from loradet.training.earlier_run import clear_folder, clear_temporary
+from loradet.training.folder.event_files import EventFile, MetricsFile
 from loradet.training.folder.record import RunRecord
 from loradet.training.fused import with_fused
 from loradet.training.hooks import (
@@ -207,10 +208,13 @@ def _register_hooks(
 
     def on_save() -> None:
         record.update(iteration=trainer.iter)
-        if prepared.upload is not None:
-            prepared.upload.checkpoint_saved()
+        for upload in prepared.uploads:
+            upload.checkpoint_saved()
 
     period, kept = prepared.schedule.checkpoint_period, train.checkpointer.max_to_keep
+    keep = KeepCheckpoints(checkpointer, period, kept, on_save=on_save)
+    for upload in prepared.uploads:
+        upload.kept = lambda: {f"{name}.pth" for name in keep.saved}
     multiplier = build(cfg.lr_multiplier, "lr_multiplier")
     report_peak(multiplier, prepared.schedule.max_iter, cfg.optimizer.get("lr"))
     trainer.register_hooks(
@@ -220,7 +224,7 @@ def _register_hooks(
             at_stage(Stage.RATE, hooks.LRScheduler(scheduler=multiplier)),
             LogMemory(train.log_period),
             best,
-            KeepCheckpoints(checkpointer, period, kept, on_save=on_save),
+            keep,
             ProgressBar(),
         ]
     )
@@ -248,8 +252,8 @@ def _restore(prepared: Prepared, checkpointer: Checkpointer, trainer: Trainer) -
 def _take_over_folder(prepared: Prepared, model: nn.Module, start_iter: int) -> None:
     """Put this run's config and parameters where those of an earlier one were, and clear what it has left."""
     folder = prepared.folder
-    if prepared.upload is not None:
-        prepared.upload.create(prepared.identity, resume=prepared.resume)
+    for upload in prepared.uploads:
+        upload.create(prepared.identity, resume=prepared.resume)
     config = _write_config(prepared.cfg, folder.path, model, WeightClasses.of(prepared.metadata))
     clear_temporary(folder.path)
     if prepared.is_held:
@@ -279,26 +283,27 @@ def _write_config(cfg: DictConfig, folder: Path, model: nn.Module, classes: Weig
         if OmegaConf.is_dict((resolved.get("data") or {}).get("num_classes")):
             resolved.data.num_classes = count
     temporary = folder / f".{RunFolder.CONFIG}"
-    LazyConfig.save(resolved, str(temporary))
+    with write_errors(folder / RunFolder.CONFIG):
+        LazyConfig.save(resolved, str(temporary))
     if not temporary.is_file():
         raise UserError("The config holds an object that YAML cannot hold; use importable functions and plain values.")
     return temporary
 
 
 def _register_writers(prepared: Prepared, trainer: Trainer, best: EvaluateAndKeepBest | None, start_iter: int) -> None:
-    """Those of the main process: console, metrics.json, TensorBoard, tracking services, the Hub."""
+    """Those of the main process: console, metrics.json, TensorBoard, tracking services, uploads."""
     folder = prepared.folder
     writers: list[EventWriter] = [
         CommonMetricPrinter(prepared.schedule.max_iter),
-        JSONWriter(str(folder.metrics)),
+        MetricsFile(folder),
         # TensorBoard then forgets what a killed run wrote after its last checkpoint.
-        TensorboardXWriter(str(folder.path), purge_step=start_iter or None),
+        EventFile(folder, purge_step=start_iter or None),
         *prepared.trackers,
     ]
     writing = WriteMetrics(writers, period=prepared.cfg.train.log_period)
     if best is not None:
         best.on_evaluated = lambda: _report_evaluation(prepared, trainer, writing)
-    trainer.register_hooks([writing, prepared.upload])
+    trainer.register_hooks([writing, *prepared.uploads])
 
 
 def _report_evaluation(prepared: Prepared, trainer: Trainer, writing: WriteMetrics) -> None:

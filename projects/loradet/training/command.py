@@ -5,7 +5,6 @@ import logging
 import os
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,10 +23,13 @@ from loradet.evaluation.operating_point import operating_point_table
 from loradet.evaluation.score_thresholds import write_operating_point
 from loradet.evaluation.split import Split
 from loradet.model import load_trained
+from loradet.remote import local_path
 from loradet.run_folder import RunFolder
 from loradet.training.cached_features import cache_evaluation
-from loradet.training.distributed import EXIT_ERROR, run_distributed, starts_processes
+from loradet.training.distributed import EXIT_ERROR, run_distributed
 from loradet.training.folder.tool_commands import COMMAND, own_call
+from loradet.training.launchers import StartedBy, rank_and_count, srun_task, started_by
+from loradet.training.peers import another_has_ended
 from loradet.training.run import train
 from loradet.training.setup import setup_process
 from loradet.training.signals import EXIT_STATUS, exit_status
@@ -39,9 +41,13 @@ logger = logging.getLogger(__name__)
 def run_command(arguments: argparse.Namespace) -> int:
     """Train or evaluate on as many processes as asked for; returns the exit status of this process."""
     try:
-        cfg = load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust)
-        # A started process reads the file itself. This one does not read it twice: it may register data sets.
-        own = () if starts_processes(arguments.num_gpus, arguments.num_machines) else (cfg,)
+        starter = started_by(arguments.num_gpus, arguments.num_machines)
+        own = ()
+        # Tasks of srun meet first: nobody ends the others where one of them leaves.
+        if starter is not StartedBy.SRUN:
+            cfg = load_config(arguments.config_file, arguments.overrides, trusted=arguments.trust)
+            # A started process reads the file itself. This one does not read it twice: it may register data sets.
+            own = () if starter is StartedBy.OURSELVES else (cfg,)
         run_distributed(
             _process,
             num_gpus=arguments.num_gpus,
@@ -102,10 +108,10 @@ def _checkpoint_to_evaluate(cfg: DictConfig, arguments: argparse.Namespace) -> s
 def _fail(error: BaseException) -> int:
     show_traceback(error)
     rank, world_size = _rank()
-    if rank > 0:
-        # Where the main process fails too, its end is this one's: the message is shown once. A mistake in what was
-        # given is met by all, if not at the same time; one process alone may meet a sample that cannot be read.
-        time.sleep(5.0 if isinstance(error, SampleError) else 20.0)
+    # Where the main process fails too, its end is this one's: the message is shown once. A mistake in what was given is
+    # met by all, if not at the same time; one process alone may meet a sample that cannot be read.
+    if rank > 0 and another_has_ended(5.0 if isinstance(error, SampleError) else 20.0):
+        return EXIT_ERROR
     where = f" (process {rank})" if world_size > 1 else ""
     print(f"error{where}: {one_line(error)}", file=sys.stderr, flush=True)
     return EXIT_ERROR
@@ -114,15 +120,16 @@ def _fail(error: BaseException) -> int:
 def _rank() -> tuple[int, int]:
     if torch.distributed.is_initialized():
         return comm.get_rank(), comm.get_world_size()
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return rank_and_count()
 
 
 def _wait_for_the_first_to_fail(error: Exception) -> NoReturn:
     """Re-raise; a process that fails only because another one has left is ended meanwhile, without a traceback."""
-    lost = any(words in str(error) for words in ("Connection closed", "Connection reset", "onnection was closed"))
+    words = ("Connection closed", "Connection reset", "onnection was closed")
+    lost = isinstance(error, torch.distributed.DistError) or any(one in str(error) for one in words)
     if lost and comm.get_world_size() > 1:
-        time.sleep(10.0)
-        print(f"error (process {comm.get_rank()}): another process of the run has ended.", file=sys.stderr)
+        if not another_has_ended(10.0):
+            print(f"error (process {comm.get_rank()}): another process of the run has ended.", file=sys.stderr)
         sys.exit(EXIT_ERROR)
     raise error
 
@@ -142,6 +149,8 @@ def resume_command() -> str:
         # It takes the place of the interpreter.
         behind = ["-m", "loradet.cli"] if Path(start[0]).name == COMMAND else []
         start = ["torchrun", *nodes, f"--nproc-per-node={os.environ['LOCAL_WORLD_SIZE']}", *behind, *start[1:]]
+    elif (task := srun_task()) is not None:
+        start = ["srun", f"--nodes={len(task.nodes)}", f"--ntasks={task.count}", *start]
     return shlex.join([*start, "--resume", *words])
 
 
@@ -207,7 +216,7 @@ def evaluate(
 
 def _find_operating_point(split: Split, folder: Path, checkpoint: str, iteration: int | None) -> None:
     """Choose score thresholds for a checkpoint by its detections, write them beside these, and say them."""
-    if not comm.is_main_process() or not Path(checkpoint).is_file():
+    if not comm.is_main_process() or not local_path(checkpoint).is_file():
         return
     if (point := split.operating_point(folder)) is None:
         return

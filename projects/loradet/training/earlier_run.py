@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.utils import comm
 
 from loradet.errors import UserError
-from loradet.files import remove_abandoned
+from loradet.files import remove_abandoned, write_json
 from loradet.run_folder import RunFolder
 from loradet.training.folder import record
 from loradet.training.folder.metrics_log import drop_lines_after
@@ -36,7 +36,8 @@ def check_output_dir(folder: Path, resume: bool, overwrite: bool) -> bool:
 
 # Files of a run that begins anew; log.txt is open already and goes on.
 _REPLACED = (
-    *(RunFolder.PERIODIC, RunFolder.BEST, RunFolder.FINAL, RunFolder.LAST, RunFolder.ADAPTER, RunFolder.RECORD),
+    # What is left of them if this is cut short is nothing to go on from, or to take for a whole run.
+    *(RunFolder.LAST, RunFolder.PERIODIC, RunFolder.BEST, RunFolder.FINAL, RunFolder.ADAPTER),
     *(RunFolder.PARAMETERS, RunFolder.METRICS, RunFolder.SPLIT_METRICS, RunFolder.EVENTS, RunFolder.OPERATING_POINT),
 )
 
@@ -46,6 +47,8 @@ def clear_folder(folder: Path, keep_before: int) -> None:
     if keep_before:
         drop_lines_after(RunFolder(folder).metrics, keep_before - 1)
         return
+    # The record stays until the new one replaces it: it says that the folder holds a run that is to be cleared.
+    write_json(RunFolder(folder).record, {"status": "running"})
     for pattern in _REPLACED:
         for file in folder.glob(pattern):
             file.unlink()
@@ -54,8 +57,16 @@ def clear_folder(folder: Path, keep_before: int) -> None:
 
 # What a training writes aside and renames; the other files of its folder are other programs'.
 _WRITTEN = (
-    *(RunFolder.CONFIG, RunFolder.METRICS, RunFolder.RECORD, RunFolder.PARAMETERS, RunFolder.CHECKPOINTS),
+    *(
+        RunFolder.CONFIG,
+        f".{RunFolder.CONFIG}",
+        RunFolder.METRICS,
+        RunFolder.RECORD,
+        RunFolder.PARAMETERS,
+        RunFolder.CHECKPOINTS,
+    ),
     *(RunFolder.LAST, RunFolder.ADAPTER, RunFolder.SPLIT_METRICS, RunFolder.OPERATING_POINT, SENT),
+    *(RunFolder.LOG, RunFolder.EVENTS),  # fetched from a mirror
 )
 _WRITTEN_OF_A_SPLIT = ("*.json", "*.png")
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from loradet.adapters import save_adapter
+from loradet.config.licences import licence_metadata
 from loradet.evaluation.operating_point import OperatingPoint
 from loradet.evaluation.score_thresholds import KEY, write_operating_point
 from loradet.evaluation.split import Split
@@ -46,7 +47,7 @@ def finish_run(run: Assembled) -> None:
             classes=[] if classes is None else classes.names,
             class_ids=[] if classes is None else classes.ids or None,
             intensity=None if intensity is None else intensity.to_value(),
-            metadata={} if point is None else {KEY: point.to_dict()},
+            metadata=licence_metadata(run.prepared.cfg) | ({} if point is None else {KEY: point.to_dict()}),
         )
     record.update(status="finished", finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"))
     if comm.is_main_process():

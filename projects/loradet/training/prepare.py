@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from loradet.config.device import choose_device
 from loradet.config.initial_weights import check_initial_weights, initial_weights
 from loradet.config.intensity import check_images
+from loradet.config.licences import warn_of_licences
 from loradet.config.splits import split_config
 from loradet.datasets.loader import TrainLoader
 from loradet.errors import UserError
@@ -25,7 +26,10 @@ from loradet.training.earlier_run import check_data, check_output_dir, describe_
 from loradet.training.folder import record
 from loradet.training.folder.folder_lock import FolderLock
 from loradet.training.hooks.hub import HubUpload
+from loradet.training.hooks.mirror import MirrorUpload
 from loradet.training.hooks.trackers import RunWriter, run_writers
+from loradet.training.hooks.upload import RunUpload
+from loradet.training.mirrored import fetch_run
 from loradet.training.plan import BatchPlan, iterations, plan_batch
 from loradet.training.setup import setup_process
 from loradet.weight_classes import read_weight_classes
@@ -61,7 +65,7 @@ class Prepared:
         schedule: durations in iterations.
         data: what `describe_data` says.
         trackers: writers to tracking services.
-        upload: to the Hub, or None.
+        uploads: to the Hub and to a mirror, where asked for.
     """
 
     cfg: DictConfig
@@ -77,7 +81,7 @@ class Prepared:
     schedule: Schedule
     data: dict[str, dict[str, Any]]
     trackers: list[RunWriter]
-    upload: HubUpload | None
+    uploads: tuple[RunUpload, ...]
 
 
 def prepare(cfg: DictConfig, *, resume: bool, lock: FolderLock) -> Prepared | None:
@@ -96,6 +100,10 @@ def prepare(cfg: DictConfig, *, resume: bool, lock: FolderLock) -> Prepared | No
     """
     folder = RunFolder(cfg.train.output_dir)
     lock.check()
+    fetched = None
+    if resume and cfg.train.mirror.url is not None:
+        lock.take()
+        fetched = fetch_run(cfg.train.mirror.url, folder)
     fresh = not resume or folder.last_checkpoint() is None
     check_initial_weights(cfg, fresh=fresh)
     is_held = check_output_dir(folder.path, resume, cfg.train.overwrite)
@@ -103,8 +111,11 @@ def prepare(cfg: DictConfig, *, resume: bool, lock: FolderLock) -> Prepared | No
         cfg.train.seed = folder.read_record().get("seed", cfg.train.seed)
     lock.take()
     device = setup_process(cfg, folder.path)
+    if fetched is not None:
+        logger.info("%s", fetched)
     if fresh and initial_weights(cfg):
         logger.warning("Nothing of the model is pretrained: what is frozen of it stays random.")
+    warn_of_licences(cfg)
     identity = record.run_identity(cfg, folder.path)
     plan = plan_batch(
         split_config(cfg, "train").total_batch_size,
@@ -138,8 +149,17 @@ def prepare(cfg: DictConfig, *, resume: bool, lock: FolderLock) -> Prepared | No
         schedule=schedule,
         data=data,
         trackers=run_writers(cfg.train),
-        upload=HubUpload(folder=folder.path, **cfg.train.hub) if cfg.train.hub.repo_id is not None else None,
+        uploads=_uploads(cfg, folder),
     )
+
+
+def _uploads(cfg: DictConfig, folder: RunFolder) -> tuple[RunUpload, ...]:
+    train, uploads = cfg.train, []
+    if train.hub.repo_id is not None:
+        uploads.append(HubUpload(folder=folder.path, **train.hub))
+    if train.mirror.url is not None:
+        uploads.append(MirrorUpload(folder=folder.path, overwrite=train.overwrite, **train.mirror))
+    return tuple(uploads)
 
 
 def _read_data(cfg: DictConfig, plan: BatchPlan) -> tuple[Any, Any, dict[str, Split]]:

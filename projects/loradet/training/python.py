@@ -31,7 +31,10 @@ def train(
     resume: bool = False,
     hooks: Sequence[HookBase] = (),
 ) -> Path:
-    """Train what a config describes, on one process, and evaluate its best weights.
+    """Train what a config describes, in this process, and evaluate its best weights.
+
+    In a process group of `torch.distributed` that exists already all its processes call this, and train together; the
+    group is left alone at the end.
 
         folder = loradet.train("custom_coco", ["data.root=~/my_data", "train.output_dir=work_dirs/mine"])
 

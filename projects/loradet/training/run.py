@@ -19,6 +19,7 @@ from loradet.training.assemble import Assembled, assemble
 from loradet.training.compiling import compile_errors, not_compiled
 from loradet.training.finish import finish_run
 from loradet.training.folder.folder_lock import FolderLock
+from loradet.training.folder.record import RunRecord
 from loradet.training.hooks.trackers import flat_config
 from loradet.training.prepare import prepare
 from loradet.training.trainer import Trainer
@@ -67,13 +68,13 @@ def _failure_in_log() -> Iterator[None]:
 
 
 def carry_out(run: Assembled) -> signal.Signals | None:
-    """Train, evaluate and finish; log, record, tracking services and the Hub get how it ended.
+    """Train, evaluate and finish; log, record, tracking services and uploads get how it ended.
 
     Returns:
         As `train`.
     """
     prepared, record = run.prepared, run.record
-    upload = prepared.upload
+    uploads = prepared.uploads
     _begin_record(run)
     logger.info("Starting at iteration %d of %d.", run.start_iter, prepared.schedule.max_iter)
     try:
@@ -86,20 +87,28 @@ def carry_out(run: Assembled) -> signal.Signals | None:
             finish_run(run)
         logger.info("The run in %s is finished.", prepared.folder.path)
     except KeyboardInterrupt:
-        record.update(status="interrupted")
-        upload = None  # who asks twice wants the end at once
+        _note_end(record, status="interrupted")
+        uploads = ()  # who asks twice wants the end at once
         raise
     except BaseException as error:
-        record.update(status="failed", error=f"{type(error).__name__}: {error}")
+        _note_end(record, status="failed", error=f"{type(error).__name__}: {error}")
         raise
     finally:
         if run.features is not None:
             run.features.close()
         for writer in prepared.trackers:
             writer.finish(record.values["status"], record.values.get("error"))
-        if upload is not None and comm.is_main_process():
+        for upload in uploads if comm.is_main_process() else ():
             upload.finish(record.values["status"])
     return None
+
+
+def _note_end(record: RunRecord, **values: str) -> None:
+    """Update the record of a run that an error ends; where it cannot be written either, the error is what counts."""
+    try:
+        record.update(**values)
+    except OSError as error:
+        logger.warning("run.json does not say how the run has ended: %s", error)
 
 
 def _why_it_ends(run: Assembled) -> str:

@@ -14,6 +14,8 @@ from omegaconf import DictConfig
 import detectron2_embedded
 from loradet.config.device import choose_device
 from loradet.errors import UserError
+from loradet.training.folder.log_file import tell_once_if_unwritable
+from loradet.training.local_group import make_local_group
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +29,12 @@ def setup_process(cfg: DictConfig, output_dir: Path) -> torch.device:
         ValueError: the folder cannot be written, or the device is not there.
     """
     _make_writable(output_dir)
+    if torch.distributed.is_initialized():
+        make_local_group()  # of a group that others have made
     rank = comm.get_rank()
     for name in LOGGERS:
         setup_logger(str(output_dir), distributed_rank=rank, name=name)
+    tell_once_if_unwritable(LOGGERS, output_dir)
     device = choose_device(cfg.train.device)
     if cfg.train.seed < 0:
         cfg.train.seed = comm.all_gather(secrets.randbelow(2**31))[0]

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 
@@ -30,9 +31,17 @@ def end_forked_process(number: int) -> None:
         os.kill(os.getpid(), number)
 
 
+def takes_signals() -> bool:
+    """Whether this thread may take signals over; where a training runs in another one, they are its starter's."""
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextlib.contextmanager
 def sigterm_raises() -> Iterator[None]:
     """Inside the block SIGTERM raises Terminated, as SIGINT raises KeyboardInterrupt anyway."""
+    if not takes_signals():
+        yield
+        return
     process = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

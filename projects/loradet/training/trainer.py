@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from loradet.errors import UserError
+from loradet.errors import UserError, one_line
 from loradet.event_storage import DeferredStorage
 from loradet.run_folder import RunFolder
 from loradet.training.batches import images_to_device
@@ -168,12 +168,22 @@ class Trainer(TrainerBase):
                     self.step_seconds += time.perf_counter() - begin
                     self.after_step()
                     self.iter += 1
-            finally:
-                last = self.iter - 1
-                # Hooks expect the number of the last iteration that was run.
-                self.iter = max(last, start_iter)
-                self.after_train()
-                self.iter = last
+            except BaseException:
+                try:
+                    self._end_loop(start_iter)
+                except Exception as error:  # may well have the same cause, of which the first tells more
+                    logger.warning("What ends a training has failed too: %s", one_line(error))
+                raise
+            self._end_loop(start_iter)
+
+    def _end_loop(self, start_iter: int) -> None:
+        last = self.iter - 1
+        # Hooks expect the number of the last iteration that was run.
+        self.iter = max(last, start_iter)
+        try:
+            self.after_train()
+        finally:
+            self.iter = last
 
     @contextlib.contextmanager
     def stream(self, batches: Iterable[list[dict]] | None = None) -> Iterator[Iterator[list[dict]]]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from loradet.adapters.recipe import BLOCK_ADAPTERS, adapter_state, fingerprint, 
 from loradet.adapters.variants.registry import VARIANTS
 from loradet.errors import MissingFileError, UserError
 from loradet.files import atomic_open, parse_json
+from loradet.remote import local_copy, scheme_of
 from loradet.tensors import check_tensors
 
 FORMAT = 1
@@ -125,14 +126,34 @@ def load_adapter(model: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
             statistics differ; names all that differs.
     """
     model = unwrap(model)
+    info, tensors = read_fitting_adapter(model, path)
+    with torch.no_grad():
+        for name, tensor in trained_tensors(model).items():
+            tensor.copy_(tensors[name])
+    return info
+
+
+def read_fitting_adapter(
+    model: nn.Module, path: str | os.PathLike, other_classes: Collection[str] = ()
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """`read_adapter` of a file that fits a model; nothing of the model is changed.
+
+    Args:
+        other_classes: names of tensors whose shapes may differ, as those of a head for other classes.
+
+    Raises:
+        FileNotFoundError, AdapterError: as `load_adapter`.
+    """
+    model = unwrap(model)
     info, tensors = read_adapter(path)
     if any(layer.merged for _, layer in adapter_layers(model)):
         raise AdapterError(f"{path}: the model is merged; call loradet.adapters.unmerge(model) before loading.")
     own = trained_tensors(model)
-    check_tensors(tensors, path, own, error=AdapterError)
+    compared = tensors | {name: own[name] for name in other_classes if name in own and name in tensors}
+    check_tensors(compared, path, own, error=AdapterError)
     found = differences(
         info,
-        tensors,
+        compared,
         {"recipes": adapter_state(model), **pixel_statistics(model)},
         own,
         frozen_fingerprints(model, tensors),
@@ -140,20 +161,20 @@ def load_adapter(model: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
     if found:
         lines = "".join(f"\n  - {line}" for line in found)
         raise AdapterError(f"{path} does not fit this model, nothing was loaded:{lines}")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
-    return info
+    return info, tensors
 
 
 def read_adapter(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What an adapter file says, and its tensors on the CPU.
 
+    Args:
+        path: of the file, or a URL of it.
+
     Raises:
         FileNotFoundError: there is no such file.
         AdapterError: it is not a safetensors file, no adapter, or of a newer format; or a tensor of it is no weight.
     """
-    path = Path(path)
+    path = local_copy(os.fspath(path)) if scheme_of(path) else Path(path)
     if not path.is_file():
         raise MissingFileError(f"No adapter file at {path}; training leaves one in its output folder.")
     try:

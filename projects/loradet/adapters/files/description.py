@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from loradet.adapters.files.adapter_file import read_adapter
 from loradet.adapters.parameters import PARTS
 from loradet.adapters.recipe import lora_variants, name_of
+from loradet.remote import local_path
 
 # What Mona and AdaptFormer call their own modules in a block.
 _BLOCK_MODULES = (["mona"], ["mona1"], ["mona2"], ["adaptformer"])
@@ -41,7 +41,7 @@ def adapter_sizes(path: str | os.PathLike) -> AdapterSizes:
 def _sizes(path: str | os.PathLike, info: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AdapterSizes:
     lora = [tensor for name, tensor in tensors.items() if _is_delta(name)]
     size = sum(tensor.numel() * tensor.element_size() for tensor in lora)
-    return AdapterSizes(Path(path).stat().st_size, size, _name(info))
+    return AdapterSizes(local_path(path).stat().st_size, size, _name(info))
 
 
 def _is_delta(name: str) -> bool:
@@ -74,30 +74,31 @@ def describe_adapter(path: str | os.PathLike) -> str:
         rows[f"metadata {name}"] = value
     if (point := rows.pop("metadata operating_point", None)) is not None:
         rows["scores from"] = _operating_point(point)
+    if (licences := rows.pop("metadata base_licences", None)) is not None:
+        rows["licences"] = _licences(licences)
     lines = [_row(name, value) for name, value in rows.items() if value is not None]
     for module_path, recipe in info["recipes"].items():
-        lines += ["", f"[{module_path or 'the model itself'}]", *_recipe(recipe)]
+        lines += ["", f"[{module_path or 'the model itself'}]", *(_row(*row) for row in recipe_rows(recipe))]
     return "\n".join(lines)
 
 
-def _recipe(recipe: dict[str, Any]) -> list[str]:
-    lines = [
-        _row("base", recipe["model_name"] or recipe["class"]),
-        _row("fingerprint", recipe["fingerprint"]),
+def recipe_rows(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was frozen and wrapped of a module, and on which base: names and texts."""
+    rows = [
+        ("base", recipe["model_name"] or recipe["class"]),
+        ("fingerprint", str(recipe["fingerprint"])),
     ]
     if recipe["freeze"] is not None:
         unfrozen = [*recipe["freeze"]["modules"], *recipe["freeze"]["parameters"]]
-        lines.append(_row("freeze", f"unfrozen: {', '.join(unfrozen) or 'nothing'}"))
+        rows.append(("freeze", f"unfrozen: {', '.join(unfrozen) or 'nothing'}"))
     for entry in recipe["lora"]:
         base = "frozen" if entry["freeze_base"] else "as freeze left it"
-        lines.append(
-            _row(
-                entry.get("variant", "lora"),
-                f"targets {', '.join(entry['targets'])} ({len(entry['matched'])} layers), rank {entry['rank']}, "
-                f"alpha {entry['alpha']:g}, dropout {entry['dropout']:g}, base {base}",
-            )
+        text = (
+            f"targets {', '.join(entry['targets'])} ({len(entry['matched'])} layers), rank {entry['rank']}, "
+            f"alpha {entry['alpha']:g}, dropout {entry['dropout']:g}, base {base}"
         )
-    return lines
+        rows.append((entry.get("variant", "lora"), text))
+    return rows
 
 
 def _parts(parameters: dict[str, dict[str, int]]) -> str:
@@ -122,6 +123,14 @@ def _operating_point(point: Any) -> str:
         return f"{', '.join(shown) or 'nothing'} ({rule} on {point['split']})"
     except (TypeError, KeyError, ValueError):
         return str(point)
+
+
+def _licences(licences: Any) -> str:
+    """Of the base, as training has noted them."""
+    try:
+        return ", ".join(f"{one['base']}: {one['licence'] or 'not known'}" for one in licences)
+    except (TypeError, KeyError):
+        return str(licences)
 
 
 def _row(name: str, value: Any) -> str:

@@ -33,10 +33,12 @@ _WITHOUT_EFFECT = (
         "inference_mode",
     ),
     *("r", "rank_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-    *("init_lora_weights", "runtime_config", "corda_config", "eva_config", "lora_ga_config", "ensure_weight_tying"),
+    *("runtime_config", "corda_config", "eva_config", "lora_ga_config", "ensure_weight_tying"),
     *("megatron_core", "qalora_group_size"),  # which do nothing without megatron_config and use_qalora
 )
-_UNDERSTOOD = ("lora_alpha", "alpha_pattern", "lora_dropout", "use_rslora", "use_dora")
+# Starts that leave the base as it is; the others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) train on another one.
+_STARTS = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
+_UNDERSTOOD = ("lora_alpha", "alpha_pattern", "lora_dropout", "use_rslora", "use_dora", "init_lora_weights")
 
 
 def load_peft(module: nn.Module, folder: str | os.PathLike, *, memory: str = "lean") -> nn.Module:
@@ -96,6 +98,13 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if unknown:
         listed = ", ".join(f"{key}={value!r}" for key, value in unknown.items())
         raise AdapterError(f"{folder / CONFIG}: {listed}: this is not understood here, and nothing was loaded.")
+    start = config.get("init_lora_weights", True)
+    if (start.lower() if isinstance(start, str) else start) not in _STARTS:
+        raise AdapterError(
+            f"{folder / CONFIG}: init_lora_weights={start!r} changes the base weights before training, and the file is "
+            "relative to those. Save it by PEFT as plain LoRA: "
+            "save_pretrained(…, path_initial_model_for_weight_conversion=…)."
+        )
     try:
         content = safetensors.torch.load_file(folder / WEIGHTS)
     except (safetensors.SafetensorError, OSError) as error:

@@ -43,7 +43,7 @@ def read_annotations(json_file: str | os.PathLike) -> AnnotationFile:
     are fine. Boxes without area, and annotations of images and categories that are not listed, stay in the columns.
 
     Args:
-        json_file: the path; `~` and `$VARS` are expanded.
+        json_file: the path; `~` and `$VARS` are expanded. Also a URL (`loradet.remote`).
 
     Raises:
         MissingFileError: there is no such file.

@@ -25,6 +25,7 @@ from loradet.datasets.readers.coco_records import (
 from loradet.datasets.readers.fractions import find_fractions
 from loradet.datasets.readers.records import Records
 from loradet.errors import MissingFileError, UserError
+from loradet.remote import is_url, shown
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def coco_dataset(
     logged count. Segmentations are not read. A box that says `ignore` counts as crowd.
 
     Args:
-        json_file: the annotations; `~` and `$VARS` are expanded here and in `image_root`.
+        json_file: the annotations, also by URL; `~` and `$VARS` are expanded here and in `image_root`.
         image_root: folder that `file_name` is relative to.
         classes: class names in the order of the contiguous ids; None: the file's categories by ascending id, less an
             empty heading above all others (see `AnnotationFile.classes`). One that this file lacks is allowed, with a
@@ -70,7 +71,7 @@ def coco_dataset(
     file = read_annotations(json_file)
     if classes is None and classes_from is not None:
         classes = _class_names(read_annotations(classes_from), None)
-    source = _register(file, image_root, classes, name, min_size)
+    source = _register(file, image_root, classes, name, min_size, _origin(json_file, file))
     _log_what_was_read(file, source)
     labels = class_positions(file, source.classes)[file.boxes.category]
     return Records(file, source.image_root, labels, _choose(file, source, filter_empty))
@@ -81,7 +82,8 @@ def register_coco(name: str, json_file: PathLike, image_root: PathLike, classes:
 
     The same data may be registered again under its name; other data may not (UserError).
     """
-    _register(read_annotations(json_file), image_root, classes, name)
+    file = read_annotations(json_file)
+    _register(file, image_root, classes, name, origin=_origin(json_file, file))
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,22 @@ class _Source:
 _registered: dict[str, _Source] = {}
 
 
+def _origin(json_file: PathLike, file: AnnotationFile) -> str:
+    """What the annotations are called: a file, or the URL that it was fetched from, if that is no secret."""
+    url = str(json_file)
+    return url if is_url(url) and shown(url) == url else str(file.path)
+
+
 def _register(
-    file: AnnotationFile, image_root: PathLike, classes: Sequence[str] | None, name: str | None, min_size: int = 0
+    file: AnnotationFile,
+    image_root: PathLike,
+    classes: Sequence[str] | None,
+    name: str | None,
+    min_size: int = 0,
+    origin: str = "",
 ) -> _Source:
+    if is_url(image_root):
+        raise UserError(f"{image_root}: images are read from a folder on this machine; annotations may have a URL.")
     path, root = file.path, expand(image_root).absolute()
     _check_images(file, root)
     source = _Source(path, root, _class_names(file, classes), file.fingerprint, min_size)
@@ -135,7 +150,7 @@ def _register(
         evaluator_type="coco",
         thing_classes=list(source.classes),
         thing_dataset_id_to_contiguous_id=ids,
-        source=str(path),
+        source=origin or str(path),
         fingerprint=source.content,
         num_images=len(file.images),
         num_annotations=len(file.boxes.ids),

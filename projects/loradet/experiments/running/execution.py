@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +13,8 @@ from typing import Any
 
 from loradet.experiments.results.folders import Result
 from loradet.experiments.running.lock import run_lock
+from loradet.experiments.running.nodes import Nodes
+from loradet.experiments.running.processes import Processes
 from loradet.experiments.running.run import Launch, Run
 from loradet.experiments.running.state import (
     ATTEMPTS,
@@ -28,51 +29,12 @@ from loradet.experiments.running.state import (
 from loradet.files import write_json
 from loradet.locking import set_holder
 from loradet.training.folder.folder_lock import HELD_FOLDER
+from loradet.training.launchers import STEP
+from loradet.training.signals import EXIT_STATUS
 
 CONSOLE = "console.txt"
 TAIL = 20  # lines of a failed run's output that are kept with its record
 _GRACE_S = 20.0
-
-
-class Processes:
-    """The processes that are running now, to be interrupted together."""
-
-    def __init__(self):
-        self._running: set[subprocess.Popen] = set()
-        # A signal handler may call `interrupt` while its own thread is in here.
-        self._lock = threading.RLock()
-        self.stopped = False
-
-    def start(self, words: list[str], **options: Any) -> subprocess.Popen:
-        """Start a process. Raises InterruptedError after `interrupt`."""
-        with self._lock:
-            if self.stopped:
-                raise InterruptedError
-            # A session of its own: who interrupts the grid does not reach it twice.
-            process = subprocess.Popen(words, start_new_session=True, **options)
-            self._running.add(process)
-        return process
-
-    def wait(self, process: subprocess.Popen) -> int:
-        """The exit status of a process that has ended by now."""
-        code = process.wait()
-        with self._lock:
-            self._running.discard(process)
-        return code
-
-    def interrupt(self) -> None:
-        """Ask all to save and leave, and start no more."""
-        with self._lock:
-            self.stopped = True
-            for process in self._running:
-                process.send_signal(signal.SIGINT)
-
-    def wait_for_all(self) -> None:
-        """Return when none is running; a signal handler may call it that has interrupted `wait`."""
-        for process in list(self._running):
-            # `Popen.wait` holds a lock while it waits; this leaves the exit status to it.
-            with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
 
 def execute(
@@ -81,6 +43,7 @@ def execute(
     launch: Launch | None = None,
     environment: Mapping[str, str] | None = None,
     processes: Processes | None = None,
+    nodes: Nodes | None = None,
 ) -> Result:
     """Bring a run to its end from wherever it is; waits while another process works on it.
 
@@ -89,6 +52,7 @@ def execute(
     Args:
         launch: how.
         environment: variables to set besides.
+        nodes: on which torchrun starts each training and evaluation; None: this one alone.
 
     Returns:
         What the folder holds afterwards; "failed" with the last words where a process ended badly.
@@ -97,6 +61,7 @@ def execute(
         InterruptedError: `processes` were interrupted before this run began.
     """
     processes, launch = processes or Processes(), launch or Launch()
+    nodes = None if run.entry.kind == "pictures" else nodes
     with run_lock(run.folder, is_stopped=lambda: processes.stopped) as lock:
         result = inspect(run, ignore_lock=True)
         afresh = needs_overwrite(result)
@@ -106,7 +71,7 @@ def execute(
         # A second round evaluates what a finished training has no metrics file of.
         for _ in range(2):
             for words in _commands(run, result, launch):
-                attempt = _try(words, run.folder, lock, dict(environment or {}), processes)
+                attempt = _try(words, run.folder, lock, dict(environment or {}), processes, nodes)
                 if attempt["exit_code"]:
                     return _unsuccessful(inspect(run, ignore_lock=True), attempt)
             result = inspect(run, ignore_lock=True)
@@ -122,32 +87,62 @@ def _commands(run: Run, result: Result, launch: Launch) -> list[list[str]]:
     return run.commands(launch, evaluate_only=evaluate_only)
 
 
-def _try(words: list[str], folder: Path, lock: Any, environment: dict[str, str], processes: Processes) -> dict:
+def _try(
+    words: list[str],
+    folder: Path,
+    lock: Any,
+    environment: dict[str, str],
+    processes: Processes,
+    nodes: Nodes | None,
+) -> dict[str, Any]:
     console = folder / CONSOLE
+    # Tasks of srun may each work on runs of their own: what is started here is no task.
+    inherited = {name: value for name, value in os.environ.items() if name != STEP}
     began = time.time()
     with console.open("ab") as output:
         start = output.tell()
+        words = words if nodes is None else nodes.begin(words, folder)
         process = processes.start(
             [sys.executable, *words],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", HELD_FOLDER: str(folder.absolute()), **environment},
+            env={**inherited, "PYTHONUNBUFFERED": "1", HELD_FOLDER: str(folder.absolute()), **environment},
             # The process keeps the lock if this one is killed.
             pass_fds=(lock.fileno(),),
         )
         set_holder(lock, process.pid)
+        if nodes is not None:
+            nodes.watch(process)
         code = processes.wait(process)
+        if nodes is not None:
+            nodes.ended()
         if code < 0:
             _end_group(process.pid)
+    if code and nodes is not None and processes.stopped:
+        code = EXIT_STATUS[signal.SIGINT]  # torchrun's own says nothing of why
     with console.open("rb") as output:
         output.seek(start)
         text = output.read().decode("utf-8", "replace")
-    # A progress bar ends its states by carriage returns.
-    lines = [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    attempt = {"command": words, "began": began, "ended": time.time(), "exit_code": code, "log_tail": lines[-TAIL:]}
+    attempt = {
+        "command": words,
+        "began": began,
+        "ended": time.time(),
+        "exit_code": code,
+        "log_tail": _last_lines(text, with_torchrun=nodes is not None),
+    }
     write_json(folder / ATTEMPTS, [*read_attempts(folder), attempt])
     return attempt
+
+
+def _last_lines(text: str, *, with_torchrun: bool) -> list[str]:
+    # A progress bar ends its states by carriage returns.
+    lines = [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    if with_torchrun:
+        # Behind what a process has said torchrun has its own traceback.
+        said = [number for number, line in enumerate(lines) if line.startswith("error")]
+        lines = lines[: said[-1] + 1] if said else lines
+    return lines[-TAIL:]
 
 
 def _end_group(leader: int) -> None:

@@ -26,12 +26,14 @@ class Launch:
     """How runs are carried out, which changes none of their results.
 
     Attributes:
-        num_gpus: processes of a training, one a GPU.
+        num_gpus: processes of a training on each machine, one a GPU.
+        nodes: machines of a training; on several, torchrun starts the processes.
         max_batch_per_gpu: images in one forward pass; None: as the config says.
         overwrite: start afresh where a folder holds a run of another config.
     """
 
     num_gpus: int = 1
+    nodes: int = 1
     max_batch_per_gpu: int | None = None
     overwrite: bool = False
 
@@ -168,13 +170,9 @@ class Run:
         launch = launch or Launch()
         if self.entry.kind == "pictures":
             return [self._paint(source) for source in (self.sources if sources is None else sources)]
-        train = [
-            *program("train", "lazyconfig_train_net"),
-            "--config-file",
-            self.entry.config,
-            "--num-gpus",
-            str(launch.num_gpus),
-        ]
+        train = [*program("train", "lazyconfig_train_net"), "--config-file", self.entry.config]
+        if launch.nodes == 1:
+            train += ["--num-gpus", str(launch.num_gpus)]
         words = list(self.overrides)
         if launch.max_batch_per_gpu is not None:
             words.append(f"train.max_batch_per_gpu={launch.max_batch_per_gpu}")

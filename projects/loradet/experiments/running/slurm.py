@@ -10,11 +10,15 @@ from typing import Any
 
 from loradet.errors import UserError
 from loradet.experiments.results.folders import Result
-from loradet.experiments.running.execution import Processes, execute
+from loradet.experiments.running.execution import execute
+from loradet.experiments.running.job_shape import JobShape
+from loradet.experiments.running.nodes import Nodes
+from loradet.experiments.running.processes import Processes
 from loradet.experiments.running.run import Launch, Run
 from loradet.experiments.running.runner import failure
 from loradet.experiments.running.state import inspect
 from loradet.files import FileError, read_json, write_json
+from loradet.training.launchers import srun_task
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +34,32 @@ class RunJob:
         self.run, self.launch = run, launch
         self.folder = Path.cwd()
 
-    def __call__(self) -> Result:
+    def __call__(self) -> Result | None:
         os.chdir(self.folder)
         self._processes = Processes()
         try:
-            return execute(self.run, launch=self.launch, processes=self._processes)
+            if self.launch.nodes == 1:
+                return execute(self.run, launch=self.launch, processes=self._processes)
+            return self._on_several_nodes()
         except InterruptedError:
             return inspect(self.run)
         except (ValueError, OSError) as error:
             return failure(self.run, error)
+
+    def _on_several_nodes(self) -> Result | None:
+        """The first node's task carries the run out; that of another one starts its processes, and returns nothing."""
+        task = srun_task()
+        if task is None or task.count != self.launch.nodes:
+            found = "no step of several tasks" if task is None else f"{task.count} tasks"
+            raise UserError(f"The job is for {self.launch.nodes} nodes, but srun has started {found}.")
+        nodes = Nodes(task, self.launch.num_gpus)
+        if not nodes.is_first:
+            nodes.follow(self._processes)
+            return None
+        try:
+            return execute(self.run, launch=self.launch, processes=self._processes, nodes=nodes)
+        finally:
+            nodes.dismiss()
 
     def checkpoint(self) -> Any:
         """Called by submitit before the job is taken away."""
@@ -58,12 +79,14 @@ class SubmititExecutor:
         launch: how each run is carried out.
         cluster: "slurm", or submitit's "local" (processes) and "debug" (this process) for trying out.
         jobs: most jobs at a time, for "slurm"; None: SLURM decides.
-        parameters: submitit's own, such as `slurm_partition` or `timeout_min`.
+        parameters: submitit's own, such as `slurm_partition` or `timeout_min`; `nodes` is the machines of a run,
+            `tasks_per_node`, or else `gpus_per_node`, its processes on each.
         poll_s: seconds between looks.
 
     Raises:
         ImportError: submitit is not installed.
-        ValueError: a parameter that submitit does not know, or `jobs` where nothing keeps to it.
+        ValueError: a parameter that submitit does not know, numbers that contradict each other, or `jobs` where nothing
+            keeps to it.
     """
 
     def __init__(
@@ -82,17 +105,16 @@ class SubmititExecutor:
             import submitit
         except ImportError as error:
             raise ImportError("Jobs need submitit: pip install -e '.[slurm]'.") from error
-        self.cluster, self.launch, self.poll_s = cluster, launch, poll_s
+        shape = JobShape.of(launch, dict(parameters or {}), cluster)
+        self.cluster, self.launch, self.poll_s = cluster, shape.launch(launch), poll_s
         self._folder = Path(folder)
         try:
             # Every time that it runs out of time a run has come further.
             again = {"slurm_max_num_timeout": _MOST_TIMEOUTS} if cluster == "slurm" else {}
             self._submitit = submitit.AutoExecutor(folder=self._folder, cluster=cluster, **again)
-            settings = {"timeout_min": 24 * 60, "tasks_per_node": 1, "nodes": 1, **dict(parameters or {})}
-            if cluster == "slurm":
-                settings = {"gpus_per_node": launch.num_gpus, **settings}
-                if jobs is not None:
-                    settings["slurm_array_parallelism"] = jobs
+            settings = {"timeout_min": 24 * 60, **dict(parameters or {}), **shape.parameters}
+            if cluster == "slurm" and jobs is not None:
+                settings["slurm_array_parallelism"] = jobs
             self._submitit.update_parameters(**settings)
         except (RuntimeError, NameError, TypeError, ValueError) as error:
             raise UserError(f"--executor {cluster}: {' '.join(str(error).split())}") from error
@@ -119,7 +141,9 @@ class SubmititExecutor:
         if not jobs:
             return []
         with self._submitit.batch():
-            return [self._submitit.submit(job) for job in jobs]
+            submitted = [self._submitit.submit(job) for job in jobs]
+        # Of a job on several nodes the first one's task has the result.
+        return [job.task(0) for job in submitted]
 
     def _job_of(self, run: Run) -> Any | None:
         """The job of an earlier call that has not ended."""

@@ -31,6 +31,7 @@ class FolderLock:
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         self._held = contextlib.ExitStack()
+        self._is_taken = False
 
     def __enter__(self) -> "FolderLock":
         return self
@@ -47,12 +48,14 @@ class FolderLock:
         self._agree(found)
 
     def take(self) -> None:
-        """Hold it until the block ends; the folder is made where there is none. A collective call.
+        """Hold it until the block ends; the folder is made where there is none. A collective call; once is enough.
 
         Raises:
             FolderInUseError: another training holds it.
             UserError: the folder cannot be written.
         """
+        if self._is_taken:
+            return
         found = problem = None
         if comm.is_main_process() and not self._is_held_for_us():
             try:
@@ -65,6 +68,7 @@ class FolderLock:
                 else:
                     problem = f"train.output_dir={self.folder} cannot be written: {error.strerror or error}."
         self._agree(found, problem)
+        self._is_taken = True
 
     def _agree(self, found: str | None, problem: str | None = None) -> None:
         # The main process alone looks; all end by the same line.

@@ -31,7 +31,7 @@ _NEUTRAL_KEYS = (
     *("allow_random_frozen", "allow_other_pixel_statistics", "accept_changed_data"),
     *("output_dir", "overwrite", "max_batch_per_gpu", "accumulate", "log_period", "efficiency", "operating_point"),
     *("validation_loss", "validation_pictures", "compile", "feature_cache"),
-    *("trackio", "wandb", "hub"),
+    *("trackio", "wandb", "hub", "mirror"),
 )
 
 

@@ -1,50 +1,33 @@
 """Uploads a run's checkpoints and metrics to a Hugging Face Hub repository while it trains."""
 
-import contextlib
 import logging
-import os
-import shutil
 import tempfile
-import threading
-from collections.abc import Iterator
+from collections.abc import Collection
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from detectron2.engine import HookBase
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from loradet.errors import UserError
 from loradet.files import FileError, read_json, write_json
 from loradet.run_folder import RunFolder
-from loradet.training.folder import record
-from loradet.training.hooks import Stage
+from loradet.training.hooks.upload import OtherRunError, RunUpload, matching, reason, state
 
 logger = logging.getLogger(__name__)
 
-# Large files, which are always replaced as a whole, and small ones, which may grow while they are sent.
-_LARGE = (RunFolder.CHECKPOINTS, RunFolder.ADAPTER)
-_SMALL = (
-    *(RunFolder.CONFIG, RunFolder.LAST, RunFolder.METRICS, RunFolder.SPLIT_METRICS),
-    *(RunFolder.PARAMETERS, RunFolder.RECORD, RunFolder.OPERATING_POINT),
-)
 # What this run has sent, and as which configs: the only files that it may delete, also after a resume or a download.
 SENT = ".hub_sent.json"
 
 
-class _OtherRunError(UserError):
-    """The repository holds another run."""
-
-
-class HubUpload(HookBase):
+class HubUpload(RunUpload):
     """Keeps a Hub repository equal to the run's folder, in a thread beside training.
 
     Each upload is one commit of all that has changed: checkpoints, config, metrics, record; a checkpoint that this run
     sent and that is gone from the folder leaves the repository's main branch too. A repository holds one run: one whose
-    `run.json` has another config's hash is left alone. While one upload runs, the next checkpoint waits for the one
-    after it. An upload that fails is a warning, and the next one makes up for it. Nothing here stops training.
+    `run.json` has another config's hash is left alone.
 
     Args:
         repo_id: "user/name" or "organization/name".
@@ -55,11 +38,9 @@ class HubUpload(HookBase):
         ValueError: no such name is possible, there is no token, or the Hub is switched off.
     """
 
-    stage = Stage.UPLOAD
-
     def __init__(self, *, repo_id: str, folder: Path, private: bool = True):
+        super().__init__(folder)
         self.repo_id = repo_id
-        self.folder = folder
         self.private = private
         if repo_id.count("/") != 1:
             raise UserError(f'train.hub.repo_id={repo_id!r}: expected "user/name" or "organization/name".')
@@ -73,12 +54,6 @@ class HubUpload(HookBase):
             )
         self._api = HfApi()
         self._exists = False
-        self._is_due = False
-        self._thread: threading.Thread | None = None
-        self._states: dict[str, tuple[int, int]] = {}  # name -> size, time of change, as they were sent
-        self._sent: set[str] = set()  # checkpoints that are or were in the repository
-        self._identities: list[str] = []  # config hashes that this run has or had
-        self._failure: Exception | None = None
 
     def create(self, config_sha256: str, *, resume: bool) -> None:
         """Make the repository where there is none, and look whose it is; before this run's `run.json` is written.
@@ -96,7 +71,7 @@ class HubUpload(HookBase):
         self._remember(config_sha256, resume)
         try:
             self._open()
-        except _OtherRunError:
+        except OtherRunError:
             raise
         except HfHubHTTPError as error:
             # A file that could not be fetched has no answer of the Hub in it, in some versions.
@@ -104,25 +79,23 @@ class HubUpload(HookBase):
             if 400 <= status < 500 and status != 429:
                 raise UserError(
                     f"train.hub.repo_id={self.repo_id!r}: the Hub does not allow it (HTTP {status}): "
-                    f"{_reason(error)}. `hf auth whoami` tells whose token is used."
+                    f"{reason(error)}. `hf auth whoami` tells whose token is used."
                 ) from error
-            logger.warning("%s: not made yet, the Hub does not answer well (%s).", self.repo_id, _reason(error))
+            logger.warning("%s: not made yet, the Hub does not answer well (%s).", self.repo_id, reason(error))
         except Exception as error:
-            logger.warning("%s: not made yet, the Hub cannot be reached (%s).", self.repo_id, _reason(error))
+            logger.warning("%s: not made yet, the Hub cannot be reached (%s).", self.repo_id, reason(error))
         if not resume:
             (self.folder / SENT).unlink(missing_ok=True)
 
-    def _remember(self, config_sha256: str, resume: bool) -> None:
-        past, sent = (record.read(self.folder), _read_sent(self.folder / SENT)) if resume else ({}, {})
-        # A resumed run may have another config by now, and the repository the record of before.
+    def _remember(self, config_sha256: str, resume: bool, earlier: Collection[str] = ()) -> None:
+        sent = _read_sent(self.folder / SENT) if resume else {}
         if sent.get("repo_id") != self.repo_id:
             sent = {}
-        self._sent = {name for name in sent.get("files", ()) if fnmatch(name, _LARGE[0]) and "/" not in name}
-        identities = (*sent.get("config_sha256", ()), past.get("config_sha256"), config_sha256)
-        self._identities = list(dict.fromkeys(filter(None, identities)))
+        self._sent = {name for name in sent.get("files", ()) if fnmatch(name, self.large[0]) and "/" not in name}
+        super()._remember(config_sha256, resume, [*sent.get("config_sha256", ()), *earlier])
 
     def _open(self) -> list[str]:
-        """The names in the repository, which is made where there is none; _OtherRunError where it is not this run's."""
+        """The names in the repository, which is made where there is none; OtherRunError where it is not this run's."""
         if not self._exists:
             self._api.create_repo(self.repo_id, private=self.private, exist_ok=True)
             self._exists = True
@@ -132,52 +105,12 @@ class HubUpload(HookBase):
                 self._api.hf_hub_download(self.repo_id, RunFolder.RECORD, local_dir=folder)
                 identity = _identity(Path(folder) / RunFolder.RECORD)
             if identity not in self._identities:
-                raise _OtherRunError(
+                raise OtherRunError(
                     f"train.hub.repo_id={self.repo_id!r}: its {RunFolder.RECORD} is of another run (config_sha256 "
                     f"{str(identity)[:12]}, not {self._identities[-1][:12]}), whose files would be replaced. Choose "
                     f"another name, or delete what is at {self.url}."
                 )
         return names
-
-    def checkpoint_saved(self) -> None:
-        """Upload at the end of this step, when its metrics are written."""
-        self._is_due = True
-
-    def after_step(self) -> None:
-        """Begin an upload where one is due and none runs."""
-        if not self._is_due or (self._thread is not None and self._thread.is_alive()):
-            return
-        self._is_due = False
-        with self._tolerated():
-            arguments = (self._changes(), f"Iteration {self.trainer.iter}")
-            self._thread = threading.Thread(target=self._commit, args=arguments, daemon=True)
-            self._thread.start()
-
-    def finish(self, status: str) -> None:
-        """Wait for the running upload, then upload what is left; says whether the repository has all.
-
-        Args:
-            status: of the run.
-        """
-        if self._thread is not None:
-            self._thread.join()
-        logger.info("Uploading to %s.", self.url)
-        with self._tolerated():
-            self._commit(self._changes(), f"Run {status}")
-        shutil.rmtree(self._snapshot, ignore_errors=True)
-        if self._failure is None:
-            logger.info("Everything is in %s.", self.url)
-            return
-        patterns = " ".join(f"--include '{pattern}'" for pattern in (*_LARGE, *_SMALL))
-        logger.error(
-            "The last upload to %s failed (%s). All files are in %s; upload them by: hf upload %s %s . %s",
-            self.url,
-            _reason(self._failure),
-            self.folder,
-            "USER/NAME" if isinstance(self._failure, _OtherRunError) else self.repo_id,
-            self.folder,
-            patterns,
-        )
 
     @property
     def url(self) -> str:
@@ -185,53 +118,35 @@ class HubUpload(HookBase):
         return f"{self._api.endpoint}/{self.repo_id}"
 
     @property
+    def by_hand(self) -> str:
+        """The command for it."""
+        repo_id = "USER/NAME" if isinstance(self._failure, OtherRunError) else self.repo_id
+        patterns = " ".join(f"--include '{pattern}'" for pattern in (*self.large, *self.small))
+        return f": hf upload {repo_id} {self.folder} . {patterns}"
+
+    @property
     def _snapshot(self) -> Path:
         return self.folder / ".hub"
-
-    def _changes(self) -> dict[str, bytes | Path]:
-        """All that has changed since the last commit, by name, held as it is now: training goes on meanwhile."""
-        shutil.rmtree(self._snapshot, ignore_errors=True)
-        self._snapshot.mkdir()
-        changes: dict[str, bytes | Path] = {}
-        for path in _matching(self.folder, _LARGE):
-            if self._states.get(path.name) != _state(path):
-                changes[path.name] = self._snapshot / path.name
-                _link(path, changes[path.name])
-        for path in _matching(self.folder, _SMALL):
-            changes[path.name] = path.read_bytes()
-        return changes
 
     def _commit(self, changes: dict[str, bytes | Path], message: str) -> None:
         with self._tolerated():
             there = self._open()
-            present = {path.name for path in _matching(self.folder, _LARGE)} | changes.keys()
+            present = matching(self.folder, self.large).keys() | changes.keys()
             gone = [CommitOperationDelete(name) for name in there if name in self._sent - present]
             changes[SENT] = self._note_sent(there, changes)
             # Each of these reads its file to the end, for its hash: nothing for the thread that trains.
             additions = [CommitOperationAdd(name, content) for name, content in changes.items()]
             self._api.create_commit(self.repo_id, [*additions, *gone], commit_message=message)
             self._failure = None
-            self._states.update({name: _state(held) for name, held in changes.items() if isinstance(held, Path)})
+            self._states.update({name: state(held) for name, held in changes.items() if isinstance(held, Path)})
             logger.info("Uploaded to %s: %s.", self.url, message)
 
     def _note_sent(self, there: list[str], changes: dict[str, bytes | Path]) -> bytes:
         """Write down, before they go, what this run has in the repository; returns the file's content."""
-        self._sent = (self._sent & set(there)) | {name for name in changes if fnmatch(name, _LARGE[0])}
+        self._sent = (self._sent & set(there)) | {name for name in changes if fnmatch(name, self.large[0])}
         sent = {"repo_id": self.repo_id, "config_sha256": self._identities, "files": sorted(self._sent)}
         write_json(self.folder / SENT, sent)
         return (self.folder / SENT).read_bytes()
-
-    @contextlib.contextmanager
-    def _tolerated(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self._failure = error
-            logger.warning("Upload to %s failed, the next one makes up for it: %s", self.url, _reason(error))
-
-
-def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
-    yield from sorted(path for path in folder.iterdir() if any(fnmatch(path.name, pattern) for pattern in patterns))
 
 
 def _read_sent(path: Path) -> dict[str, Any]:
@@ -246,21 +161,3 @@ def _identity(file: Path) -> str | None:
         return read_json(file).get("config_sha256")
     except FileError:
         return None
-
-
-def _state(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-def _link(path: Path, held: Path) -> None:
-    # A hard link keeps the content when the file is replaced or deleted; not every file system has them.
-    try:
-        os.link(path, held)
-    except OSError:
-        shutil.copy2(path, held)
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines) or type(error).__name__

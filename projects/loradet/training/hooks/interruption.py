@@ -12,7 +12,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from loradet.training.hooks.stages import Stage
-from loradet.training.signals import EXIT_STATUS, end_forked_process, raise_for
+from loradet.training.signals import EXIT_STATUS, end_forked_process, raise_for, takes_signals
 
 if TYPE_CHECKING:
     from loradet.training.trainer import Trainer
@@ -36,8 +36,10 @@ class StopOnInterrupt(HookBase):
         self._terminated = False
 
     def before_train(self) -> None:
-        """Take the signals over."""
+        """Take the signals over, which only the main thread can; in another one they are left alone."""
         self._process = os.getpid()
+        if not takes_signals():
+            return
         self._previous = {number: signal.signal(number, self._handle) for number in EXIT_STATUS}
 
     def after_train(self) -> None:

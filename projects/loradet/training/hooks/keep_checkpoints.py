@@ -34,6 +34,7 @@ class KeepCheckpoints(HookBase):
         self.max_to_keep = max_to_keep
         self.on_save = on_save
         self.saved: list[str] = []
+        self.stale: list[str] = []  # which the last save has replaced
 
     def after_step(self) -> None:
         """Save where it is due, also before a stop that was asked for."""
@@ -46,21 +47,27 @@ class KeepCheckpoints(HookBase):
 
     def _save(self, name: str) -> None:
         self.saved = [n for n in self.saved if n != name] + [name]
-        stale = self.saved[: -self.max_to_keep] if self.max_to_keep else []
-        self.saved = [n for n in self.saved if n not in stale]
+        self.stale = self.saved[: -self.max_to_keep] if self.max_to_keep else []
+        self.saved = [n for n in self.saved if n not in self.stale]
         self.trainer.check_losses()
         average_statistics(self.trainer.module)
         self.checkpointer.save(name, iteration=self.trainer.iter)
-        if comm.is_main_process():
-            for old in stale:
-                (self.trainer.output_dir / f"{old}.pth").unlink(missing_ok=True)
+        self._remove_stale()
         if self.on_save is not None:
             self.on_save()
 
+    def _remove_stale(self) -> None:
+        if comm.is_main_process():
+            for old in self.stale:
+                (self.trainer.output_dir / f"{old}.pth").unlink(missing_ok=True)
+
     def state_dict(self) -> dict[str, Any]:
-        """Names of the files that are kept."""
-        return {"saved": self.saved}
+        """Names of the files that are kept, and of those that are not any more."""
+        return {"saved": self.saved, "stale": self.stale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Counterpart of `state_dict`."""
+        """Counterpart of `state_dict`; removes what a killed run was about to remove."""
         self.saved = list(state["saved"])
+        # A checkpoint may be anybody's: nothing outside of the folder is removed.
+        self.stale = [name for name in state.get("stale", []) if name not in self.saved and Path(name).name == name]
+        self._remove_stale()

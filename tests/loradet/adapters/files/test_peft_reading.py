@@ -1,6 +1,7 @@
 """Adapters of PEFT here, and ours there, by the real PEFT where it is installed."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -100,6 +101,82 @@ def test_what_is_not_understood_is_refused_by_name(change, words, tmp_path):
     (folder / "adapter_config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(AdapterError, match=words):
         load_peft(backbone(), folder)
+
+
+# Values that are not the defaults. Of the first ones PEFT's outputs depend, of the second ones no LoRA's do.
+_DECISIVE = {
+    "lora_alpha": 5,
+    "lora_dropout": 0.3,
+    "use_rslora": True,
+    "alpha_pattern": {"blocks.0.mlp.fc2": 11},
+    "init_lora_weights": "gaussian",
+}
+_WITHOUT_EFFECT = {
+    "task_type": "FEATURE_EXTRACTION",
+    "auto_mapping": {"base_model_class": "FeatureListNet"},
+    "peft_version": "0.1.0",
+    "base_model_name_or_path": "somewhere",
+    "revision": "main",
+    "inference_mode": False,
+    "exclude_modules": ["stages_9"],
+    "megatron_core": "elsewhere",
+    "qalora_group_size": 8,
+    "eva_config": {"rho": 1.0},
+    "corda_config": {"corda_method": "ipm"},
+    "lora_ga_config": {"direction": "ArB2r"},
+    "ensure_weight_tying": True,
+}
+# Which layers are wrapped and of which ranks, which the tensors say too; and what PEFT does not save.
+_OF_TENSORS = ("r", "rank_pattern", "target_modules", "layers_to_transform", "layers_pattern", "runtime_config")
+_REFUSED = {
+    "peft_type": "IA3",
+    "fan_in_fan_out": True,
+    "bias": "lora_only",
+    "modules_to_save": ["head"],
+    "use_dora": True,  # of tensors without a magnitude
+    "layer_replication": [[0, 1]],
+    "target_parameters": ["weight"],
+}
+
+
+def test_every_field_of_pefts_config_is_understood_or_refused(tmp_path):
+    """What is read gives PEFT's own outputs; what is unknown, of a later version too, is refused by its name."""
+    peft = pytest.importorskip("peft", reason="PEFT is not installed (pip install peft)")
+    folder = exported(adapted("lora"), tmp_path)
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text())
+    base = backbone()
+
+    def loaded():
+        return load_peft(copy.deepcopy(base), folder).eval()(IMAGES)
+
+    plain = list(loaded().values())
+    fields = [field.name for field in dataclasses.fields(peft.LoraConfig) if field.name not in _OF_TENSORS]
+    assert {*_DECISIVE, *_WITHOUT_EFFECT, *_REFUSED} <= {*fields}
+    for name in fields:
+        known = _DECISIVE | _WITHOUT_EFFECT | _REFUSED
+        file.write_text(json.dumps({**config, name: known.get(name, {"of": "another kind"})}))
+        if name in _DECISIVE:
+            theirs = peft.PeftModel.from_pretrained(network(), folder).eval()
+            assert_equal(loaded(), theirs(IMAGES))
+        elif name in _WITHOUT_EFFECT:
+            assert_equal(loaded(), plain)
+        else:
+            with pytest.raises(AdapterError, match="lora_magnitude" if name == "use_dora" else name):
+                loaded()
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "OLoRA"])
+def test_starts_that_change_the_base_are_refused(start, tmp_path):
+    """PEFT takes a part of the weights out of the base; on the base as it is, the same tensors are another network."""
+    peft = pytest.importorskip("peft", reason="PEFT is not installed (pip install peft)")
+    config = peft.LoraConfig(r=3, target_modules=["fc1", "fc2"], init_lora_weights=start)
+    theirs = peft.get_peft_model(network(conv_mlp=False), config).eval()
+    layer = theirs.base_model.model.stages_1.blocks[0].mlp.fc1
+    assert not torch.equal(layer.base_layer.weight, network(conv_mlp=False).stages_1.blocks[0].mlp.fc1.weight)
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(AdapterError, match=f"init_lora_weights='{start}' changes the base weights"):
+        load_peft(backbone(conv_mlp=False), tmp_path)
 
 
 def test_an_adapter_of_another_network_is_refused(tmp_path):

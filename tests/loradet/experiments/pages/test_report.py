@@ -2,13 +2,16 @@
 
 import csv
 import re
+import resource
 from dataclasses import replace
 
 import cv2
 import pytest
 from helpers.report_runs import absent, entry, finished, log_lines, reported, study
+from helpers.train_tool import snapshot
 
 from loradet.experiments.pages.report import write_report
+from loradet.files import WriteError
 
 PROBE = entry(
     "E1", seeds=(0, 1, 2), splits=("val", "test"), method="linear probe", checks={"trainable": {"all": 9.403}}
@@ -243,3 +246,16 @@ def test_no_text_of_the_tsv_is_a_formula(title, cell, tmp_path):
     write_report(one, [absent(tmp_path, one.entries[0])], tmp_path / "report")
     (row,) = read_tsv(tmp_path / "report").values()
     assert row["title"] == cell
+
+
+def test_a_full_disk_leaves_the_former_report(runs, tmp_path):
+    write_report(STUDY, runs, tmp_path)
+    before = snapshot(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(WriteError, match=rf"^{re.escape(str(tmp_path))}/\S+ cannot be written: File too large\."):
+            write_report(STUDY, runs, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert snapshot(tmp_path) == before

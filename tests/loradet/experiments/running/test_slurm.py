@@ -16,6 +16,7 @@ from loradet.experiments.running.execution import execute
 from loradet.experiments.running.planning import plan
 from loradet.experiments.running.run import Launch
 from loradet.experiments.running.runner import run_all
+from loradet.experiments.running.state import read_attempts
 from loradet.training.folder import record
 from loradet.training.folder.metrics_log import read_lines
 
@@ -40,8 +41,8 @@ def data(tmp_path_factory):
     return tmp_path_factory.mktemp("data") / "scenes"
 
 
-def runs_in(root, data, seeds=(0,), length=LENGTH):
-    words = (f"data.root={data}", "train.device=cpu", "data.image_size=80", "data.max_size=80")
+def runs_in(root, data, seeds=(0,), length=LENGTH, words=()):
+    words = (*words, f"data.root={data}", "train.device=cpu", "data.image_size=80", "data.max_size=80")
     short = entry(overrides=(*words, f"train.max_iter={length}", "train.eval_period=0"), seeds=seeds)
     runs = plan(on_scenes(data, short), root=root)
     for run in runs:
@@ -62,8 +63,8 @@ def iterations(folder):
     return [line["iteration"] for line in read_lines(file)] if file.is_file() else []
 
 
-def assert_same_run(folder, whole):
-    assert iterations(folder) == iterations(whole) == list(range(LENGTH))
+def assert_same_run(folder, whole, length=LENGTH):
+    assert iterations(folder) == iterations(whole) == list(range(length))
     ours, theirs = (torch.load(f / "model_final.pth", weights_only=True)["model"] for f in (folder, whole))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
@@ -80,14 +81,14 @@ class InBackground(threading.Thread):
         for run, result in self.executor(self.runs):
             self.results[run.name] = result
 
-    def wait_until(self, condition, seconds=240):
+    def wait_until(self, condition, seconds=900):
         deadline = time.monotonic() + seconds
         while not condition():
             assert self.is_alive(), self.results
             assert time.monotonic() < deadline, "waited too long"
             time.sleep(0.02)
 
-    def finish(self, seconds=240):
+    def finish(self, seconds=900):
         self.join(seconds)
         assert not self.is_alive()
         return self.results
@@ -189,6 +190,59 @@ def test_slurm_preempts_requeues_and_is_not_asked_twice(data, whole, tmp_path, c
     with contextlib.suppress(FileNotFoundError):
         (runs[1].folder / "run.json").unlink()
     assert executor()._job_of(runs[1]) is None
+
+
+@pytest.fixture(scope="module")
+def whole_of_two(data, tmp_path_factory):
+    """A run of two processes that nothing has interrupted."""
+    (run,) = runs_in(tmp_path_factory.mktemp("whole_of_two"), data, length=16)
+    assert execute(run, launch=Launch(num_gpus=2)).state == "finished"
+    return run.folder
+
+
+@pytest.mark.slow
+def test_a_run_on_two_nodes_is_preempted_and_goes_on(data, whole_of_two, tmp_path, cluster):
+    (run,) = runs_in(tmp_path / "runs", data, length=16)
+    executor = SubmititExecutor(tmp_path / "slurm", Launch(), parameters={"nodes": 2, "gpus_per_node": 1}, poll_s=0.1)
+    background = InBackground(executor, [run])
+    background.wait_until(lambda: len(iterations(run.folder)) >= 3)
+    submitit.SlurmJob(folder=tmp_path / "slurm", job_id="100")._interrupt()
+    results = background.finish()
+    assert results[run.name].state == "finished", results
+    assert_same_run(run.folder, whole_of_two, 16)
+    past = record.read(run.folder)
+    assert past["processes"] == 2
+    assert past["resumed_at"] < 16
+    assert calls(cluster, "scontrol") == ["scontrol requeue 100"]
+    script = (cluster / "100.sh").read_text()
+    assert all(f"#SBATCH --{line}" in script for line in ("nodes=2", "ntasks-per-node=1", "gpus-per-node=1"))
+    tries = read_attempts(run.folder)
+    assert [attempt["exit_code"] for attempt in tries] == [0]
+    for word in ("torch.distributed.run", "--nnodes=2", "--node-rank=0", "--nproc-per-node=1"):
+        assert word in tries[0]["command"]
+    assert (run.folder / "console.node1.txt").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_run_on_two_nodes_that_fails_says_why(data, tmp_path):
+    (run,) = runs_in(tmp_path / "runs", data, words=("dataloader.train.total_batch_size=5",))  # which two cannot share
+    executor = SubmititExecutor(tmp_path / "slurm", Launch(), parameters={"nodes": 2}, poll_s=0.1)
+    (result,) = run_all([run], executor)
+    assert result.state == "failed"
+    assert "dataloader.train.total_batch_size=5" in result.detail
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_node_that_never_comes_is_one_line(data, tmp_path, monkeypatch):
+    (run,) = runs_in(tmp_path / "runs", data)
+    monkeypatch.setenv("FAKE_SLURM_ABSENT", "1")
+    monkeypatch.setenv("LORADET_JOIN_TIMEOUT", "2")
+    executor = SubmititExecutor(tmp_path / "slurm", Launch(), parameters={"nodes": 2}, poll_s=0.1)
+    (result,) = run_all([run], executor)
+    assert result.state == "failed"
+    assert result.detail.startswith("1 of 2 processes did not come (1) within 2 s.")
 
 
 @pytest.mark.usefixtures("cluster")
