@@ -69,7 +69,9 @@ def test_hugging_face_takes_its_command():
     assert done.returncode == 0, done.stderr
     assert "bash -c SCRIPT" in done.stdout and "Job not submitted" in done.stdout
     assert re.search(r"attempts\s+3\b", done.stdout) and "datasets/USER/my_data:/data" in done.stdout
-    assert dry_run("--attempt-count", "3").returncode != 0
+    # A word that is no option would be taken for the image.
+    assert re.search(r"image\s+python:3\.12\n", done.stdout) and re.search(r"timeout\s+8h", done.stdout)
+    assert dry_run("--attempts", "0").returncode != 0
 
 
 @pytest.mark.parametrize(
