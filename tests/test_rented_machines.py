@@ -61,17 +61,17 @@ def test_hugging_face_takes_its_command():
     words = hf_command()
     assert words[:3] == ["hf", "jobs", "run"]
 
-    def dry_run(*more: str) -> subprocess.CompletedProcess:
-        hf = [Path(sys.executable).with_name("hf"), "jobs", "run", "--dry-run", *more, *words[3:]]
+    def dry_run(*options: str) -> subprocess.CompletedProcess:
+        hf = [Path(sys.executable).with_name("hf"), "jobs", "run", "--dry-run", *options]
         return subprocess.run(hf, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
 
-    done = dry_run()
+    done = dry_run(*words[3:])
     assert done.returncode == 0, done.stderr
     assert "bash -c SCRIPT" in done.stdout and "Job not submitted" in done.stdout
     assert re.search(r"attempts\s+3\b", done.stdout) and "datasets/USER/my_data:/data" in done.stdout
     # A word that is no option would be taken for the image.
     assert re.search(r"image\s+python:3\.12\n", done.stdout) and re.search(r"timeout\s+8h", done.stdout)
-    assert dry_run("--attempts", "0").returncode != 0
+    assert dry_run(*["none" if word == "3" else word for word in words[3:]]).returncode != 0
 
 
 @pytest.mark.parametrize(
