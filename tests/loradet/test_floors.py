@@ -35,7 +35,8 @@ FLOORS = [
     ("training",),
     ("export", "ray"),
     ("inference",),
-    ("benchmarks", "experiments", "sharing"),
+    ("experiments", "sharing"),
+    ("benchmarks",),
     ("cli",),
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -4,12 +4,14 @@ import argparse
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from tqdm import tqdm
@@ -17,17 +19,18 @@ from tqdm import tqdm
 from loradet.errors import UserError, is_user_error, one_line
 from loradet.experiments.pages.broken import broken, inspect_or_broken, set_aside_broken
 from loradet.experiments.results.folders import Result
-from loradet.experiments.results.intervals import Intervals, bootstrap_runs
-from loradet.experiments.results.results_file import result_to_dict
 from loradet.experiments.running.ledger import describe, entry_table, ledger, status_table
 from loradet.experiments.running.planning import plan
 from loradet.experiments.running.run import Launch, Run
-from loradet.experiments.running.runner import Executor, LocalExecutor, run_all
-from loradet.experiments.running.slurm import SubmititExecutor
 from loradet.experiments.running.state import inspect, needs_overwrite
 from loradet.experiments.study.catalogue import find_studies, load_study
+from loradet.experiments.study.config_memo import ConfigMemo
 from loradet.experiments.study.definition import Study
 from loradet.files import atomic_open
+
+if TYPE_CHECKING:
+    from loradet.experiments.results.intervals import Intervals
+    from loradet.experiments.running.runner import Executor
 
 MODES = ("full", "smoke")
 
@@ -45,6 +48,14 @@ def run_command(arguments: argparse.Namespace) -> int:
         from loradet.experiments.search.command import run_search
 
         return run_search(arguments, _executor)
+    arguments.memo = ConfigMemo(Path(arguments.work_dirs))
+    try:
+        return _run_command(arguments)
+    finally:
+        arguments.memo.save()
+
+
+def _run_command(arguments: argparse.Namespace) -> int:
     study = _with_smoke_size(_find_study(arguments), arguments)
     if arguments.command == "list":
         print(_listed(study))
@@ -67,7 +78,7 @@ def _listed(study: Study) -> str:
 def _find_study(arguments: argparse.Namespace) -> Study:
     """The study that is named, or the only one that has all the ids that are named."""
     if arguments.study is not None:
-        return load_study(arguments.study)
+        return load_study(arguments.study, arguments.memo)
     wanted = {arguments.id} if arguments.command == "show" else set(arguments.ids)
     fitting = [s for s in _all_studies() if wanted and wanted <= {entry.id for entry in s.entries}]
     if len(fitting) == 1:
@@ -101,7 +112,7 @@ def _with_smoke_size(study: Study, arguments: argparse.Namespace) -> Study:
 
 
 def _run(study: Study, arguments: argparse.Namespace) -> int:
-    runs = plan(study, arguments.ids, mode=arguments.mode, seeds=arguments.seeds, root=arguments.work_dirs)
+    runs = _plan(study, arguments, arguments.mode, arguments.ids)
     if arguments.report and (arguments.dump_commands or arguments.dry_run):
         raise UserError("--report is for runs that are carried out, not for --dry-run or --dump-commands.")
     if arguments.output and not arguments.report:
@@ -118,6 +129,9 @@ def _run(study: Study, arguments: argparse.Namespace) -> int:
     # A shell that starts a command in the background has it ignore SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    from loradet.experiments.running.runner import run_all
+
+    arguments.memo.save()  # what runs for days may be killed
     results = run_all(runs, _executor(arguments))
     print(status_table(results))
     if arguments.report:
@@ -152,7 +166,10 @@ def _launch(arguments: argparse.Namespace) -> Launch:
     )
 
 
-def _executor(arguments: argparse.Namespace) -> Executor:
+def _executor(arguments: argparse.Namespace) -> "Executor":
+    from loradet.experiments.running.runner import LocalExecutor
+    from loradet.experiments.running.slurm import SubmititExecutor
+
     if arguments.executor == "ray":
         return _ray_executor(arguments)
     of_ray = ("address", "gpus_per_run", "cpus_per_run", "node_wait")
@@ -174,7 +191,7 @@ def _executor(arguments: argparse.Namespace) -> Executor:
     return SubmititExecutor(folder, _launch(arguments), cluster=cluster, jobs=arguments.jobs, parameters=parameters)
 
 
-def _ray_executor(arguments: argparse.Namespace) -> Executor:
+def _ray_executor(arguments: argparse.Namespace) -> "Executor":
     from loradet.experiments.running.ray_executor import RayExecutor
 
     if arguments.slurm:
@@ -194,10 +211,27 @@ def _results(study: Study, arguments: argparse.Namespace, modes: Sequence[str]) 
     """Results of all runs of some modes; smoke runs that are not there are passed over."""
     found = []
     for mode in modes:
-        runs = plan(study, arguments.ids, mode=mode, seeds=arguments.seeds, root=arguments.work_dirs)
-        results = [inspect_or_broken(run) for run in runs]
+        ids = arguments.ids
+        if mode != modes[0]:
+            begun = _begun(Path(arguments.work_dirs), mode)
+            ids = [entry.id for entry in study.entries if entry.id in begun and (not ids or entry.id in ids)]
+            if not ids:
+                continue
+        results = [inspect_or_broken(run) for run in _plan(study, arguments, mode, ids)]
         found += [r for r in results if mode == modes[0] or _has_begun(r)]
     return found
+
+
+def _plan(study: Study, arguments: argparse.Namespace, mode: str, ids: Sequence[str]) -> list[Run]:
+    root, memo = arguments.work_dirs, arguments.memo
+    return plan(study, ids, mode=mode, seeds=arguments.seeds, root=root, memo=memo)
+
+
+def _begun(root: Path, mode: str) -> set[str]:
+    """Ids of the entries that have a folder of a mode there; what is not begun need not be planned to be left out."""
+    pattern = re.compile(rf"(?P<id>[^@]+)(@.*)?_{mode}(_seed\d+)?")
+    names = os.listdir(root) if root.is_dir() else []  # noqa: PTH208
+    return {match["id"] for name in names if (match := pattern.fullmatch(name))}
 
 
 def _report(study: Study, arguments: argparse.Namespace) -> None:
@@ -223,7 +257,7 @@ def _report_folder(study: Study, arguments: argparse.Namespace) -> Path:
 
 
 def _write_report(
-    study: Study, results: Sequence[Result], output: str | os.PathLike, intervals: Intervals | None = None
+    study: Study, results: Sequence[Result], output: str | os.PathLike, intervals: "Intervals | None" = None
 ) -> None:
     from loradet.experiments.pages.report import write_report
 
@@ -231,8 +265,10 @@ def _write_report(
         print(path)
 
 
-def _intervals(results: Sequence[Result], resamples: int) -> tuple[list[Result], Intervals]:
+def _intervals(results: Sequence[Result], resamples: int) -> "tuple[list[Result], Intervals]":
     """The results, with those broken whose detections no longer give their AP, and the intervals of the others."""
+    from loradet.experiments.results.intervals import bootstrap_runs
+
     kept, intervals = [], {}
     with tqdm(desc="bootstrap", unit="run", disable=None) as bar:
         for result in results:
@@ -258,6 +294,8 @@ def _text(study: Study, arguments: argparse.Namespace) -> str:
         page = Path(arguments.output or "page.md")
         results = set_aside_broken(_results(study, arguments, ("full",)))
         return model_zoo(study, results, root=os.path.relpath(".", page.parent))
+    from loradet.experiments.results.results_file import result_to_dict
+
     results = set_aside_broken(_results(study, arguments, MODES))
     return json.dumps([result_to_dict(result) for result in results], indent=2)
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from loradet.experiments.results.seed_statistics import Summary, summarize
 
@@ -208,7 +208,7 @@ def _effects(
             estimate, more = float(row @ coefficients[term]), {}
             if error is not None:
                 spread = math.sqrt(max(float(row @ covariance[block, block] @ row), 0.0) * error[0])
-                half = stats.t.ppf((1 + CONFIDENCE) / 2, error[1]) * spread
+                half = special.stdtrit(error[1], (1 + CONFIDENCE) / 2) * spread
                 more = {"standard_error": spread, "low": estimate - half, "high": estimate + half}
             if term:
                 effects.append(Effect(factors=term, levels=levels, estimate=estimate, **more))
@@ -230,7 +230,7 @@ def _variance(
         if error is None or not tested or error[0] <= rounding:
             return VarianceRow(name=name, degrees=degrees, sum_of_squares=squares, share=share)
         f = squares / degrees / error[0]
-        p = float(stats.f.sf(f, degrees, error[1]))
+        p = float(special.fdtrc(degrees, error[1], f))
         return VarianceRow(name=name, degrees=degrees, sum_of_squares=squares, share=share, f=f, p=p)
 
     rows = []

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from detectron2.utils.registry import locate
 from omegaconf import OmegaConf
 
-from loradet.config import load_config
 from loradet.errors import UserError
 from loradet.experiments.factors.design import Design, Level, levels_text
 from loradet.experiments.study.definition import Entry
@@ -89,6 +87,8 @@ def _source(plan: Design, name: str, level: Level) -> Entry:
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
+    from loradet.config import load_config
+
     config = load_config(entry.config, list(entry.overrides))
     plain = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
     for *parents, last in _PLACES:
@@ -214,6 +214,8 @@ def _check_written(path: Path, value: Any) -> None:
 
 
 def _is_importable(value: Any) -> bool:
+    from detectron2.utils.registry import locate
+
     if not callable(value) or not hasattr(value, "__qualname__"):
         return False
     try:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from loradet.experiments.pages.document import Section
 from loradet.experiments.pages.plots import ap_against_parameters
+from loradet.experiments.pages.shown import say_so, shown
 from loradet.experiments.results.intervals import Intervals
 from loradet.experiments.results.seed_statistics import PairedDifference, interval_of_mean, paired_difference
 from loradet.experiments.results.table import Row, by_seed
@@ -35,7 +36,7 @@ def answer_section(table: Sequence[Row], intervals: Intervals | None) -> Section
     def interval(row: Row) -> tuple[float, float] | None:
         return interval_of_mean(row.metrics[MAIN_METRIC]) or _over_images(row, intervals)
 
-    plot = ap_against_parameters(table, split, interval=interval)
+    plot = say_so(ap_against_parameters(shown(table), split, interval=interval), table, split)
     notes = [_bars(rows, intervals)] if plot else []
     return Section("Answer", texts, plots=[plot] if plot else [], notes=notes)
 

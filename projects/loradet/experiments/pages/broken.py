@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from loradet.errors import UserError, is_user_error, one_line
 from loradet.experiments.results.consistency import is_short, read_config
-from loradet.experiments.results.curves import read_log
+from loradet.experiments.results.curves import RunLog, read_log
 from loradet.experiments.results.dynamics import run_dynamics
 from loradet.experiments.results.folders import Result
 from loradet.experiments.results.split_files import read_calibration
@@ -28,10 +29,14 @@ def inspect_or_broken(run: Run) -> Result:
         return Result(**base, state=BROKEN, detail=one_line(error))
 
 
-def set_aside_broken(results: Sequence[Result]) -> list[Result]:
-    """The results, those of runs whose files cannot be read with the state "broken", the reason and no numbers."""
+def set_aside_broken(results: Sequence[Result], logs: dict[Path, RunLog] | None = None) -> list[Result]:
+    """The results, those of runs whose files cannot be read with the state "broken", the reason and no numbers.
+
+    Args:
+        logs: where those that are read on the way are put, by folder.
+    """
     runs = Counter(_group(result) for result in results if _is_trained(result))
-    return [_checked(result, alone=runs[_group(result)] < 2) for result in results]
+    return [_checked(result, {} if logs is None else logs, alone=runs[_group(result)] < 2) for result in results]
 
 
 def broken(result: Result, reason: str) -> Result:
@@ -39,10 +44,10 @@ def broken(result: Result, reason: str) -> Result:
     return replace(result, state=BROKEN, detail=reason, metrics={}, record={})
 
 
-def _checked(result: Result, *, alone: bool) -> Result:
+def _checked(result: Result, logs: dict[Path, RunLog], *, alone: bool) -> Result:
     try:
         if _is_trained(result):
-            read_log(result)
+            logs[result.folder] = read_log(result)
             _read_config(result, needed=not alone)
             for split in result.metrics:
                 read_calibration(result, split)

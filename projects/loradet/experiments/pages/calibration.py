@@ -9,6 +9,7 @@ import numpy as np
 from loradet.evaluation.cells import NOTHING, number_cell
 from loradet.experiments.pages.document import Section, Table
 from loradet.experiments.pages.figures import COLORS, INK, Plot, finish, new_figure
+from loradet.experiments.pages.shown import say_so, shown
 from loradet.experiments.results.seed_statistics import summary_cell
 from loradet.experiments.results.split_files import read_calibration
 from loradet.experiments.results.table import Row
@@ -38,7 +39,9 @@ def calibration_section(here: Sequence[Row], split: str) -> Section:
     found = [(row, contents) for row, contents in found if contents]
     tables = [_measure_table(rows, {row.entry.id: contents for row, contents in found})]
     tables += [_threshold_table(found)] if found else []
-    plots = [_reliability_plot(found, split)] if found else []
+    kept = {row.entry.id for row in shown(here)}
+    drawn = [(row, contents) for row, contents in found if row.entry.id in kept]
+    plots = [say_so(_reliability_plot(drawn, split), here, split)] if drawn else []
     return Section(f"Calibration on {split}", [_MEANING], tables, plots)
 
 

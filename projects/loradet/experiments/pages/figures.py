@@ -109,17 +109,15 @@ def label_points(
     figure.set_layout_engine("none")
     to_points = axes.transData + Affine2D().scale(72 / figure.dpi)
     places = to_points.transform(np.asarray(points, dtype=float).reshape(-1, 2))
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in places]
-    for x, low, high in bars:
-        (left, bottom), (_, top) = to_points.transform([(x, low), (x, high)])
-        taken.append(Bbox.from_extents(left - 4, bottom - 4, left + 4, top + 4))
+    ends = to_points.transform([end for x, low, high in bars for end in ((x, low), (x, high))]) if bars else places[:0]
+    # Left, bottom, right, top.
+    taken = np.vstack([np.hstack([places - 4, places + 4]), np.hstack([ends[::2] - 4, ends[1::2] + 4])])
     inside = axes.get_window_extent().transformed(Affine2D().scale(72 / figure.dpi))
     for index in np.argsort(places[:, 1], kind="stable")[::-1]:
         x, y = places[index]
         width, height = 5.2 * len(texts[index]) + 1, 9.0
-        box, shift = _free_place(x, y, width, height, taken, inside)
-        taken.append(box)
-        far = np.hypot(*shift) > 24
+        box, far = _free_place(x, y, width, height, taken, inside)
+        taken = np.vstack([taken, box.extents])
         axes.annotate(
             texts[index],
             points[index],
@@ -134,25 +132,25 @@ def label_points(
         )
 
 
-def _free_place(
-    x: float, y: float, width: float, height: float, taken: Sequence[Bbox], inside: Bbox
-) -> tuple[Bbox, tuple[float, float]]:
-    """The nearest place around a point that overlaps least with what is there, all in points (1/72 inch)."""
-    best = None
-    for radius in (8, 13, 19, 26, 34, 44, 56, 70, 86):
-        for angle in np.deg2rad((0, 45, 315, 90, 270, 135, 225, 180, 22, 338, 67, 293, 112, 248, 158, 202)):
-            dx, dy = radius * np.cos(angle), radius * np.sin(angle)
-            # The text lies outward of its anchor.
-            left = x + dx - width * (1 - np.cos(angle)) / 2
-            box = Bbox.from_bounds(left, y + dy - height * (1 - np.sin(angle)) / 2, width, height)
-            outside = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
-            covered = sum(_area(Bbox.intersection(box, other)) for other in taken) + (1000 if outside else 0)
-            if best is None or covered < best[0]:
-                best = (covered, box, (dx, dy))
-            if covered == 0:
-                return box, (dx, dy)
-    return best[1], best[2]
+def _free_place(x: float, y: float, width: float, height: float, taken: np.ndarray, inside: Bbox) -> tuple[Bbox, bool]:
+    """The nearest place around a point that overlaps least with what is there, all in points (1/72 inch).
+
+    Args:
+        taken: (N, 4): left, bottom, right, top.
+
+    Returns:
+        the place, and whether it is far from the point.
+    """
+    cos, sin = np.cos(_ANGLES), np.sin(_ANGLES)
+    # The text lies outward of its anchor.
+    left, bottom = x + _RADII * cos - width * (1 - cos) / 2, y + _RADII * sin - height * (1 - sin) / 2
+    boxes = np.column_stack([left, bottom, left + width, bottom + height])
+    shared = np.minimum(boxes[:, None, 2:], taken[:, 2:]) - np.maximum(boxes[:, None, :2], taken[:, :2])
+    covered = np.maximum(shared, 0).prod(axis=2).sum(axis=1)
+    is_inside = (boxes[:, :2] >= inside.min).all(axis=1) & (boxes[:, 2:] <= inside.max).all(axis=1)
+    best = int(np.argmin(covered + np.where(is_inside, 0.0, 1000.0)))
+    return Bbox.from_extents(*boxes[best]), bool(_RADII[best] > 24)
 
 
-def _area(box: Bbox | None) -> float:
-    return 0.0 if box is None else box.width * box.height
+_ANGLES = np.deg2rad((0, 45, 315, 90, 270, 135, 225, 180, 22, 338, 67, 293, 112, 248, 158, 202) * 9)
+_RADII = np.repeat((8.0, 13.0, 19.0, 26.0, 34.0, 44.0, 56.0, 70.0, 86.0), 16)

@@ -25,13 +25,14 @@ from loradet.experiments.pages.plots import (
     class_ap,
     curve_plot,
 )
-from loradet.experiments.pages.strips import strip_section
+from loradet.experiments.pages.shown import MOST, left_out, say_so, shown
 from loradet.experiments.results.consistency import check_results, is_short
 from loradet.experiments.results.curves import AP, LOSS, RunLog, curves, read_logs
 from loradet.experiments.results.folders import Result
 from loradet.experiments.results.intervals import METRICS, Intervals
 from loradet.experiments.results.results_file import study_to_dict
 from loradet.experiments.results.seed_statistics import summary_cell
+from loradet.experiments.results.split_files import predictions_file
 from loradet.experiments.results.table import Row, comparisons, metric_names, rows, to_tsv
 from loradet.experiments.study.definition import REPORTED_COSTS, Study
 from loradet.files import atomic_open
@@ -72,10 +73,11 @@ def write_report(
     Raises:
         ValueError: the runs do not belong into one table (see `check_results`).
     """
-    results = set_aside_broken(results)
+    found: dict[Path, RunLog] = {}
+    results = set_aside_broken(results, found)
     check_results(results)
     table = rows(results)
-    logs = read_logs(results)
+    logs = read_logs(results, found)
     with drawing_style():
         factors = factor_report(study, results)
         document = _document(study, results, table, logs, title or study.title, intervals, factors.sections)
@@ -115,19 +117,28 @@ def _document(
         for split in splits
     ]
     if answered is not None:
-        sections.append(strip_section([row for row in table if row.split == answered], answered))
+        sections.append(_strips([row for row in shown(table) if row.split == answered], answered))
     sections += [
         *factors,
         comparison_section(comparisons(study, full or table)),
         _interval_section(table, intervals),
         *(calibration_section([row for row in table if row.split == split], split) for split in splits),
         cost_section(table),
-        _curve_section(logs),
+        _curve_section(logs, table),
         _run_section(results),
     ]
     first, *others = sections
-    shown = [section for section in others if section.tables or section.plots or section.strips]
-    return Document(title, [], [first, Section("About the runs", _introduction(study, results, table)), *shown])
+    filled = [section for section in others if section.tables or section.plots or section.strips]
+    return Document(title, [], [first, Section("About the runs", _introduction(study, results, table)), *filled])
+
+
+def _strips(rows: Sequence[Row], split: str) -> Section:
+    """Painted images; without any detections at hand what paints is not even imported."""
+    if not any(predictions_file(row.measured[0], split) for row in rows if row.measured):
+        return Section("")
+    from loradet.experiments.pages.strips import strip_section
+
+    return strip_section(rows, split)
 
 
 def _introduction(study: Study, results: Sequence[Result], table: Sequence[Row]) -> list[str]:
@@ -176,7 +187,8 @@ def _split_plots(table: Sequence[Row], split: str, is_answered: bool) -> list[Pl
     if split == "smoke" and any(row.measured for row in table if row.split != "smoke"):
         return []
     kinds = (ap_against_parameters, ap_against_speed, ap_against_memory, ap_by_rank, class_ap)
-    drawn = (draw(table, split) for draw in kinds[is_answered:])
+    rows = shown(table)
+    drawn = (say_so(draw(rows, split), table, split) for draw in kinds[is_answered:])
     return [plot for plot in drawn if plot is not None]
 
 
@@ -246,15 +258,22 @@ def _interval_section(table: Sequence[Row], intervals: Intervals | None) -> Sect
     return Section("Intervals over the images", [_OVER_IMAGES], [Table(headers, body)])
 
 
-def _curve_section(logs: Sequence[RunLog]) -> Section:
+def _curve_section(logs: Sequence[RunLog], table: Sequence[Row]) -> Section:
     short = all(is_short(log.result) for log in logs)
     chosen = [log for log in logs if is_short(log.result) == short]
+    count = len({log.result.entry.id for log in chosen})
+    note = []
+    if count > MOST:
+        split = "smoke" if short else main_split(table)
+        kept = {row.entry.id for row in shown(table) if row.split == split}
+        chosen = [log for log in chosen if log.result.entry.id in kept]
+        note = [left_out(count)]
     images = " (synthetic images)" if any(log.result.synthetic for log in chosen) else ""
     drawn = [
         curve_plot(curves(chosen, LOSS), "curves_loss", f"training loss{images}", wide=True),
         curve_plot(curves(chosen, AP, 0.01), "curves_ap", f"AP at the periodic evaluations{images}"),
     ]
-    return Section("Training (smoke runs)" if short else "Training", plots=[p for p in drawn if p])
+    return Section("Training (smoke runs)" if short else "Training", note, plots=[p for p in drawn if p])
 
 
 def _run_section(results: Sequence[Result]) -> Section:

@@ -8,6 +8,7 @@ import yaml
 
 from loradet.config.flattening import flatten
 from loradet.errors import UserError
+from loradet.experiments.results.config_text import parse_config
 from loradet.experiments.results.folders import Result
 from loradet.run_folder import RunFolder
 from loradet.training.folder.record import decisive_settings
@@ -27,8 +28,11 @@ def check_results(results: Sequence[Result]) -> None:
     for short in (False, True):
         finished = [result for result in trained if is_short(result) == short]
         _check_data(finished)
-        for name in dict.fromkeys(result.entry.id for result in finished):
-            _check_seeds([r for r in finished if r.entry.id == name])
+        by_entry: dict[str, list[Result]] = {}
+        for result in finished:
+            by_entry.setdefault(result.entry.id, []).append(result)
+        for own in by_entry.values():
+            _check_seeds(own)
 
 
 def is_short(result: Result) -> bool:
@@ -97,7 +101,7 @@ def _config(result: Result) -> dict[str, Any]:
 
 
 def read_config(result: Result) -> dict[str, Any]:
-    """The resolved config of a run, as plain values; {} where the folder has none.
+    """The resolved config of a run, as plain values, not to be changed; {} where the folder has none.
 
     Raises:
         ValueError: the file is no YAML of plain values; entry and file are named.
@@ -105,18 +109,15 @@ def read_config(result: Result) -> dict[str, Any]:
     path = RunFolder(result.folder).config
     if not path.is_file():
         return {}
+    found = path.stat()
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = parse_config(path, found.st_size, found.st_mtime_ns)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())
         raise UserError(f"{result.entry.id}: {path} is no config of a run ({problem}).") from error
     if not isinstance(content, dict) or not isinstance(content.get("train"), dict):
         raise UserError(f"{result.entry.id}: {path} is no config of a run: it has no `train` section; is it cut?")
     return content
-
-
-# Both build plain values and no objects; the compiled one is ten times as fast.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:

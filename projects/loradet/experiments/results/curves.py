@@ -1,16 +1,19 @@
 """Loss and AP of runs over their training, with the spread of the seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from loradet.errors import UserError
 from loradet.experiments.results.folders import Result
 from loradet.experiments.study.definition import Entry
 from loradet.files import FileError
 from loradet.run_folder import RunFolder
-from loradet.training.folder.metrics_log import read_lines
+from loradet.training.folder.metrics_log import read_whole_lines
 
 LOSS, AP = "total_loss", "bbox/AP"
 
@@ -37,30 +40,33 @@ class Curve:
 
 @dataclass(frozen=True)
 class RunLog:
-    """A finished run and the lines of its `metrics.json`."""
+    """A finished run and what is drawn of its `metrics.json`; all of a thousand logs would fill the memory.
+
+    Attributes:
+        series: name in the log -> (iterations, values), (N,) each, where the value is finite.
+    """
 
     result: Result
-    lines: list[dict[str, Any]]
+    series: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def read_log(result: Result) -> list[dict[str, Any]]:
-    """The lines of a finished run's `metrics.json`; none where the file is gone.
+def read_log(result: Result) -> RunLog:
+    """What is drawn of a finished run's `metrics.json`; nothing where the file is gone.
 
     Raises:
         ValueError: the file is cut or damaged; entry, file and line are named.
     """
     path = RunFolder(result.folder).metrics
     if not path.is_file():
-        return []
+        return RunLog(result, {})
     where = f"{result.entry.id}: {path}"
     try:
-        lines = read_lines(path)
-        texts = path.read_text(encoding="utf-8").splitlines()
+        lines, count = read_whole_lines(path)
     except FileError as error:
         raise UserError(f"{result.entry.id}: {error}") from error
-    if len(lines) < len(texts):
+    if len(lines) < count:
         raise UserError(
-            f"{where} is cut or damaged: line {len(lines) + 1} of {len(texts)} is no JSON, though the run is "
+            f"{where} is cut or damaged: line {len(lines) + 1} of {count} is no JSON, though the run is "
             f"finished. {_ADVICE}"
         )
     if wrong := [number for number, line in enumerate(lines, start=1) if not isinstance(line, dict)]:
@@ -68,16 +74,20 @@ def read_log(result: Result) -> list[dict[str, Any]]:
     last, end = max((line.get("iteration", -1) for line in lines), default=-1), result.record.get("iteration")
     if end is not None and last < end:
         raise UserError(f"{where} is cut: it ends at iteration {last}, the finished run at {end}. {_ADVICE}")
-    return lines
+    return RunLog(result, {key: _series(lines, key) for key in (LOSS, AP)})
 
 
 _ADVICE = "Put the whole file back, or run that seed again."
 
 
-def read_logs(results: Sequence[Result]) -> list[RunLog]:
-    """The logs of the finished training runs. Raises what `read_log` raises."""
+def read_logs(results: Sequence[Result], known: Mapping[Path, RunLog] | None = None) -> list[RunLog]:
+    """The logs of the finished training runs. Raises what `read_log` raises.
+
+    Args:
+        known: those that have been read already, by folder.
+    """
     finished = [r for r in results if r.state == "finished" and r.entry.kind == "training"]
-    return [RunLog(result, read_log(result)) for result in finished]
+    return [(known or {}).get(result.folder) or read_log(result) for result in finished]
 
 
 def curves(logs: Sequence[RunLog], key: str, scale: float = 1.0) -> list[Curve]:
@@ -85,13 +95,13 @@ def curves(logs: Sequence[RunLog], key: str, scale: float = 1.0) -> list[Curve]:
 
     Args:
         logs: of runs of one mode.
-        key: a name in `metrics.json`, as `total_loss`.
+        key: `LOSS` or `AP`.
         scale: factor of the values; 0.01 for what is logged in percent.
     """
     found: dict[str, list[tuple[Result, dict[int, float]]]] = {}
     # The smoke run of an entry whose full run is the same one counts once.
     for log in {(log.result.entry.id, log.result.seed): log for log in logs}.values():
-        if series := _series(log.lines, key):
+        if series := dict(zip(*(array.tolist() for array in log.series.get(key, ())))):
             found.setdefault(log.result.entry.id, []).append((log.result, series))
     passes = {name: _passes_per_iteration(runs[0][0]) for name, runs in found.items()}
     in_epochs = None not in passes.values()
@@ -102,12 +112,13 @@ def curves(logs: Sequence[RunLog], key: str, scale: float = 1.0) -> list[Curve]:
     return [curve for curve in drawn if curve.x]
 
 
-def _series(lines: Sequence[dict[str, Any]], key: str) -> dict[int, float]:
-    return {
-        line["iteration"]: float(line[key])
+def _series(lines: Sequence[dict[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    known = [
+        (line["iteration"], line[key])
         for line in lines
         if "iteration" in line and isinstance(line.get(key), int | float) and math.isfinite(line[key])
-    }
+    ]
+    return np.array([one for one, _ in known], dtype=np.int64), np.array([value for _, value in known], dtype=float)
 
 
 def _passes_per_iteration(result: Result) -> float | None:

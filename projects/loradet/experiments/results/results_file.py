@@ -44,13 +44,15 @@ def study_to_dict(
         own = {split: (intervals or {}).get((result.folder, split)) for split in result.metrics}
         own = {split: _plain_intervals(found) for split, found in own.items() if found is not None}
         runs.append(result_to_dict(result) | ({} if intervals is None else {"intervals": own}))
-    entries = list({row.entry.id: row.entry for row in table}.values())
+    by_entry: dict[str, list[Row]] = {}
+    for row in table:
+        by_entry.setdefault(row.entry.id, []).append(row)
     full = [row for row in table if row.split != "smoke"]
     return {
         "study": study.name,
         "title": study.title,
         "source": study.source,
-        "entries": [_plain_entry(entry, [row for row in table if row.entry.id == entry.id]) for entry in entries],
+        "entries": [_plain_entry(own[-1].entry, own) for own in by_entry.values()],
         "differences": [
             {"id": one.entry.id, "minus": one.baseline.id, "split": one.split}
             | {side: found and asdict(found) for side, found in (("ours", one.ours), ("reported", one.reported))}

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from loradet.errors import UserError
-from loradet.evaluation.calibration.report import JSON_FILE
 from loradet.evaluation.coco_metrics import read_metrics
 from loradet.experiments.results.folders import Result
 from loradet.files import FileError, read_json
@@ -56,6 +55,8 @@ def read_calibration(result: Result, split: str) -> dict[str, Any] | None:
     """
     if not any(name.startswith("calibration/") for name in result.metrics.get(split, {})):
         return None
+    from loradet.evaluation.calibration.report import JSON_FILE
+
     predictions = predictions_file(result, split)
     path = predictions and predictions.with_name(JSON_FILE)
     if path is None or not path.is_file():

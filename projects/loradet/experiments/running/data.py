@@ -9,13 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from loradet.datasets import make_subset
-from loradet.datasets.annotations import read_annotations
 from loradet.datasets.files import expand
-from loradet.datasets.subset import images_with_boxes
-from loradet.datasets.synthetic import generate
-from loradet.datasets.synthetic.layouts import LAYOUTS
-from loradet.datasets.synthetic.writer import default_layout
 from loradet.errors import MissingFileError, UserError
 from loradet.experiments.running.lock import run_lock
 from loradet.experiments.running.program import program
@@ -136,6 +130,8 @@ def _at_least(scenes: Scenes, counts: Mapping[str, int]) -> Scenes:
 
 
 def _make(scenes: Scenes) -> None:
+    from loradet.datasets.synthetic import generate
+
     root = Path(scenes.root)
     given = {key: value for key, value in asdict(scenes).items() if value is not None}
     with run_lock(root.parent / f".{root.name}"):
@@ -146,6 +142,9 @@ def _make(scenes: Scenes) -> None:
 
 def _words(scenes: Scenes) -> list[str]:
     """The scenes as options of the data tool."""
+    from loradet.datasets.synthetic.layouts import LAYOUTS
+    from loradet.datasets.synthetic.writer import default_layout
+
     sides = scenes.size if isinstance(scenes.size, tuple) else (scenes.size,)
     splits = LAYOUTS[scenes.layout or default_layout(scenes.style)].splits
     words = [f"--{split}={scenes.counts.get(split, 0)}" for split in dict.fromkeys((*splits, *scenes.counts))]
@@ -157,6 +156,8 @@ def _words(scenes: Scenes) -> list[str]:
 
 def _draw(subset: Subset) -> None:
     """Write a subset by seed 0 (of all images with boxes, where there are fewer than wanted)."""
+    from loradet.datasets import make_subset
+
     found = subset.source.stat()
     # Reading the whole source again to compare its content would take as long as drawing.
     origin = {"source": str(subset.source.resolve()), "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
@@ -178,6 +179,9 @@ def _noted(path: Path) -> dict[str, Any] | None:
 
 def _size(subset: Subset) -> int:
     """How many images it will have, as far as its source is there to tell."""
+    from loradet.datasets.annotations import read_annotations
+    from loradet.datasets.subset import images_with_boxes
+
     if not subset.source.is_file():
         return subset.count
     return min(subset.count, int(images_with_boxes(read_annotations(subset.source)).sum()))

@@ -2,14 +2,11 @@
 
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
-from loradet.adapters import ParameterTable, parameter_table
-from loradet.config import load_config
-from loradet.config.edits import without_weights
 from loradet.config.flattening import flatten
 from loradet.evaluation.coco_metrics import PREFIX
 from loradet.experiments.results.consistency import read_config
@@ -17,8 +14,10 @@ from loradet.experiments.results.folders import Result
 from loradet.experiments.running.planning import plan
 from loradet.experiments.running.run import Launch, Run
 from loradet.experiments.study.definition import MAIN_METRIC, Entry, Study
-from loradet.model import build_model
 from loradet.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from loradet.adapters import ParameterTable
 
 ABSENT = "—"
 CONFIG_PARTS = ("model", "data", "dataloader", "optimizer", "lr_multiplier", "train")
@@ -62,6 +61,8 @@ def _flatten(config: DictConfig) -> dict[str, Any]:
 
 def describe(study: Study, entry: Entry, *, num_gpus: int, root: str) -> str:
     """An entry in full: its fields, what its config changes, what trains, and how to run it."""
+    from loradet.config import load_config
+
     rows = [[name, value] for name, value in ledger_fields(study, entry, [], num_gpus=num_gpus, root=root)]
     parts = [f"{entry.id}: {entry.title}", "", tabulate(rows, tablefmt="plain", maxcolwidths=[None, 100])]
     if entry.kind == "training":
@@ -74,8 +75,12 @@ def describe(study: Study, entry: Entry, *, num_gpus: int, root: str) -> str:
     return "\n".join(parts)
 
 
-def count_parameters(config: DictConfig) -> ParameterTable:
+def count_parameters(config: DictConfig) -> "ParameterTable":
     """The parameter table of a config's model, built without its pretrained weights."""
+    from loradet.adapters import parameter_table
+    from loradet.config.edits import without_weights
+    from loradet.model import build_model
+
     return parameter_table(build_model(without_weights(config.model)))
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from loradet.config import load_config
+from loradet.config.library import find_config
 from loradet.experiments.running.data import RunData
 from loradet.experiments.running.program import program
+from loradet.experiments.study.config_memo import ConfigMemo
 from loradet.experiments.study.definition import Entry, Study
 from loradet.experiments.study.reading import named_error
 from loradet.run_folder import RunFolder
@@ -47,6 +48,7 @@ class Run:
         data: of a training: what it needs.
         sources: of pictures: the runs to paint.
         shares_id: another study has an entry of that id.
+        memo: what is known of configs.
     """
 
     study: Study
@@ -57,6 +59,7 @@ class Run:
     data: RunData = field(default_factory=RunData)
     sources: tuple["Run", ...] = ()
     shares_id: bool = False
+    memo: ConfigMemo = field(default_factory=ConfigMemo, compare=False, repr=False)
 
     @cached_property
     def name(self) -> str:
@@ -78,7 +81,7 @@ class Run:
         if self.sources:
             return any((folder / source.name).is_dir() for source in self.sources)
         past = record.read(folder)
-        return bool(past) and past.get("config_sha256") == record.config_hash(self._config(folder))
+        return bool(past) and past.get("config_sha256") == self._identity(folder)
 
     @property
     def folder(self) -> Path:
@@ -101,6 +104,11 @@ class Run:
         return self._overrides(self.folder)
 
     def _overrides(self, folder: Path) -> list[str]:
+        return [*self._decisive, f"train.output_dir={folder}"]
+
+    @property
+    def _decisive(self) -> list[str]:
+        """The words that say what the run is."""
         words = [*self.entry.overrides, *self.data.overrides]
         if self.is_short:
             smoke = self.study.smoke
@@ -108,14 +116,38 @@ class Run:
             words += smoke.overrides
         else:
             words.append(f"train.eval_splits=[{','.join(self.entry.splits)}]")
-        return [*words, f"train.seed={self.seed}", f"train.output_dir={folder}"]
+        return [*words, f"train.seed={self.seed}"]
 
     @cached_property
     def config(self) -> DictConfig:
         """The run's config. Raises ValueError that names the entry."""
         return self._config(self.folder)
 
+    @property
+    def identity(self) -> str:
+        """`record.config_hash` of the config, which is loaded where that is not known. Raises as `config`."""
+        if (loaded := self.__dict__.get("config")) is not None:
+            return record.config_hash(loaded)
+        return self._identity(self.folder)
+
+    def _identity(self, folder: Path) -> str:
+        try:
+            file = find_config(self.entry.config)
+        except FileNotFoundError as error:
+            raise named_error(self.entry, error) from error
+        words = self._decisive
+
+        def make() -> str:
+            # Runs of one entry differ in the seed alone, which comes last.
+            config = self.memo.recent((str(file), *words[:-1]), lambda: self._config(folder))
+            config.train.seed = self.seed
+            return record.config_hash(config)
+
+        return self.memo.get("identity", file, words, make)
+
     def _config(self, folder: Path) -> DictConfig:
+        from loradet.config import load_config
+
         try:
             return load_config(self.entry.config, self._overrides(folder))
         except (ValueError, OSError, OmegaConfBaseException) as error:

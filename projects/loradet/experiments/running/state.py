@@ -1,13 +1,13 @@
 """How far a run is, told from the files in its folder alone."""
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from loradet.errors import UserError
 from loradet.evaluation.coco_metrics import read_metrics
 from loradet.experiments.results.folders import Result
-from loradet.experiments.running.config_changes import config_changes
 from loradet.experiments.running.lock import holder
 from loradet.experiments.running.run import CHECKPOINT, Run
 from loradet.experiments.study.checks import CHECKS
@@ -38,17 +38,16 @@ def inspect(run: Run, *, ignore_lock: bool = False) -> Result:
     try:
         if not ignore_lock and (pid := holder(run.folder)):
             return Result(**base, state="running", detail=f"process {pid}", record=record.read(run.folder))
-        state, detail = _pictures_state(run) if run.entry.kind == "pictures" else _training_state(run)
-        if state != "finished" or run.entry.kind == "pictures":
-            return Result(
-                **base, state=state, detail=detail, record=record.read(run.folder), synthetic=_paints_synthetic(run)
-            )
-        metrics = {split: read_metrics(RunFolder(run.folder).split_metrics(split)) for split in run.splits}
+        # Each file is read once: there may be a thousand runs.
+        past, metrics = record.read(run.folder), {}
+        is_training = run.entry.kind == "training"
+        state, detail = _training_state(run, past, metrics) if is_training else _pictures_state(run)
+        if state != "finished" or not is_training:
+            return Result(**base, state=state, detail=detail, record=past, synthetic=_paints_synthetic(run))
     except (ValueError, OSError) as error:
         prefix = "" if str(error).startswith("Entry ") else f"Entry {run.entry.id}: "
         raise UserError(f"{prefix}{error}") from error
     numbers = {s: {k: v for k, v in m.items() if k.startswith(METRICS)} for s, m in metrics.items()}
-    past = record.read(run.folder)
     synthetic = any(m.get("data") == "synthetic" for m in metrics.values())
     # What was measured without pretrained weights says so wherever runs are listed.
     detail = "started from random weights" if past.get("initial_weights") == "random" else ""
@@ -60,12 +59,14 @@ def _paints_synthetic(run: Run) -> bool:
     return any(split.get("synthetic") for split in splits)
 
 
-def _training_state(run: Run) -> tuple[str, str]:
-    past = record.read(run.folder)
+def _training_state(run: Run, past: dict[str, Any], metrics: dict[str, dict[str, Any]]) -> tuple[str, str]:
+    """State and detail of a training by its record; the metrics of a run that is evaluated are put into `metrics`."""
     failure = _last_failure(run)
     if not past:
         return ("missing", "") if failure is None else ("failed", failure)
-    if past.get("config_sha256") != record.config_hash(run.config):
+    if past.get("config_sha256") != run.identity:
+        from loradet.experiments.running.config_changes import config_changes
+
         changes = config_changes(run.config, run.folder)
         what = f": {shorten(changes, 3)}; --overwrite starts afresh" if changes else ""
         return "changed", f"{run.folder} holds a run of another config{what}"
@@ -78,7 +79,12 @@ def _training_state(run: Run) -> tuple[str, str]:
         return "interrupted", f"after iteration {past['iteration']}" if "iteration" in past else ""
     if absent := missing_splits(run):
         return "incomplete", f"finished, but not evaluated on {', '.join(absent)}"
-    return ("failed", problem) if (problem := failed_check(run)) else ("finished", "")
+    metrics |= {split: read_metrics(RunFolder(run.folder).split_metrics(split)) for split in run.splits}
+    return ("failed", problem) if (problem := failed_check(run, metrics)) else ("finished", "")
+
+
+def _is_finished(run: Run) -> bool:
+    return _training_state(run, record.read(run.folder), {})[0] == "finished"
 
 
 def _last_failure(run: Run) -> str | None:
@@ -110,12 +116,15 @@ def missing_splits(run: Run) -> list[str]:
     return [split for split in run.splits if not RunFolder(run.folder).split_metrics(split).is_file()]
 
 
-def failed_check(run: Run) -> str | None:
-    """What keeps a finished run from counting as one: a metric that was not saved, or a check of its entry."""
-    for split in run.splits:
-        path = RunFolder(run.folder).split_metrics(split)
-        if absent := [name for name in run.entry.metrics if name not in read_metrics(path)]:
-            return f"{path.name} has no {absent[0]}"
+def failed_check(run: Run, metrics: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """What keeps a finished run from counting as one: a metric that was not saved, or a check of its entry.
+
+    Args:
+        metrics: content of its metrics files, by split.
+    """
+    for split, found in metrics.items():
+        if absent := [name for name in run.entry.metrics if name not in found]:
+            return f"{RunFolder(run.folder).split_metrics(split).name} has no {absent[0]}"
     for name, expected in run.entry.checks.items():
         if name == "trainable" and run.is_short and run.study.smoke.other_model:
             continue
@@ -125,7 +134,7 @@ def failed_check(run: Run) -> str | None:
 
 
 def _pictures_state(run: Run) -> tuple[str, str]:
-    if not any(_training_state(source)[0] == "finished" for source in run.sources):
+    if not any(map(_is_finished, run.sources)):
         return "waiting", f"for a finished run of {' or '.join(s.entry.id for s in run.sources)}"
     unpainted = unpainted_sources(run)
     if not unpainted:
@@ -136,7 +145,7 @@ def _pictures_state(run: Run) -> tuple[str, str]:
 
 def unpainted_sources(run: Run) -> list[Run]:
     """Finished sources whose pictures are not there, or are of weights that have been replaced since."""
-    ready = [source for source in run.sources if _training_state(source)[0] == "finished"]
+    ready = [source for source in run.sources if _is_finished(source)]
     return [source for source in ready if not _is_painted(run.folder / source.name / MANIFEST, source)]
 
 

@@ -6,16 +6,18 @@ Nothing of it has to be typed into a study. What is typed all the same is compar
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from loradet.config import load_config
 from loradet.config.description import RANDOM, describe, joined, target_name
 from loradet.config.flattening import flatten
+from loradet.config.library import find_config
 from loradet.errors import MissingFileError, UserError, one_line
+from loradet.experiments.study.config_memo import ConfigMemo, is_plain
 from loradet.experiments.study.definition import Entry, Study
 
 FIELDS = ("model", "weights", "method", "targets", "rank", "alpha")
@@ -26,28 +28,42 @@ _EPOCHS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*epochs?\s*")
 
 @dataclass(frozen=True, kw_only=True)
 class _Said:
-    """What a config says, without the study's labels."""
+    """What a config says, without the study's labels.
+
+    Attributes:
+        data: the section `data`, not resolved; None where it cannot stand alone.
+    """
 
     fields: Mapping[str, Any]
     levels: Mapping[str, str | float]
+    data: Mapping[str, Any] | None
 
 
 @dataclass
 class ConfigReader:
-    """Reads the configs of a study's entries, each once."""
+    """Reads the configs of a study's entries, each once; what is known of them is not read again."""
 
     study: Study
-    _configs: dict[str, DictConfig] = field(default_factory=dict)
+    memo: ConfigMemo = field(default_factory=ConfigMemo)
     _said: dict[str, _Said] = field(default_factory=dict)
 
     def config(self, entry: Entry) -> DictConfig:
         """An entry's config with its overrides, not to be changed. Raises ValueError that names the entry."""
-        if entry.id not in self._configs:
-            try:
-                self._configs[entry.id] = load_config(entry.config, list(entry.overrides))
-            except (ValueError, OSError, OmegaConfBaseException) as error:
-                raise named_error(entry, error) from error
-        return self._configs[entry.id]
+        return self.memo.recent((self.study.name, entry.id), lambda: _load(entry))
+
+    def data(self, entry: Entry) -> DictConfig:
+        """Of an entry's config with its overrides the section `data`, or more. Raises ValueError as `entry`."""
+        said = self._read(entry)
+        return self.config(entry) if said.data is None else OmegaConf.create({"data": dict(said.data)})
+
+    def _read(self, entry: Entry) -> _Said:
+        if entry.id not in self._said:
+            # The levels depend on the factors' keys too.
+            words = [*entry.overrides, *(f"{name}: {key}" for name, key in self.study.factors.items())]
+            make = lambda: asdict(_read(self.study, entry, self.config(entry)))  # noqa: E731
+            value = self.memo.get("said", _file(entry), words, make)
+            self._said[entry.id] = _Said(**value)
+        return self._said[entry.id]
 
     def entry(self, entry: Entry) -> Entry:
         """The entry with what its config says, by the study's labels.
@@ -57,9 +73,7 @@ class ConfigReader:
         """
         if entry.kind != "training":
             return entry
-        if entry.id not in self._said:
-            self._said[entry.id] = _read(self.study, entry, self.config(entry))
-        said = self._said[entry.id]
+        said = self._read(entry)
         _check_typed(self.study, entry, said)
         fields = {key: _labelled(self.study, value) for key, value in said.fields.items()}
         levels = {name: _labelled(self.study, level) for name, level in said.levels.items()}
@@ -91,13 +105,16 @@ def read_study(study: Study, known: Iterable[Entry] = ()) -> Study:
     return replace(study, entries=tuple(have.get(entry.id) or reader.entry(entry) for entry in study.entries))
 
 
-def check_study(study: Study) -> None:
+def check_study(study: Study, memo: ConfigMemo | None = None) -> None:
     """Compare what a study types with its configs; those of entries that type nothing of it are not read.
+
+    Args:
+        memo: what is known of configs.
 
     Raises:
         UserError: an entry says otherwise than its config; both values are named.
     """
-    reader = ConfigReader(study)
+    reader = ConfigReader(study, memo or ConfigMemo())
     for entry in study.entries:
         if entry.kind == "training" and _typed(study, entry):
             reader.entry(entry)
@@ -107,6 +124,42 @@ def named_error(entry: Entry, error: Exception) -> UserError:
     """An error of the same kind (a missing file, or else a wrong value) that names the entry."""
     kind = MissingFileError if isinstance(error, FileNotFoundError) else UserError
     return kind(f"Entry {entry.id}: {one_line(error)}")
+
+
+def _file(entry: Entry) -> Path:
+    try:
+        return find_config(entry.config)
+    except MissingFileError as error:
+        raise named_error(entry, error) from error
+
+
+def _load(entry: Entry) -> DictConfig:
+    """An entry's config with its overrides. Raises ValueError that names the entry."""
+    from loradet.config import load_config
+
+    try:
+        return load_config(entry.config, list(entry.overrides))
+    except (ValueError, OSError, OmegaConfBaseException) as error:
+        raise named_error(entry, error) from error
+
+
+def _data(config: DictConfig) -> dict[str, Any] | None:
+    """The plain values of `data`, not resolved; None where one that a study needs leads out of it."""
+    section = config.get("data")
+    if section is None:
+        return {}
+    plain = {key: value for key, value in OmegaConf.to_container(section, resolve=False).items() if is_plain(value)}
+    alone = OmegaConf.create({"data": plain}).data
+    needed = [key for key in section if key in ("data_yaml", "name", "root") or str(key).endswith("_json")]
+    return plain if all(_value_or_error(section, key) == _value_or_error(alone, key) for key in needed) else None
+
+
+def _value_or_error(section: DictConfig, key: str) -> Any:
+    try:
+        value = section[key]
+    except (OmegaConfBaseException, KeyError) as error:
+        return type(error)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _read(study: Study, entry: Entry, config: DictConfig) -> _Said:
@@ -127,7 +180,7 @@ def _read(study: Study, entry: Entry, config: DictConfig) -> _Said:
         "alpha": found.alpha,
     }
     levels = {name: _level(f"{where}: factor {name}", config, key, fields) for name, key in study.factors.items()}
-    return _Said(fields=fields, levels=levels)
+    return _Said(fields=fields, levels=levels, data=_data(config))
 
 
 def _where(study: Study, entry: Entry) -> str:

@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from loradet.files import FileError, atomic_open, parse_json
 from loradet.json_kinds import NUMBER, WHOLE, entries, mapping_to
@@ -39,9 +41,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         FileError: the file holds no text, or a line something that is no number; it is named.
     """
-    lines = []
+    return read_whole_lines(path)[0]
+
+
+def read_whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The lines, as `read_lines`, and how many the file has, the unfinished ones too."""
+    content = path.read_bytes() if path.is_file() else b""
+    if (sound := _sound_lines(content)) is not None:
+        return sound, len(sound)
+    lines: list[dict[str, Any]] = []
     try:
-        texts = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        texts = content.decode().splitlines()
     except UnicodeDecodeError as error:
         raise FileError(f"{path} is no metrics file ({error}). {_ADVICE}") from error
     for number, text in enumerate(texts, start=1):
@@ -52,9 +62,21 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if (problem := _VALUES(line, "") or _LINE(line, "")) is not None:
             raise FileError(f"{path}, line {number}: {problem}. {_ADVICE}")
         lines.append(line)
-    return lines
+    return lines, len(texts)
 
 
+def _sound_lines(content: bytes) -> list[dict[str, Any]] | None:
+    """All lines at once, where they are numbers and finite; None where each is to be looked at."""
+    try:
+        lines = _DECODER.decode_lines(content)
+    except msgspec.DecodeError:
+        return None
+    counted = content.count(b"\n") + (not content.endswith(b"\n")) if content else 0
+    is_sound = len(lines) == counted and all(type(line.get("iteration", 0)) is int for line in lines)
+    return lines if is_sound else None
+
+
+_DECODER = msgspec.json.Decoder(dict[str, float | Annotated[int, msgspec.Meta(ge=-(2**63) + 1, le=2**63 - 1)]])
 _VALUES = mapping_to(NUMBER)
 _LINE = entries({"iteration": WHOLE})
 _ADVICE = "Put the whole file back, or delete it: a resumed run goes on without it."

@@ -9,28 +9,21 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
-import omegaconf
-import PIL
-import timm
-import torch
-import torchvision
 import yaml
-from detectron2.config import LazyConfig
-from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import detectron2_embedded
 import loradet
-from loradet.config.initial_weights import initial_weights
-from loradet.config.splits import name_evaluated_data
-from loradet.config.trust import check_trusted
 from loradet.errors import one_line
 from loradet.files import FileError, write_json
 from loradet.run_folder import RunFolder
+
+# What reads the records of a thousand runs does without torch, whose import takes longer: functions import it.
+if TYPE_CHECKING:
+    import torch
 
 # Keys of `train` that change no result: where it is written and reported, how a batch is spread, what is measured or
 # let pass. Of `feature_cache` the type may.
@@ -54,8 +47,12 @@ class RunRecord:
         self.values: dict[str, Any] = {}
         self._begin = time.time()
 
-    def start(self, cfg: DictConfig, device: torch.device, **values: Any) -> None:
+    def start(self, cfg: DictConfig, device: "torch.device", **values: Any) -> None:
         """Begin to write; a resumed run goes on from the wall time of the earlier part in the same folder."""
+        from detectron2.utils import comm
+
+        from loradet.config.initial_weights import initial_weights
+
         if values.get("resumed_at"):
             self._begin -= read(self.path.parent).get("wall_time_s", 0.0)
         self.update(
@@ -74,6 +71,8 @@ class RunRecord:
         """Set values and write the file."""
         self.values.update(values)
         self.values["wall_time_s"] = round(time.time() - self._begin, 1)
+        from detectron2.utils import comm
+
         if comm.is_main_process():
             write_json(self.path, self.values)
 
@@ -102,6 +101,10 @@ def read_config(folder: str | os.PathLike) -> DictConfig:
     Raises:
         FileError: it is broken, or no config of a run; it is named.
     """
+    from detectron2.config import LazyConfig
+
+    from loradet.config.trust import check_trusted
+
     file = RunFolder(folder).config
     check_trusted(file)  # a folder may be from anybody, and nothing of it is built here
     try:
@@ -131,6 +134,8 @@ def config_identity(cfg: DictConfig, places: Mapping[str, Any] | None = None) ->
     Args:
         places: where to let the data lie, by the keys of `DATA_PLACES`; default: nowhere.
     """
+    from loradet.config.splits import name_evaluated_data
+
     cfg = copy.deepcopy(cfg)
     for key in DATA_PLACES:
         if key in (cfg.get("data") or {}):
@@ -175,6 +180,13 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _versions() -> dict[str, str | None]:
+    import cv2
+    import omegaconf
+    import PIL
+    import timm
+    import torch
+    import torchvision
+
     return {
         "loradet": loradet.__version__,
         "detectron2": detectron2_embedded.describe().label,
@@ -189,7 +201,9 @@ def _versions() -> dict[str, str | None]:
     }
 
 
-def _device_name(device: torch.device) -> str:
+def _device_name(device: "torch.device") -> str:
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
