@@ -72,6 +72,8 @@ setup(
     ],
     extras_require={
         "slurm": ["submitit>=1.5"],
+        # With `train`, which brings what Ray's trainer and tuner need of pandas and pyarrow.
+        "ray": ["ray[train]>=2.40"],
         "search": ["optuna>=5.0"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.3"],
         "openvino": ["openvino>=2025.0"],
@@ -80,8 +82,6 @@ setup(
         "trackio": ["trackio>=0.43"],
         # Detectors of that library; 5.24 is what they have been compared with.
         "transformers": ["transformers>=5.24,<5.25; python_version>='3.11'"],
-        # With `train`, which brings what Ray's trainer and tuner need of pandas and pyarrow.
-        "ray": ["ray[train]>=2.40"],
         "wandb": ["wandb>=0.19"],
         "test": [
             "pytest>=8",
@@ -97,7 +97,7 @@ setup(
             "trackio>=0.43",
         ],
         # What tests of clusters need besides; each is skipped without.
-        "test-cluster": ["ray[train]>=2.40", "optuna>=5.0"],
+        "test-cluster": ["ray[train]>=2.40", "optuna>=5.0", "s3fs>=2025.3", "moto[server]>=5.1"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",
