@@ -79,6 +79,8 @@ setup(
         "trackio": ["trackio>=0.43"],
         # Detectors of that library; 5.24 is what they have been compared with.
         "transformers": ["transformers>=5.24,<5.25; python_version>='3.11'"],
+        # With `train`, which brings what Ray's trainer and tuner need of pandas and pyarrow.
+        "ray": ["ray[train]>=2.40"],
         "wandb": ["wandb>=0.19"],
         "test": [
             "pytest>=8",
@@ -93,6 +95,8 @@ setup(
             "submitit>=1.5",
             "trackio>=0.43",
         ],
+        # What tests of clusters need besides; each is skipped without.
+        "test-cluster": ["ray[train]>=2.40"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -10,6 +10,11 @@ from campaign.fork_server import ForkServer, Kill, Outcome, Request
 from campaign.trainings import Training, differences, remains
 
 
+def console_of(place: Path) -> Path:
+    """What the trainings in a place print; beside it, since the place may be full."""
+    return place.with_name(f"{place.name}.console")
+
+
 @dataclass(frozen=True)
 class Reference:
     """A training that nothing stopped.
@@ -51,7 +56,7 @@ class Campaign:
             place = self.new_place()
             trace = place / "commits"
             outcome = self.run(training, place, trace=str(trace))
-            assert outcome.succeeded, (place / "console").read_text()
+            assert outcome.succeeded, console_of(place).read_text()
             commits = trace.read_text().splitlines()
             self._references[training.name] = Reference(remains(place / "out"), commits, outcome.seconds)
             shutil.rmtree(place)
@@ -62,7 +67,7 @@ class Campaign:
         place = self.new_place()
         trace = place / "commits"
         assert self.run(training, place, kill=kill).killed
-        assert self.run(training, place, "--resume", trace=str(trace)).succeeded, (place / "console").read_text()
+        assert self.run(training, place, "--resume", trace=str(trace)).succeeded, console_of(place).read_text()
         return trace.read_text().splitlines()
 
     def check(self, training: Training, kills: Sequence[Kill], what: str = "") -> None:
@@ -89,7 +94,7 @@ class Campaign:
             outcome = self.run(training, place, "--resume")
             problems = [f"ended with {outcome.statuses}"] if not outcome.succeeded else []
         if problems:
-            problems.append((place / "console").read_text()[-2000:])
+            problems.append(console_of(place).read_text()[-2000:])
         else:
             problems = differences(remains(place / "out"), whole.left)
         told = f"{training.name}: killed {', then '.join(done) or 'never'}{what and f' ({what})'}"
@@ -100,7 +105,7 @@ class Campaign:
             shutil.rmtree(place)
 
     def new_place(self) -> Path:
-        """A new folder for a run (`out`), what it prints (`console`) and its caches (`cache`, `features`)."""
+        """A new folder for a run (`out`) and its caches (`cache`, `features`)."""
         self._count += 1
         place = self.folder / f"{self._count:04d}"
         place.mkdir()
@@ -119,7 +124,7 @@ class Campaign:
         return self.server.run(
             Request(
                 words=training.words(self.data, place / "out", *words),
-                console=str(place / "console"),
+                console=str(console_of(place)),
                 processes=training.processes,
                 environment={"LORADET_CACHE": str(place / "cache")},
                 kill=kill,

@@ -46,8 +46,9 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
     run.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes a run (%(default)s)")
     run.add_argument("--max-batch-per-gpu", type=int, metavar="N", help="images a forward pass, for small memories")
     run.add_argument("--jobs", type=int, metavar="K", help="runs at a time (as many as the GPUs allow)")
-    run.add_argument("--executor", default="local", choices=("local", "slurm", "slurm-local", "slurm-debug"))
+    run.add_argument("--executor", default="local", choices=("local", "slurm", "slurm-local", "slurm-debug", "ray"))
     run.add_argument("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="submitit's parameters of a job")
+    _add_ray(run)
     run.add_argument("--overwrite", action="store_true", help="start afresh runs of another config or failing a check")
     run.add_argument("--report", action="store_true", help="then write the report of these runs, failed ones too")
     run.add_argument("--output", metavar="DIR", help="of that report (WORK_DIRS/<study>_report)")
@@ -82,6 +83,17 @@ def parse_arguments(argv: list[str] | None = None, prog: str | None = None) -> a
                 "--bootstrap", type=int, default=0, metavar="N", help="intervals of AP by N draws of the images (none)"
             )
     return parser.parse_args(argv)
+
+
+def _add_ray(run: argparse.ArgumentParser) -> None:
+    ray = run.add_argument_group("of --executor ray")
+    ray.add_argument("--address", metavar="HOST:PORT", help="of the cluster's head node, or auto (one of its own)")
+    ray.add_argument(
+        "--gpus-per-run", type=float, metavar="N", help="also a part of one (--num-gpus, if there are any)"
+    )
+    ray.add_argument("--cpus-per-run", type=float, metavar="N", help="(its share of a node)")
+    ray.add_argument("--node-wait", type=float, metavar="S", help="seconds for a node that is still to come (0)")
+    run.set_defaults(address=None, gpus_per_run=None, cpus_per_run=None, node_wait=None)
 
 
 def _add_smoke_size(parser: argparse.ArgumentParser) -> None:

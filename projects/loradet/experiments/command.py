@@ -166,6 +166,11 @@ def _executor(arguments: argparse.Namespace) -> "Executor":
     from loradet.experiments.running.runner import LocalExecutor
     from loradet.experiments.running.slurm import SubmititExecutor
 
+    if arguments.executor == "ray":
+        return _ray_executor(arguments)
+    of_ray = ("address", "gpus_per_run", "cpus_per_run", "node_wait")
+    if given := [name for name in of_ray if getattr(arguments, name) is not None]:
+        raise UserError(f"--{given[0].replace('_', '-')} is for --executor ray.")
     if arguments.executor == "local":
         if arguments.slurm:
             raise UserError("--slurm is for --executor slurm.")
@@ -180,6 +185,22 @@ def _executor(arguments: argparse.Namespace) -> "Executor":
     folder = Path(arguments.work_dirs) / "slurm"
     cluster = clusters[arguments.executor]
     return SubmititExecutor(folder, _launch(arguments), cluster=cluster, jobs=arguments.jobs, parameters=parameters)
+
+
+def _ray_executor(arguments: argparse.Namespace) -> "Executor":
+    from loradet.experiments.running.ray_executor import RayExecutor
+
+    if arguments.slurm:
+        raise UserError("--slurm is for --executor slurm.")
+    return RayExecutor(
+        arguments.work_dirs,
+        _launch(arguments),
+        address=arguments.address,
+        jobs=arguments.jobs,
+        gpus_per_run=arguments.gpus_per_run,
+        cpus_per_run=arguments.cpus_per_run,
+        node_wait_s=arguments.node_wait,
+    )
 
 
 def _results(study: Study, arguments: argparse.Namespace, modes: Sequence[str]) -> list[Result]:
