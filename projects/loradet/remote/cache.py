@@ -188,7 +188,10 @@ def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
     for file in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
             status = file.stat()
-            if stat.S_ISREG(status.st_mode) and not file.name.startswith(".") and file.name != _ABOUT:
+            is_lock = file.parent == folder and file.suffix == ".lock"  # of a URL; another file fetched may be *.lock
+            if is_lock or file.name.startswith(".") or file.name == _ABOUT:
+                continue
+            if stat.S_ISREG(status.st_mode):
                 found.append((file, status))
     return found
 

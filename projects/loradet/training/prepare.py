@@ -111,6 +111,7 @@ def prepare(cfg: DictConfig, *, resume: bool, lock: FolderLock) -> Prepared | No
         cfg.train.seed = folder.read_record().get("seed", cfg.train.seed)
     lock.take()
     device = setup_process(cfg, folder.path)
+    _check_processes_agree(cfg)
     if fetched is not None:
         logger.info("%s", fetched)
     if fresh and initial_weights(cfg):
@@ -151,6 +152,17 @@ def prepare(cfg: DictConfig, *, resume: bool, lock: FolderLock) -> Prepared | No
         trackers=run_writers(cfg.train),
         uploads=_uploads(cfg, folder),
     )
+
+
+def _check_processes_agree(cfg: DictConfig) -> None:
+    """Raise UserError where processes that train together were given different configs or folders."""
+    given = comm.all_gather((record.config_hash(cfg), str(cfg.train.output_dir)))
+    if len(set(given)) > 1:
+        folders = ", ".join(dict.fromkeys(folder for _, folder in given))
+        raise UserError(
+            f"The {len(given)} processes of this run have different configs (output: {folders}); they train one model. "
+            "Tasks of srun that each train something of their own: env -u SLURM_STEP_ID loradet train …"
+        )
 
 
 def _uploads(cfg: DictConfig, folder: RunFolder) -> tuple[RunUpload, ...]:

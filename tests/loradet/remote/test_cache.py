@@ -164,3 +164,12 @@ def test_what_a_killed_process_has_left_does_not_count(server: Server, tmp_path:
     assert list(tmp_path.rglob(".part-*")) and not files(Cache(tmp_path, None))
     assert content(Cache(tmp_path, None), f"{server.url}/large.pth") == b"l" * 100_000
     assert not list(tmp_path.rglob(".part-*"))
+
+
+def test_locks_are_no_fetched_files(server: Server, tmp_path: Path):
+    cache = Cache(tmp_path, 1)
+    for name in ("a/weights", "b"):
+        content(cache, f"{server.url}/{name}.pth")
+    removed = cache.make_room(0)
+    assert all(file.suffix == ".pth" for file in removed)
+    assert len(list(tmp_path.glob("[!.]*.lock"))) == 2, "one of each URL, which others may wait for"

@@ -28,6 +28,7 @@ from loradet.experiments.running.state import (
 )
 from loradet.files import write_json
 from loradet.locking import set_holder
+from loradet.run_folder import RunFolder
 from loradet.training.folder.folder_lock import HELD_FOLDER
 from loradet.training.launchers import STEP
 from loradet.training.signals import EXIT_STATUS
@@ -119,7 +120,7 @@ def _try(
             nodes.ended()
         if code < 0:
             _end_group(process.pid)
-    if code and nodes is not None and processes.stopped:
+    if code and nodes is not None and (processes.stopped or _saved_and_left(folder, began)):
         code = EXIT_STATUS[signal.SIGINT]  # torchrun's own says nothing of why
     with console.open("rb") as output:
         output.seek(start)
@@ -133,6 +134,13 @@ def _try(
     }
     write_json(folder / ATTEMPTS, [*read_attempts(folder), attempt])
     return attempt
+
+
+def _saved_and_left(folder: Path, began: float) -> bool:
+    """Whether this try of a training was interrupted and has said so, as by a file `stop`."""
+    run = RunFolder(folder)
+    is_new = run.record.is_file() and run.record.stat().st_mtime >= began
+    return is_new and run.read_record().get("status") == "interrupted"
 
 
 def _last_lines(text: str, *, with_torchrun: bool) -> list[str]:

@@ -11,7 +11,7 @@ from loradet.experiments.running.run import Run
 from loradet.experiments.running.runner import Executor
 from loradet.experiments.search.asker import Asker
 from loradet.experiments.search.runs import TrialRuns
-from loradet.experiments.search.slots import Slots
+from loradet.experiments.search.slots import RunError, Slots
 from loradet.experiments.search.space import shown
 from loradet.experiments.search.state import Objective
 from loradet.experiments.search.trial import DIVERGED, FAILED, FINISHED, OPEN, PRUNED, Trial, write_trial
@@ -88,10 +88,18 @@ class Searching:
                 RunFolder(running.run.folder).stop.touch()
         logger.info("Waiting for %d trials to save.", len(self._running))
         while self._running:
-            self._step()
+            try:
+                self._step()
+            except Exception as error:
+                logger.error("While the others save: %s", one_line(error))
 
     def _step(self) -> None:
-        ended = self._slots.wait(self.poll_s)
+        try:
+            ended = self._slots.wait(self.poll_s)
+        except RunError as error:
+            self._running.pop(error.name)
+            assert error.__cause__ is not None
+            raise error.__cause__ from None
         if ended is not None:
             self._end(self._running.pop(ended[0].name), ended[1])
         for running in self._running.values():

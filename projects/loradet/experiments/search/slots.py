@@ -13,6 +13,18 @@ from loradet.experiments.running.runner import Executor, failure, run_all
 logger = logging.getLogger(__name__)
 
 
+class RunError(Exception):
+    """A run has raised what is no user's mistake: the cause of this.
+
+    Attributes:
+        name: of the run.
+    """
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        self.name = name
+
+
 class Slots:
     """Carries out runs in threads: an executor takes a list of runs, and which trial comes next is not known before.
 
@@ -50,7 +62,7 @@ class Slots:
         """The next run that ends, with its result; None where none has ended by then.
 
         Raises:
-            Exception: what a run has raised that is no user's mistake.
+            RunError: from what a run has raised that is no user's mistake.
         """
         try:
             run, result, executor = self._ended.get(timeout=seconds)
@@ -60,7 +72,7 @@ class Slots:
         self._free.append(executor)
         if isinstance(result, BaseException):
             if not is_user_error(result):
-                raise result
+                raise RunError(run.name) from result
             result = failure(run, result)
         return run, result
 

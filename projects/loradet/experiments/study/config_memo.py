@@ -34,6 +34,7 @@ _SURROUNDINGS = re.compile(
     r"\b(environ|getenv|datetime|subprocess|socket|platform|is_available|device_count|import random|"
     r"from random|import time|from time|exists|is_file|is_dir|glob|rglob|listdir|iterdir|scandir|walk)\b"
 )
+_READS = re.compile(r"\b(open|read_text|read_bytes|load|safe_load|loadtxt)\s*\(")
 _WORD = re.compile(r"\w+")
 _VARIABLE = re.compile(r"oc\.env:\s*(\w*)")
 T = TypeVar("T")
@@ -191,7 +192,7 @@ def _sources(opened: set[str], words: Sequence[str]) -> _Sources | None:
     modules = _own_modules()
     stamps: dict[str, Stamp] = {}
     # A module may have been imported before, so that nothing opened it: it is named where it is used.
-    left = list(found)
+    left, imported = list(found), set[str]()
     while left:
         file = left.pop()
         stamp = _stamp(file)
@@ -200,12 +201,15 @@ def _sources(opened: set[str], words: Sequence[str]) -> _Sources | None:
         stamps[file] = stamp
         if file.endswith(_CONFIGS):
             text = _text(file, stamp)
-            if text.is_beyond:
+            # A module that was imported earlier does not open its data again, so that these cannot be compared.
+            if text.is_beyond or (file in imported and text.reads):
                 return None
             names |= text.words
             variables |= text.variables
-        new = {file for name in names & modules.keys() for file in modules[name]} - found
+        named = {file for name in names & modules.keys() for file in modules[name]}
+        new = named - found
         found |= new
+        imported |= new
         left += new
     order = sorted(stamps)
     return _Sources({file: stamps[file] for file in order}, {name: os.environ.get(name) for name in sorted(variables)})
@@ -233,9 +237,10 @@ def _as_source(file: str) -> str:
 
 
 class _Text(NamedTuple):
-    """What a config's text says: whether it looks at what cannot be compared, its variables, and all its words."""
+    """What a text says: whether it looks at what cannot be compared, or reads files, its variables, its words."""
 
     is_beyond: bool
+    reads: bool
     variables: frozenset[str]
     words: frozenset[str]
 
@@ -244,7 +249,9 @@ class _Text(NamedTuple):
 def _text(file: str, _: Stamp) -> _Text:
     text = Path(file).read_text(encoding="utf-8", errors="replace")
     is_beyond = bool(_SURROUNDINGS.search(text))
-    return _Text(is_beyond, frozenset(_VARIABLE.findall(text)), frozenset(_WORD.findall(text)))
+    return _Text(
+        is_beyond, bool(_READS.search(text)), frozenset(_VARIABLE.findall(text)), frozenset(_WORD.findall(text))
+    )
 
 
 @cache

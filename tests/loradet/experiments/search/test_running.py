@@ -196,3 +196,14 @@ def test_two_trials_of_one_number_are_an_error(tmp_path):
         write_trial(tmp_path, Trial(number=0, run=run, point={}, words=[]))
     with pytest.raises(FileError, match="both say that they are trial 0"):
         read_trials(tmp_path)
+
+
+def test_an_executor_that_breaks_down_ends_the_search(tmp_path):
+    """What is no user's mistake comes out, and nobody waits for the run that it came from."""
+
+    def broken(runs):
+        raise RuntimeError("the head node is lost")
+        yield runs
+
+    with pytest.raises(RuntimeError, match="head node"):
+        carry_out(write_search(tmp_path, trials=1, prune=False), broken)

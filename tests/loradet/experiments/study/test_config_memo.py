@@ -143,3 +143,26 @@ def test_another_process_reads_for_itself(config):
     memo = ConfigMemo(config.parent)
     memo.get("kind", config, (), lambda: 1)
     assert pickle.loads(pickle.dumps(memo)).get("kind", config, (), lambda: 2) == 2
+
+
+def test_a_module_that_read_a_file_when_it_was_imported(tmp_path, monkeypatch):
+    """For the second config the module is there already, and nobody sees what it has read."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(tmp_path / "classes.json", "[1, 2]")
+    text = "import json\nfrom pathlib import Path\n"
+    write(tmp_path / "memo_helper.py", text + "CLASSES = json.load((Path(__file__).parent / 'classes.json').open())\n")
+    for name in ("a.py", "b.py"):
+        write(tmp_path / name, "from memo_helper import CLASSES\n")
+    times = []
+    for _ in range(2):
+        memo = ConfigMemo(tmp_path)
+        for name in ("a.py", "b.py"):
+            memo.get("classes", tmp_path / name, (), lambda name=name: times.append(name) or _read(tmp_path / name))
+        memo.save()
+    assert times == ["a.py", "b.py", "b.py"]
+    sys.modules.pop("memo_helper")
+
+
+def _read(config: Path) -> list[int]:
+    config.read_text()
+    return importlib.import_module("memo_helper").CLASSES
