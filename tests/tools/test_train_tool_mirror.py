@@ -78,6 +78,21 @@ def test_a_run_goes_on_from_its_mirror_on_an_empty_machine(mirror, train_data, t
     assert f"Everything is in s3://{BUCKET}/{mirror}." in log(folder)
 
 
+@pytest.mark.slow
+def test_an_empty_machine_does_not_go_on_with_another_run(mirror, train_data, tmp_path):
+    words = [*SETTINGS, "train.max_iter=1", "train.eval_period=0", at(mirror)]
+    succeed(*arguments(train_data, tmp_path / "first", *words, "train.seed=-1"))
+    before = objects(mirror)
+    folder = tmp_path / "second"
+    for other in ("optimizer.lr=1e-4", "train.seed=5"):
+        line = fail(*arguments(train_data, folder, *words, "train.seed=-1", other, "--resume"))
+        assert "holds another run; choose another place, or go on with its config." in line
+        assert objects(mirror) == before and not (folder / "run.json").exists()
+    # Drawn by chance, the seed is the run's own.
+    succeed(*arguments(train_data, folder, *words, "train.seed=-1", "--resume"))
+    assert "is finished; nothing is left to do" in log(folder)
+
+
 LONG = [
     *("train.max_iter=15", "train.accumulate=2", "train.eval_period=4", "train.checkpointer.period=3"),
     *("train.ema.enabled=True", "dataloader.train.num_workers=2", "model.backbone.bottom_up.dropout=0.3"),
