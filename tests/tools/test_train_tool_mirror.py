@@ -15,6 +15,8 @@ pytest.importorskip("moto.server")
 from helpers.s3_server import BUCKET, objects, s3_server, store
 from helpers.train_tool import arguments, call, lines, reproducible, start, succeed, wait_for
 
+from loradet.remote import UnreachableError
+from loradet.remote.folder import RemoteFolder
 from loradet.training.hooks.mirror import INDEX, MirrorUpload
 from loradet.training.trainer import Trainer
 
@@ -247,6 +249,28 @@ def test_the_one_that_took_a_run_over_is_the_one_that_writes(mirror, train_data,
     succeed(*arguments(train_data, folder, *SETTINGS, at(mirror)))
     assert objects(mirror)["last_checkpoint"] == b"model_0000001.pth"
     assert "another training (elsewhere:7) goes on with this run" in log(folder) and "ERROR" in log(folder)
+
+
+@pytest.mark.slow
+def test_one_that_comes_back_late_does_not_delete_what_is_newer(
+    mirror, train_data, tmp_path, at_iteration, monkeypatch
+):
+    folder, words = tmp_path / "out", [*SETTINGS, "train.eval_period=0", at(mirror)]
+    succeed(*arguments(train_data, folder, *words, "train.max_iter=6"))
+    before = objects(mirror)
+    # As if another machine had gone on from here.
+    (folder / "last_checkpoint").write_text("model_0000001.pth")
+
+    def read(self, name):
+        raise UnreachableError(f"{self.url}/{name}: no answer.")
+
+    with monkeypatch.context() as patch:  # a server that answers nothing is asked for a minute
+        patch.setattr(RemoteFolder, "read", read)
+        at_iteration(_3=patch.undo)
+        succeed(*arguments(train_data, folder, *words, "train.max_iter=8", "--resume"))
+    assert objects(mirror) == before, "though it has come further than the other one"
+    said = r"ERROR.*the run there is at iteration 5 \(by .+\), this training goes on from iteration 1 and leaves"
+    assert re.search(said, log(folder))
 
 
 @pytest.mark.slow

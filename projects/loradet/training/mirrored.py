@@ -3,7 +3,6 @@
 import copy
 import logging
 import os
-import re
 import tempfile
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from loradet.remote import UnreachableError
 from loradet.remote.folder import RemoteFolder
 from loradet.run_folder import RunFolder
 from loradet.training.folder.record import config_hash, read_config, run_identity
-from loradet.training.hooks.mirror import INDEX, states_in
+from loradet.training.hooks.mirror import INDEX, iteration_of, states_in
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def _fetch(mirror: RemoteFolder, folder: RunFolder, cfg: DictConfig) -> str | No
         here = folder.read_record()
         if here.get("config_sha256") not in (None, record.get("config_sha256"), *_identities(index)):
             raise UserError(f"{mirror.url} holds another run than {folder.path}; choose another place for one of them.")
-        if _iteration(name, record) <= _iteration(own, here):
+        if iteration_of(name, record) <= iteration_of(own, here):
             return None
     elif not _is_run_of(cfg, mirror, {record.get("config_sha256"), *_identities(index)}):
         raise UserError(f"{mirror.url} holds another run; choose another place, or go on with its config.")
@@ -114,12 +113,6 @@ _MAY_DIFFER = ("max_iter", "checkpointer")
 def _identities(index: dict) -> list[str]:
     found = index.get("config_sha256")
     return found if isinstance(found, list) else []
-
-
-def _iteration(checkpoint: str, record: dict) -> int:
-    """Of a checkpoint; the name of the last one of a run does not say."""
-    found = re.fullmatch(r"model_(\d+)\.pth", checkpoint)
-    return int(found[1]) if found else int(record.get("iteration") or 0)
 
 
 def _fetch_files(mirror: RemoteFolder, folder: RunFolder, last: str, files: dict[str, tuple[int, int] | None]) -> None:
