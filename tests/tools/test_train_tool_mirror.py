@@ -95,6 +95,25 @@ def test_an_empty_machine_does_not_go_on_with_another_run(mirror, train_data, tm
     assert "is finished; nothing is left to do" in log(folder)
 
 
+@pytest.mark.slow
+def test_a_run_that_is_replaced_is_not_gone_on_with(mirror, train_data, tmp_path, at_iteration):
+    words = [*SETTINGS, "train.eval_period=0", at(mirror)]
+    succeed(*arguments(train_data, tmp_path / "first", *words))
+    seen = []
+    at_iteration(_0=lambda: seen.append(objects(mirror)))
+    succeed(*arguments(train_data, tmp_path / "first", *words, "train.overwrite=True"))
+    # Had it been killed there:
+    assert "last_checkpoint" not in seen[0]
+    for name in objects(mirror).keys() - seen[0].keys():
+        store().rm_file(f"{BUCKET}/{mirror}/{name}")
+    for name, content in seen[0].items():
+        store().pipe_file(f"{BUCKET}/{mirror}/{name}", content)
+    folder = tmp_path / "second"
+    succeed(*arguments(train_data, folder, *words, "--resume"))
+    assert "Fetched" not in log(folder) and "Starting at iteration 0" in log(folder)
+    assert there(mirror) == here(folder)
+
+
 LONG = [
     *("train.max_iter=15", "train.accumulate=2", "train.eval_period=4", "train.checkpointer.period=3"),
     *("train.ema.enabled=True", "dataloader.train.num_workers=2", "model.backbone.bottom_up.dropout=0.3"),

@@ -57,7 +57,6 @@ class MirrorUpload(RunUpload):
         self._writer = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
         self._digests: dict[str, str] = {}  # of small files, as they were sent
         self._here: set[str] = set()  # what the folder had, and training kept, when the upload began
-        self._clears_last = False
 
     def create(self, config_sha256: str, *, resume: bool) -> None:
         """Look whose the mirror is, and leave a first object there, before anything trains.
@@ -111,10 +110,12 @@ class MirrorUpload(RunUpload):
                 f"train.mirror.url={self.url} holds this run already. Go on with it by --resume, also on a machine "
                 "that has nothing of it, choose another place, or start afresh in its place with train.overwrite=True."
             )
-        self._clears_last = holds_run and not self._resumes
-        if not self._clears_last:
+        replaces = holds_run and not self._resumes
+        if not replaces:
             self._states = {name: there for name, there in states_in(index).items() if there is not None}
         self._write_index({*states_in(index)})
+        if replaces:  # nobody goes on with the former run, whenever this one ends
+            self._there.remove(RunFolder.LAST)
         self._is_open = True
 
     def _check_not_behind(self, there: int, index: dict[str, Any]) -> None:
@@ -150,9 +151,6 @@ class MirrorUpload(RunUpload):
     def _commit(self, changes: dict[str, bytes | Path], message: str) -> None:
         with self._tolerated():
             self._open()
-            if self._clears_last:  # of a run that this one replaces
-                self._there.remove(RunFolder.LAST)
-                self._clears_last = False
             digests = {name: _digest(held) for name, held in changes.items() if isinstance(held, bytes)}
             changes = {name: held for name, held in changes.items() if digests.get(name, "") != self._digests.get(name)}
             if changes.keys() - self._sent:
