@@ -15,6 +15,8 @@ pytest.importorskip("moto.server")
 from helpers.s3_server import BUCKET, objects, s3_server, store
 from helpers.train_tool import arguments, call, lines, reproducible, start, succeed, wait_for
 
+from loradet.remote import UnreachableError
+from loradet.remote.folder import RemoteFolder
 from loradet.training.hooks.mirror import INDEX, MirrorUpload
 from loradet.training.trainer import Trainer
 
@@ -76,6 +78,40 @@ def test_a_run_goes_on_from_its_mirror_on_an_empty_machine(mirror, train_data, t
     assert there(mirror) == here(folder), "older checkpoints have left the mirror too"
     assert f"Fetched the run at model_final.pth from s3://{BUCKET}/{mirror}." in log(folder)
     assert f"Everything is in s3://{BUCKET}/{mirror}." in log(folder)
+
+
+@pytest.mark.slow
+def test_an_empty_machine_does_not_go_on_with_another_run(mirror, train_data, tmp_path):
+    words = [*SETTINGS, "train.max_iter=1", "train.eval_period=0", at(mirror)]
+    succeed(*arguments(train_data, tmp_path / "first", *words, "train.seed=-1"))
+    before = objects(mirror)
+    folder = tmp_path / "second"
+    for other in ("optimizer.lr=1e-4", "train.seed=5"):
+        line = fail(*arguments(train_data, folder, *words, "train.seed=-1", other, "--resume"))
+        assert "holds another run; choose another place, or go on with its config." in line
+        assert objects(mirror) == before and not (folder / "run.json").exists()
+    # Drawn by chance, the seed is the run's own.
+    succeed(*arguments(train_data, folder, *words, "train.seed=-1", "--resume"))
+    assert "is finished; nothing is left to do" in log(folder)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_replaced_is_not_gone_on_with(mirror, train_data, tmp_path, at_iteration):
+    words = [*SETTINGS, "train.eval_period=0", at(mirror)]
+    succeed(*arguments(train_data, tmp_path / "first", *words))
+    seen = []
+    at_iteration(_0=lambda: seen.append(objects(mirror)))
+    succeed(*arguments(train_data, tmp_path / "first", *words, "train.overwrite=True"))
+    # Had it been killed there:
+    assert "last_checkpoint" not in seen[0]
+    for name in objects(mirror).keys() - seen[0].keys():
+        store().rm_file(f"{BUCKET}/{mirror}/{name}")
+    for name, content in seen[0].items():
+        store().pipe_file(f"{BUCKET}/{mirror}/{name}", content)
+    folder = tmp_path / "second"
+    succeed(*arguments(train_data, folder, *words, "--resume"))
+    assert "Fetched" not in log(folder) and "Starting at iteration 0" in log(folder)
+    assert there(mirror) == here(folder)
 
 
 LONG = [
@@ -232,6 +268,28 @@ def test_the_one_that_took_a_run_over_is_the_one_that_writes(mirror, train_data,
     succeed(*arguments(train_data, folder, *SETTINGS, at(mirror)))
     assert objects(mirror)["last_checkpoint"] == b"model_0000001.pth"
     assert "another training (elsewhere:7) goes on with this run" in log(folder) and "ERROR" in log(folder)
+
+
+@pytest.mark.slow
+def test_one_that_comes_back_late_does_not_delete_what_is_newer(
+    mirror, train_data, tmp_path, at_iteration, monkeypatch
+):
+    folder, words = tmp_path / "out", [*SETTINGS, "train.eval_period=0", at(mirror)]
+    succeed(*arguments(train_data, folder, *words, "train.max_iter=6"))
+    before = objects(mirror)
+    # As if another machine had gone on from here.
+    (folder / "last_checkpoint").write_text("model_0000001.pth")
+
+    def read(self, name):
+        raise UnreachableError(f"{self.url}/{name}: no answer.")
+
+    with monkeypatch.context() as patch:  # a server that answers nothing is asked for a minute
+        patch.setattr(RemoteFolder, "read", read)
+        at_iteration(_3=patch.undo)
+        succeed(*arguments(train_data, folder, *words, "train.max_iter=8", "--resume"))
+    assert objects(mirror) == before, "though it has come further than the other one"
+    said = r"ERROR.*the run there is at iteration 5 \(by .+\), this training goes on from iteration 1 and leaves"
+    assert re.search(said, log(folder))
 
 
 @pytest.mark.slow

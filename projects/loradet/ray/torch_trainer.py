@@ -71,7 +71,7 @@ def trainer(
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=max_failures),
         )
-    job = Job(cfg=cfg, folder=str(Path.cwd()))
+    job = Job(cfg=cfg, folder=str(Path.cwd()), resume=resume)
     return TorchTrainer(train_worker, train_loop_config={"job": job}, scaling_config=scaling, run_config=run_config)
 
 

@@ -39,10 +39,12 @@ class Job:
     Attributes:
         cfg: complete, with an absolute `train.output_dir`.
         folder: that relative paths are relative to.
+        resume: go on with the run in the folder, or in its mirror, from the first.
     """
 
     cfg: DictConfig
     folder: str
+    resume: bool
 
 
 def train_worker(told: dict[str, Any]) -> None:
@@ -65,22 +67,34 @@ def train_worker(told: dict[str, Any]) -> None:
         num_machines=1,
         machine_rank=0,
         dist_url="auto",
-        args=(job.cfg, ray.train.get_checkpoint()),
+        args=(job, ray.train.get_checkpoint()),
     )
 
 
-def _train(cfg: DictConfig, checkpoint: Any | None) -> None:
+def _train(job: Job, checkpoint: Any | None) -> None:
+    import ray.train
+
+    cfg = job.cfg
     folder = RunFolder(cfg.train.output_dir)
     if checkpoint is not None:
         # What Ray knows, all workers know, whatever each machine's folder holds.
         with checkpoint.as_directory() as source:
-            if comm.get_local_rank() == 0:
+            if ray.train.get_context().get_local_rank() == 0:  # nodes may have different numbers of workers
                 restore(Path(source), folder)
             comm.synchronize()
         cfg.train.overwrite = False
     report = ReportToRay(folder)
-    train(cfg, resume=not cfg.train.overwrite, hooks=[report])
+    train(cfg, resume=_resumes(job, folder, checkpoint), hooks=[report])
     report.end()
+
+
+def _resumes(job: Job, folder: RunFolder, checkpoint: Any | None) -> bool:
+    """Whether this goes on with a run: as told, or as what took a lost worker's place. A collective call."""
+    if job.resume or checkpoint is not None:
+        return True
+    # That the folder was empty at first, or is to be overwritten, `trainer` has seen to.
+    is_held = not job.cfg.train.overwrite and (folder.record.exists() or folder.last.exists())
+    return comm.all_gather(is_held)[0]
 
 
 def restore(source: Path, folder: RunFolder) -> None:

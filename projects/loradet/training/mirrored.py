@@ -1,43 +1,46 @@
 """Goes on with a run from its mirror, on a machine that has less of it or nothing."""
 
+import copy
 import logging
 import os
-import re
+import tempfile
 from pathlib import Path
 
 from detectron2.utils import comm
+from omegaconf import DictConfig
 
 from loradet.errors import UserError
 from loradet.files import FileError
 from loradet.remote import UnreachableError
 from loradet.remote.folder import RemoteFolder
 from loradet.run_folder import RunFolder
-from loradet.training.hooks.mirror import INDEX, states_in
+from loradet.training.folder.record import config_hash, read_config, run_identity
+from loradet.training.hooks.mirror import INDEX, iteration_of, states_in
 
 logger = logging.getLogger(__name__)
 
 
-def fetch_run(url: str, folder: RunFolder) -> str | None:
+def fetch_run(cfg: DictConfig, folder: RunFolder) -> str | None:
     """Fetch the run in a mirror into a folder that has none, or an earlier state of the same one. A collective call.
 
     The main process fetches: the checkpoint to go on from, the best weights, config, metrics, record and what else is
     there but for older checkpoints. `last_checkpoint` comes last, so that a part of it is no run.
 
     Args:
-        url: of the mirror.
+        cfg: of this run; names the mirror.
         folder: of the run; its lock is held.
 
     Returns:
         What was done, for the log; None where the folder is as far as the mirror.
 
     Raises:
-        UserError: the mirror holds another run than the folder, lacks its checkpoint, or cannot be read and the folder
-            has nothing to go on from.
+        UserError: the mirror holds another run than the folder (than the config, where the folder has none), lacks its
+            checkpoint, or cannot be read and the folder has nothing to go on from.
     """
     done = problem = None
     if comm.is_main_process():
         try:
-            done = _fetch(RemoteFolder(url), folder)
+            done = _fetch(RemoteFolder(cfg.train.mirror.url), folder, cfg)
         except UserError as error:
             problem = f"train.mirror.url: {error}"
         except OSError as error:
@@ -48,7 +51,7 @@ def fetch_run(url: str, folder: RunFolder) -> str | None:
     return done
 
 
-def _fetch(mirror: RemoteFolder, folder: RunFolder) -> str | None:
+def _fetch(mirror: RemoteFolder, folder: RunFolder, cfg: DictConfig) -> str | None:
     own = folder.last_checkpoint()
     if own is not None and not (folder.path / own).is_file():
         own = None
@@ -70,21 +73,46 @@ def _fetch(mirror: RemoteFolder, folder: RunFolder) -> str | None:
         here = folder.read_record()
         if here.get("config_sha256") not in (None, record.get("config_sha256"), *_identities(index)):
             raise UserError(f"{mirror.url} holds another run than {folder.path}; choose another place for one of them.")
-        if _iteration(name, record) <= _iteration(own, here):
+        if iteration_of(name, record) <= iteration_of(own, here):
             return None
+    elif not _is_run_of(cfg, mirror, {record.get("config_sha256"), *_identities(index)}):
+        raise UserError(f"{mirror.url} holds another run; choose another place, or go on with its config.")
     _fetch_files(mirror, folder, name, files)
     return f"Fetched the run at {name} from {mirror.url}."
+
+
+def _is_run_of(cfg: DictConfig, mirror: RemoteFolder, identities: set[str | None]) -> bool:
+    """Whether a config is that of the mirrored run: the same but for how long it trains and which checkpoints it keeps.
+
+    Args:
+        identities: config hashes that the run has or had.
+    """
+    cfg = copy.deepcopy(cfg)
+    with tempfile.TemporaryDirectory() as name:
+        held = RunFolder(name)
+        if not mirror.fetch(RunFolder.RECORD, held.record):
+            return False
+        if cfg.train.seed < 0:
+            cfg.train.seed = held.read_record().get("seed", cfg.train.seed)
+        has_config = mirror.fetch(RunFolder.CONFIG, held.config)
+        if run_identity(cfg, held.path) in identities:
+            return True
+        if not has_config:
+            return False
+        saved = read_config(held.path)
+    for key in _MAY_DIFFER:
+        if key in cfg.train and key in saved.train:
+            cfg.train[key] = saved.train[key]
+    return config_hash(cfg) in {*identities, config_hash(saved)}
+
+
+# Of `train`: a run that is on its way is lengthened by them.
+_MAY_DIFFER = ("max_iter", "checkpointer")
 
 
 def _identities(index: dict) -> list[str]:
     found = index.get("config_sha256")
     return found if isinstance(found, list) else []
-
-
-def _iteration(checkpoint: str, record: dict) -> int:
-    """Of a checkpoint; the name of the last one of a run does not say."""
-    found = re.fullmatch(r"model_(\d+)\.pth", checkpoint)
-    return int(found[1]) if found else int(record.get("iteration") or 0)
 
 
 def _fetch_files(mirror: RemoteFolder, folder: RunFolder, last: str, files: dict[str, tuple[int, int] | None]) -> None:

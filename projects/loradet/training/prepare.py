@@ -103,7 +103,7 @@ def prepare(cfg: DictConfig, *, resume: bool, lock: FolderLock) -> Prepared | No
     fetched = None
     if resume and cfg.train.mirror.url is not None:
         lock.take()
-        fetched = fetch_run(cfg.train.mirror.url, folder)
+        fetched = fetch_run(cfg, folder)
     fresh = not resume or folder.last_checkpoint() is None
     check_initial_weights(cfg, fresh=fresh)
     is_held = check_output_dir(folder.path, resume, cfg.train.overwrite)

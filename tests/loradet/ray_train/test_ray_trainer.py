@@ -14,6 +14,7 @@ import loradet.ray
 from loradet.config import load_config
 from loradet.datasets.synthetic import generate
 from loradet.errors import UserError
+from loradet.ray import worker
 from loradet.ray.worker import restore
 from loradet.run_folder import RunFolder
 
@@ -167,3 +168,29 @@ def test_a_checkpoint_takes_the_place_of_what_a_folder_holds(tmp_path):
     assert (folder.path / "model_0000003.pth").read_text() == "new"
     shutil.rmtree(source)
     assert {file.name for file in folder.path.iterdir()} == {"last_checkpoint", "model_0000003.pth"}
+
+
+def test_only_what_was_begun_or_is_asked_for_is_gone_on_with(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    import ray.train
+    import ray.train.torch
+
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(worker, "run_distributed", lambda main, *, args, **_: main(*args))
+    monkeypatch.setattr(worker, "train", lambda *_, resume, **__: seen.append(resume))
+    monkeypatch.setattr(worker.ReportToRay, "end", lambda _: None)
+    words = [f"data.root={tmp_path}", f"train.output_dir={tmp_path / 'run'}", "train.mirror.url=s3://bucket/mine"]
+    fresh, resumed, anew = (
+        loradet.ray.trainer(str(ROOT / CONFIG), [*words, *more], resume=resume).train_loop_config
+        for more, resume in (([], False), ([], True), (["train.overwrite=True"], False))
+    )
+    worker.train_worker(fresh)
+    worker.train_worker(resumed)
+    (tmp_path / "run").mkdir()
+    RunFolder(tmp_path / "run").record.write_text("{}")
+    worker.train_worker(fresh)  # in the place of one that was lost
+    worker.train_worker(anew)
+    assert seen == [False, True, True, False]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import socket
 import uuid
 from fnmatch import fnmatch
@@ -30,7 +31,8 @@ class MirrorUpload(RunUpload):
     comes to, what is there is a run to go on with. Only then are checkpoints deleted that training no longer keeps.
 
     A mirror has one run, and one training that writes: another one that goes on with the run takes it over, and the
-    former one, should it live still, leaves it alone from then on.
+    former one, should it live still, leaves it alone from then on. One that could not ask when it began, and finds that
+    the run there was further by then, leaves it alone too.
 
     Args:
         url: of the folder there.
@@ -50,10 +52,11 @@ class MirrorUpload(RunUpload):
         self._overwrite = overwrite
         self._resumes = False
         self._is_open = False
+        self._begins_from = -1  # iteration of the checkpoint that this training goes on from
+        self._refusal: OtherRunError | None = None
         self._writer = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
         self._digests: dict[str, str] = {}  # of small files, as they were sent
         self._here: set[str] = set()  # what the folder had, and training kept, when the upload began
-        self._clears_last = False
 
     def create(self, config_sha256: str, *, resume: bool) -> None:
         """Look whose the mirror is, and leave a first object there, before anything trains.
@@ -65,6 +68,9 @@ class MirrorUpload(RunUpload):
         """
         self._remember(config_sha256, resume)
         self._resumes = resume
+        run = RunFolder(self.folder)
+        if resume and (last := run.last_checkpoint()) is not None:
+            self._begins_from = iteration_of(last, run.read_record())
         try:
             self._open()
         except OtherRunError:
@@ -78,6 +84,8 @@ class MirrorUpload(RunUpload):
 
     def _open(self) -> None:
         """Make it this training's; OtherRunError where it must not be."""
+        if self._refusal is not None:
+            raise self._refusal
         index = self._there.read_json(INDEX) or {}
         if self._is_open:
             if index.get("writer") != self._writer:
@@ -93,17 +101,32 @@ class MirrorUpload(RunUpload):
                 f"{str(past.get('config_sha256'))[:12]}, not {self._identities[-1][:12]}), whose files would be "
                 "replaced. Choose another place, or delete what is there."
             )
-        holds_run = self._there.read(RunFolder.LAST) is not None
+        last = self._there.read(RunFolder.LAST)
+        holds_run = last is not None
+        if last is not None and self._resumes:
+            self._check_not_behind(iteration_of(last.decode(errors="replace").strip(), past or {}), index)
         if holds_run and not self._resumes and not self._overwrite:
             raise OtherRunError(
                 f"train.mirror.url={self.url} holds this run already. Go on with it by --resume, also on a machine "
                 "that has nothing of it, choose another place, or start afresh in its place with train.overwrite=True."
             )
-        self._clears_last = holds_run and not self._resumes
-        if not self._clears_last:
+        replaces = holds_run and not self._resumes
+        if not replaces:
             self._states = {name: there for name, there in states_in(index).items() if there is not None}
         self._write_index({*states_in(index)})
+        if replaces:  # nobody goes on with the former run, whenever this one ends
+            self._there.remove(RunFolder.LAST)
         self._is_open = True
+
+    def _check_not_behind(self, there: int, index: dict[str, Any]) -> None:
+        """Refuse, for good, to replace what another training has added since the checkpoint this one begins from."""
+        if there <= self._begins_from:
+            return
+        self._refusal = OtherRunError(
+            f"train.mirror.url={self.url}: the run there is at iteration {there} (by {_host(index)}), this training "
+            f"goes on from iteration {self._begins_from} and leaves it alone. Stop it, and --resume from there."
+        )
+        raise self._refusal
 
     @property
     def url(self) -> str:
@@ -128,9 +151,6 @@ class MirrorUpload(RunUpload):
     def _commit(self, changes: dict[str, bytes | Path], message: str) -> None:
         with self._tolerated():
             self._open()
-            if self._clears_last:  # of a run that this one replaces
-                self._there.remove(RunFolder.LAST)
-                self._clears_last = False
             digests = {name: _digest(held) for name, held in changes.items() if isinstance(held, bytes)}
             changes = {name: held for name, held in changes.items() if digests.get(name, "") != self._digests.get(name)}
             if changes.keys() - self._sent:
@@ -189,6 +209,12 @@ def states_in(index: dict[str, Any]) -> dict[str, tuple[int, int] | None]:
             is_state = isinstance(there, list) and len(there) == 2 and all(type(one) is int for one in there)
             found[name] = (there[0], there[1]) if is_state else None
     return found
+
+
+def iteration_of(checkpoint: str, record: dict[str, Any]) -> int:
+    """Of a checkpoint; the name of the last one of a run does not say, its record does."""
+    found = re.fullmatch(r"model_(\d+)\.pth", checkpoint)
+    return int(found[1]) if found else int(record.get("iteration") or 0)
 
 
 def _host(index: dict[str, Any]) -> str:
