@@ -21,7 +21,17 @@ def test_the_package_stands_on_torch_and_safetensors_alone():
     for file in Path(loradet.adapters.__file__).parent.glob("*.py"):
         for line in file.read_text().splitlines():
             if line.startswith(("from loradet", "import loradet")):
-                own = "adapters errors files json_kinds lazy remote run_folder tensors wording".split()
+                own = (
+                    "adapters",
+                    "errors",
+                    "files",
+                    "json_kinds",
+                    "lazy",
+                    "remote",
+                    "run_folder",
+                    "tensors",
+                    "wording",
+                )
                 assert line.startswith((*(f"from loradet.{name}" for name in own), "from loradet import __version__"))
 
 
