@@ -13,6 +13,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
+from helpers.http_body import read_body
+
 TOKEN = "hf_token_of_the_test"
 REPO = "somebody/detector"
 
@@ -89,19 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        chunks = []
-        while size := int(self.rfile.readline(), 16):
-            chunks.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(chunks)
-
     def _handle(self) -> None:
         server, path = self.server, self.path.partition("?")[0]
-        body = self._body()
+        body = read_body(self)
         server.requests.append(f"{self.command} {path}")
         server.held.wait(60)
         if server.trouble == "close":

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
 
+from helpers.http_body import read_body
+
 BUCKET = "bucket-of-the-test"
 
 # What goes wrong with a request of this method and path: an HTTP status, "close", or None.
@@ -72,14 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         if self.headers.get("Expect", "").lower() == "100-continue" and self.request_version < "HTTP/1.1":
             self.send_response_only(100)
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        chunks = []
-        while size := int(self.rfile.readline(), 16):
-            chunks.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(chunks)
+        return read_body(self)
 
     def _send(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
         length = next((value for key, value in headers if key.lower() == "content-length"), str(len(data)))

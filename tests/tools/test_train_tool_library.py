@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers.library_detectors import build, items, library_model, needs_transformers
 from helpers.paths import TEST_CONFIGS
+from helpers.same_state import same
 from helpers.train_tool import ROOT, arguments, call, lines, reproducible, succeed
 from PIL import Image
 from safetensors.torch import save_file
@@ -83,14 +84,6 @@ def test_a_run_that_breaks_goes_on_to_the_digit(whole, settings, train_data, tmp
     assert same(ours["model"], theirs["model"])
     assert same(ours["trainer"]["ema"], theirs["trainer"]["ema"])
     assert same(ours["trainer"]["optimizer"], theirs["trainer"]["optimizer"])
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    return a == b if not isinstance(a, list | tuple) else len(a) == len(b) and all(map(same, a, b))
 
 
 def test_adapter_and_checkpoint_predict_alike_in_pixels_of_the_image(whole):

@@ -13,6 +13,7 @@ pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
 from helpers.s3_server import BUCKET, objects, s3_server, store
+from helpers.same_state import same
 from helpers.train_tool import arguments, call, lines, reproducible, start, succeed, wait_for
 
 from loradet.remote import UnreachableError
@@ -120,16 +121,6 @@ LONG = [
     *("train.validation_pictures=0", "model.test_score_thresh=0.0"),
 ]
 FILES = ("model_final.pth", "model_best.pth")
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 @pytest.mark.slow

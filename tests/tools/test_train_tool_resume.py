@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.paths import ROOT
+from helpers.same_state import same
 from helpers.train_tool import (
     TOOL,
     arguments,
@@ -50,16 +51,6 @@ def whole(train_data, tmp_path_factory):
 
 def states(folder, name="model_final.pth"):
     return torch.load(folder / name, weights_only=True)
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def assert_same_run(folder, whole):

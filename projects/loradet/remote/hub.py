@@ -5,7 +5,8 @@ They are in the Hub's own cache, which other programs share (`HF_HOME`); HF_ENDP
 
 from pathlib import Path
 
-from loradet.remote.errors import MissingObjectError, RemoteError, UnreachableError
+from loradet.remote.errors import RemoteError
+from loradet.remote.hub_errors import explained
 
 _KINDS = {"datasets": "dataset", "spaces": "space", "models": "model"}
 
@@ -21,33 +22,10 @@ def hub_file(url: str) -> Path:
             is in its cache.
     """
     import huggingface_hub
-    from huggingface_hub import constants, errors
 
     kind, repo_id, path, revision = parse_hub_url(url)
-    try:
+    with explained(url, file=path, revision=revision):
         return Path(huggingface_hub.hf_hub_download(repo_id, path, repo_type=kind, revision=revision))
-    except errors.GatedRepoError as error:
-        raise RemoteError(
-            f"{url} cannot be read: {repo_id} is gated; ask for access on its page, and set HF_TOKEN."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise MissingObjectError(f"{url}: there is no such repository, or HF_TOKEN may not read it.") from error
-    except errors.RevisionNotFoundError as error:
-        raise MissingObjectError(f"{url}: {repo_id} has no revision {revision!r}.") from error
-    except errors.LocalEntryNotFoundError as error:
-        if constants.HF_HUB_OFFLINE:
-            problem = f"{url}: HF_HUB_OFFLINE=1, and the Hub's cache does not have it; fetch it once with a network."
-            raise UnreachableError(problem) from error
-        raise UnreachableError(
-            f"{url} cannot be read: the Hub does not answer, and its cache does not have it."
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise MissingObjectError(f"{url}: {repo_id} has no file {path!r}.") from error
-    except errors.HFValidationError as error:
-        raise RemoteError(f"{url}: {' '.join(str(error).split())}") from error
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise RemoteError(f"{url} cannot be read: {reason}") from error
 
 
 def parse_hub_url(url: str) -> tuple[str, str, str, str | None]:

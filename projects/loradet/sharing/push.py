@@ -13,13 +13,13 @@ from loradet.adapters.files.adapter_file import read_adapter
 from loradet.adapters.files.run_export import export_run
 from loradet.config.licences import BaseLicence
 from loradet.errors import MissingFileError, UserError
+from loradet.remote.hub_errors import check_may_write, explained
 from loradet.run_folder import RunFolder
 from loradet.sharing.address import HubAddress, parse_address
 from loradet.sharing.calibration_picture import calibration_picture
 from loradet.sharing.card import CARD, PICTURE, model_card
 from loradet.sharing.config_paths import portable_config
 from loradet.sharing.facts import facts_of_file, facts_of_run
-from loradet.sharing.hub_errors import check_may_write, explained
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from typing import Any
 
 import huggingface_hub
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError
 
-from loradet.errors import UserError
+from loradet.errors import UserError, one_line
 from loradet.files import FileError, read_json, write_json
+from loradet.remote import UnreachableError
+from loradet.remote.hub_errors import check_may_write, explained
 from loradet.run_folder import RunFolder
-from loradet.training.hooks.upload import OtherRunError, RunUpload, matching, reason, state
+from loradet.training.hooks.upload import OtherRunError, RunUpload, matching, state
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +46,7 @@ class HubUpload(RunUpload):
         if repo_id.count("/") != 1:
             raise UserError(f'train.hub.repo_id={repo_id!r}: expected "user/name" or "organization/name".')
         huggingface_hub.utils.validate_repo_id(repo_id)
-        if huggingface_hub.constants.HF_HUB_OFFLINE:
-            raise UserError(f"train.hub.repo_id={repo_id!r}, but HF_HUB_OFFLINE=1 keeps everything from the Hub.")
-        if huggingface_hub.get_token() is None:
-            raise UserError(
-                f"train.hub.repo_id={repo_id!r} needs a token that may write there: log in by `hf auth login`, or set "
-                "the environment variable HF_TOKEN."
-            )
+        check_may_write(self._key)
         self._api = HfApi()
         self._exists = False
 
@@ -70,20 +65,10 @@ class HubUpload(RunUpload):
         huggingface_hub.utils.disable_progress_bars()
         self._remember(config_sha256, resume)
         try:
-            self._open()
-        except OtherRunError:
-            raise
-        except HfHubHTTPError as error:
-            # A file that could not be fetched has no answer of the Hub in it, in some versions.
-            status = 0 if error.response is None else error.response.status_code
-            if 400 <= status < 500 and status != 429:
-                raise UserError(
-                    f"train.hub.repo_id={self.repo_id!r}: the Hub does not allow it (HTTP {status}): "
-                    f"{reason(error)}. `hf auth whoami` tells whose token is used."
-                ) from error
-            logger.warning("%s: not made yet, the Hub does not answer well (%s).", self.repo_id, reason(error))
-        except Exception as error:
-            logger.warning("%s: not made yet, the Hub cannot be reached (%s).", self.repo_id, reason(error))
+            with explained(self._key):
+                self._open()
+        except UnreachableError as error:
+            logger.warning("%s The repository is not made yet.", one_line(error))
         if not resume:
             (self.folder / SENT).unlink(missing_ok=True)
 
@@ -106,11 +91,15 @@ class HubUpload(RunUpload):
                 identity = _identity(Path(folder) / RunFolder.RECORD)
             if identity not in self._identities:
                 raise OtherRunError(
-                    f"train.hub.repo_id={self.repo_id!r}: its {RunFolder.RECORD} is of another run (config_sha256 "
+                    f"{self._key}: its {RunFolder.RECORD} is of another run (config_sha256 "
                     f"{str(identity)[:12]}, not {self._identities[-1][:12]}), whose files would be replaced. Choose "
                     f"another name, or delete what is at {self.url}."
                 )
         return names
+
+    @property
+    def _key(self) -> str:
+        return f"train.hub.repo_id={self.repo_id!r}"
 
     @property
     def url(self) -> str:
@@ -129,7 +118,7 @@ class HubUpload(RunUpload):
         return self.folder / ".hub"
 
     def _commit(self, changes: dict[str, bytes | Path], message: str) -> None:
-        with self._tolerated():
+        with self._tolerated(), explained(self._key):
             there = self._open()
             present = matching(self.folder, self.large).keys() | changes.keys()
             gone = [CommitOperationDelete(name) for name in there if name in self._sent - present]

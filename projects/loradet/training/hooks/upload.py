@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from detectron2.engine import HookBase
 
-from loradet.errors import UserError
+from loradet.errors import UserError, one_line
 from loradet.run_folder import RunFolder
 from loradet.training.folder import record
 from loradet.training.hooks.stages import Stage
@@ -108,7 +108,7 @@ class RunUpload(HookBase):
             return
         logger.error(
             "The last upload to %s failed (%s). All files are in %s; upload them by%s",
-            *(self.url, reason(self._failure), self.folder, self.by_hand),
+            *(self.url, one_line(self._failure), self.folder, self.by_hand),
         )
 
     @property
@@ -142,7 +142,7 @@ class RunUpload(HookBase):
             yield
         except Exception as error:
             self._failure = error
-            logger.warning("Upload to %s failed, the next one makes up for it: %s", self.url, reason(error))
+            logger.warning("Upload to %s failed, the next one makes up for it: %s", self.url, one_line(error))
 
 
 def _nothing() -> Collection[str]:
@@ -171,9 +171,3 @@ def _link(path: Path, held: Path) -> None:
         os.link(path, held)
     except OSError:
         shutil.copy2(path, held)
-
-
-def reason(error: BaseException) -> str:
-    """An error's message in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines) or type(error).__name__
