@@ -46,6 +46,8 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy $$($(RUN) docs/make_api.py --typed)
 
+# One thread a process: two processes of tests on two cores would only wait for each other's threads.
+test: export OMP_NUM_THREADS ?= 1
 test: lint
 	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
 

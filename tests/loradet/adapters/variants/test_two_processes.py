@@ -1,6 +1,7 @@
 """Every kind of adapter on two processes: a step on halves of a batch is the step on the whole."""
 
 import copy
+from pathlib import Path
 
 import torch
 from detectron2.engine import create_ddp_model
@@ -24,10 +25,16 @@ KINDS = {
 }
 
 
-def net_and_images(kind: str) -> tuple[nn.Module, torch.Tensor]:
+def net_and_images(kind: str, start: Path) -> tuple[nn.Module, torch.Tensor]:
+    """The same in every process: how many threads one has shows in the last digits of random starts."""
     net, x = make_net("convnext")
     images = torch.cat([x, x.flip(3) * 0.5])
-    return randomize(KINDS[kind](net)).train().double(), images.double()  # in which order is added tells nothing
+    net = randomize(KINDS[kind](net)).train().double()  # in which order is added tells nothing
+    if start.exists():
+        net.load_state_dict(torch.load(start, weights_only=True))
+    else:
+        torch.save(net.state_dict(), start)
+    return net, images.double()
 
 
 def step(model: nn.Module, x: torch.Tensor) -> None:
@@ -44,7 +51,7 @@ def work(folder: str) -> None:
     """What each process does."""
     trained = {}
     for kind in KINDS:
-        net, x = net_and_images(kind)
+        net, x = net_and_images(kind, Path(folder, f"{kind}.start"))
         ddp = create_ddp_model(net, device_ids=None, broadcast_buffers=False, find_unused_parameters=False)
         step(ddp, x.chunk(comm.get_world_size())[comm.get_rank()])
         trained[kind] = {name: p.detach() for name, p in net.named_parameters() if p.requires_grad}
@@ -52,10 +59,10 @@ def work(folder: str) -> None:
 
 
 def test_two_processes_take_the_steps_of_one(tmp_path):
+    alone = {kind: net_and_images(kind, tmp_path / f"{kind}.start") for kind in KINDS}
     run_distributed(work, num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto", args=(str(tmp_path),))
     first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
-    for kind in KINDS:
-        net, x = net_and_images(kind)
+    for kind, (net, x) in alone.items():
         before = copy.deepcopy(net.state_dict())
         step(net, x)
         for name, parameter in net.named_parameters():
