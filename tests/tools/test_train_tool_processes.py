@@ -26,8 +26,9 @@ HERE = str(Path(__file__).parent)
 # With the project that these tests are of, where another one is installed.
 PATH = os.pathsep.join(filter(None, (HERE, str(TESTS), os.environ.get("PYTHONPATH"))))
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+STEPS = 12
 WORDS = [
-    *("train.max_iter=24", "train.eval_period=12", "train.checkpointer.period=12", "model.test_score_thresh=0.0"),
+    *(f"train.max_iter={STEPS}", "train.eval_period=6", "train.checkpointer.period=6", "model.test_score_thresh=0.0"),
     *("dataloader.train.num_workers=0", "+dataloader.train.aspect_ratio_grouping=false"),
 ]
 
@@ -67,61 +68,56 @@ def seen(folder):
     return [[int(number) for number in file.read_text().split()] for file in files]
 
 
-@pytest.fixture(scope="module")
-def runs(train_data, tmp_path_factory):
-    """Finished runs, all at the same time on this host."""
-    root = tmp_path_factory.mktemp("processes")
-    processes = {
-        "launched": launch(train_data, root / "launched"),
-        "boxless": launch(
-            train_data, root / "boxless", "train.max_batch_per_gpu=1", "train.max_iter=12", probing={"boxless_rank": 1}
-        ),
-    }
-    texts = finish(processes)
-    for name, process in processes.items():
-        assert process.returncode == 0, (name, texts[name])
-    return root
-
-
-@pytest.mark.slow
-def test_runs_on_one_host_do_not_disturb_each_other(runs):
-    for name in ("launched", "boxless"):
-        record = json.loads((runs / name / "run.json").read_text())
-        assert (record["status"], record["processes"]) == ("finished", 2)
-
-
-@pytest.fixture(scope="module")
-def alone(train_data, runs):
-    """The same run in one process."""
-    folder = runs / "alone"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(HERE)
-        succeed(*arguments(train_data, folder, *WORDS, *probe(runs / "alone_seen")))
+def finished(train_data, folder, **probing):
+    process = launch(train_data, folder, probing=probing)
+    text = finish({"run": process})["run"]
+    assert process.returncode == 0, text
     return folder
 
 
-@pytest.mark.parametrize("name", ["launched", "boxless"])
-def test_processes_share_the_stream_of_one(runs, alone, name):
+@pytest.fixture(scope="module")
+def launched(train_data, tmp_path_factory):
+    """A finished run of two processes."""
+    return finished(train_data, tmp_path_factory.mktemp("processes") / "launched")
+
+
+@pytest.fixture(scope="module")
+def alone(train_data, tmp_path_factory):
+    """The same run in one process."""
+    folder = tmp_path_factory.mktemp("processes") / "alone"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(HERE)
+        succeed(*arguments(train_data, folder, *WORDS, *probe(folder.with_name("alone_seen"))))
+    return folder
+
+
+def assert_shared(folder, alone):
+    """Both processes together see, step by step, the images of one."""
     (whole,) = seen(alone)
-    shares = seen(runs / name)
+    shares = seen(folder)
     assert len(shares) == 2
-    steps = 24 if name == "launched" else 12
-    for step in range(steps):
+    for step in range(STEPS):
         together = [number for share in shares for number in share[2 * step : 2 * step + 2]]
         assert sorted(together) == sorted(whole[4 * step : 4 * step + 4])
 
 
-def test_there_is_one_set_of_files(runs, alone):
-    ours, single = ({path.name for path in folder.iterdir()} for folder in (runs / "launched", alone))
+def test_processes_share_the_stream_of_one(launched, alone):
+    assert_shared(launched, alone)
+    record = json.loads((launched / "run.json").read_text())
+    assert (record["status"], record["processes"]) == ("finished", 2)
+
+
+def test_there_is_one_set_of_files(launched, alone):
+    ours, single = ({path.name for path in folder.iterdir()} for folder in (launched, alone))
     assert {name for name in ours if not name.startswith("events.")} == {
         name for name in single if not name.startswith("events.")
     } | {"log.txt.rank1"}
-    assert len(list((runs / "launched").glob("events.*"))) == 1
-    assert [line["iteration"] for line in lines(runs / "launched")] == list(range(24))
+    assert len(list(launched.glob("events.*"))) == 1
+    assert [line["iteration"] for line in lines(launched)] == list(range(STEPS))
 
 
-def test_evaluation_on_two_processes_is_that_of_one(runs, train_data):
-    folder = runs / "launched"
+def test_evaluation_on_two_processes_is_that_of_one(launched, train_data):
+    folder = launched
     succeed(*arguments(train_data, folder, "--eval-only", "--split", "val", "model.test_score_thresh=0.0"))
     alone = json.loads((folder / "eval_model_best" / "val_metrics.json").read_text())
     together = json.loads((folder / "val_metrics.json").read_text())
@@ -129,12 +125,23 @@ def test_evaluation_on_two_processes_is_that_of_one(runs, train_data):
     assert together["coco/bbox_AR@100"] >= 0
 
 
-def test_a_process_without_boxes_trains_on(runs):
-    values = [line["total_loss"] for line in lines(runs / "boxless")]
-    assert len(values) == 12
+@pytest.mark.slow
+def test_a_process_without_boxes_trains_on(train_data, alone, tmp_path):
+    """Beside another run, on the same host at the same time; in steps that take their images one by one."""
+    folders = (tmp_path / "boxless", tmp_path / "other")
+    processes = {
+        "boxless": launch(train_data, folders[0], "train.max_batch_per_gpu=1", probing={"boxless_rank": 1}),
+        "other": launch(train_data, folders[1]),
+    }
+    texts = finish(processes)
+    for (name, process), folder in zip(processes.items(), folders):
+        assert process.returncode == 0, (name, texts[name])
+        assert_shared(folder, alone)
+    values = [line["total_loss"] for line in lines(folders[0])]
+    assert len(values) == STEPS
     assert all(value > 0 for value in values)
-    state = torch.load(runs / "boxless" / "model_final.pth", weights_only=True)["trainer"]
-    assert state["images_seen"] == 48
+    state = torch.load(folders[0] / "model_final.pth", weights_only=True)["trainer"]
+    assert state["images_seen"] == 4 * STEPS
     normalizers = [rank["loss_normalizers"][""] for rank in state["ranks"]]
     assert normalizers[0] != normalizers[1]
 
@@ -173,7 +180,7 @@ def test_a_bad_loss_on_one_process_stops_all(train_data, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupt_reaches_all_processes_and_the_run_goes_on(train_data, runs, tmp_path):
+def test_an_interrupt_reaches_all_processes_and_the_run_goes_on(train_data, launched, tmp_path):
     folder = tmp_path / "out"
     process = launch(train_data, folder)
     wait_for(lambda: any(line["iteration"] >= 3 for line in lines(folder)), process)
@@ -192,9 +199,8 @@ def test_an_interrupt_reaches_all_processes_and_the_run_goes_on(train_data, runs
     process = launch(train_data, folder, "--resume", torchrun=True)
     text = finish({"run": process})["run"]
     assert process.returncode == 0, text
-    whole = runs / "launched"
-    assert [reproducible(line) for line in lines(folder)] == [reproducible(line) for line in lines(whole)]
-    ours, theirs = (torch.load(f / "model_final.pth", weights_only=True)["model"] for f in (folder, whole))
+    assert [reproducible(line) for line in lines(folder)] == [reproducible(line) for line in lines(launched)]
+    ours, theirs = (torch.load(f / "model_final.pth", weights_only=True)["model"] for f in (folder, launched))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 

@@ -1,7 +1,8 @@
 """Measures training steps inside Ray Train against torchrun's: the same training by both, in alternating pairs.
 
-Each training is a whole one of few steps, with processes of its own; a step's seconds are the median of its last 20, as
-its log has them. Start, evaluation and checkpoints are left out of it.
+Each training is a whole one of few steps, with processes of its own; a step's seconds are the median of 20 successive
+steps, as its log has them, where that was least: other work on the machine comes and goes, and only makes steps slower.
+Start, evaluation and checkpoints are left out of it.
 
     python -m loradet.benchmarks.ray_step --config-file quickstart --workers 2 --pairs 5 data.root=~/scenes
 """
@@ -23,6 +24,7 @@ from loradet.ray import trainer
 from loradet.run_folder import RunFolder
 from loradet.training.folder.metrics_log import read_lines
 
+_WINDOW = 20  # steps whose median a line of the log has
 _STORE_BYTES = 100_000_000  # Ray's object store, in which next to nothing lies
 
 
@@ -36,7 +38,7 @@ def benchmark_ray(
         overrides: `key=value` words.
         workers: processes of a training.
         pairs: of trainings; which goes first alternates.
-        steps: of a training; the last 20 count.
+        steps: of a training, 20 or more.
 
     Raises:
         ImportError: Ray is not installed.
@@ -54,7 +56,8 @@ def benchmark_ray(
             for side in (0, 1) if pair % 2 else (1, 0):
                 folder = Path(root, f"{pair}_{side}")
                 sides[side](folder)
-                seconds[side].append(read_lines(RunFolder(folder).metrics)[-1]["time"])
+                lines = read_lines(RunFolder(folder).metrics)
+                seconds[side].append(min(line["time"] for line in lines[_WINDOW - 1 :]))
     ray, torchrun = map(statistics.median, seconds)
     return {"ray_s_per_iter": ray, "torchrun_s_per_iter": torchrun, **ratio_figures(*seconds)}
 
@@ -96,7 +99,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40, metavar="N", help="of a training (%(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_intermixed_args(argv)
-    refuse_below_one(parser, {name: getattr(arguments, name) for name in ("workers", "pairs", "steps")})
+    refuse_below_one(parser, {name: getattr(arguments, name) for name in ("workers", "pairs")})
+    if arguments.steps < _WINDOW:
+        parser.error(f"--steps {arguments.steps}: a training needs {_WINDOW} steps for a figure.")
     return arguments
 
 

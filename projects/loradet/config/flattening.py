@@ -11,13 +11,18 @@ def flatten(node: Any, leaf: Callable[[Any], Any] = lambda value: value, key: st
         leaf: is applied to every value.
         key: of the node itself.
     """
+    flat: dict[str, Any] = {}
+    _fill(flat, node, leaf, key)
+    return flat
+
+
+def _fill(flat: dict[str, Any], node: Any, leaf: Callable[[Any], Any], key: str) -> None:
     if isinstance(node, dict) and node:
         parts = node.items()
     elif isinstance(node, list) and any(isinstance(inner, dict | list) for inner in node):
         parts = enumerate(node)
     else:
-        return {key: leaf(node)}
-    flat: dict[str, Any] = {}
+        flat[key] = leaf(node)
+        return
     for name, inner in parts:
-        flat |= flatten(inner, leaf, f"{key}.{name}" if key else str(name))
-    return flat
+        _fill(flat, inner, leaf, f"{key}.{name}" if key else str(name))

@@ -29,9 +29,9 @@ def _install_hook() -> None:
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """Two studies, of 3 entries x 2 seeds and of twice as many entries."""
+    """Two studies, of 2 entries x 2 seeds and of twice as many entries."""
     folders = {}
-    for entries in (3, 6):
+    for entries in (2, 4):
         folder = tmp_path_factory.mktemp(f"study{entries}")
         write_runs(write_study(folder, entries=entries, seeds=2), folder / "work_dirs", log_lines=20)
         folders[entries] = folder
@@ -50,28 +50,28 @@ def run(folder: Path, *words: str) -> Counter:
 
 
 def test_the_runs_count_as_finished(studies, capsys):
-    run(studies[3], "status")
+    run(studies[2], "status")
     lines = capsys.readouterr().out.splitlines()[2:]
-    assert len(lines) == 6 and all(" finished " in line for line in lines)
+    assert len(lines) == 4 and all(" finished " in line for line in lines)
 
 
 @pytest.mark.parametrize(("command", "most"), [("status", 1), ("collect", 2), ("report", 3)])
 def test_files_are_read_a_few_times_whatever_their_number(studies, tmp_path, command, most):
-    small, large = (run(studies[n], command, "--output", str(tmp_path / f"{command}{n}")) for n in (3, 6))
+    small, large = (run(studies[n], command, "--output", str(tmp_path / f"{command}{n}")) for n in (2, 4))
     assert {Path(name).name for name in small} >= {"run.json", "val_metrics.json", "attempts.json"}
     assert max(small.values()) <= most and max(large.values()) <= most
     assert large.total() <= 2 * small.total()
 
 
 def test_a_report_of_more_experiments_than_it_can_draw(studies, tmp_path, monkeypatch):
-    monkeypatch.setattr(shown, "MOST", 5)
-    monkeypatch.setattr("loradet.experiments.pages.report.MOST", 5)
+    monkeypatch.setattr(shown, "MOST", 3)
+    monkeypatch.setattr("loradet.experiments.pages.report.MOST", 3)
     monkeypatch.setattr(shown, "BEST", 2)
-    run(studies[6], "report", "--output", str(tmp_path / "report"))
+    run(studies[4], "report", "--output", str(tmp_path / "report"))
     text = (tmp_path / "report" / "report.md").read_text()
-    assert "Shown are the 2 of 6 experiments with the highest AP." in text
+    assert "Shown are the 2 of 4 experiments with the highest AP." in text
     results = json.loads((tmp_path / "report" / "results.json").read_text())
-    assert len(results["entries"]) == 6 and len(results["runs"]) == 12  # tables and numbers are of all
+    assert len(results["entries"]) == 4 and len(results["runs"]) == 8  # tables and numbers are of all
 
 
 def test_figures_of_data(tmp_path, monkeypatch):

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import NullFormatter
 from matplotlib.transforms import Affine2D, Bbox
 
@@ -34,7 +37,7 @@ class Plot:
     Attributes:
         name: of its file, without extension.
         caption: what it shows, in a sentence or two.
-        png, svg: contents of the image files.
+        png, svg: contents of the image files; `png` is empty of a narrow one, which only pages show.
         width, height: in CSS pixels.
         narrow: the same for screens of a phone's width, where there is one.
     """
@@ -76,17 +79,24 @@ def set_log_y(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def finish(figure: Figure, name: str, caption: str) -> Plot:
+def finish(figure: Figure, name: str, caption: str, *, is_narrow: bool = False) -> Plot:
     """Draw the figure."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # once is enough, and it is what takes the time
-    files = {}
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        file = io.BytesIO()
-        figure.savefig(file, format=kind, dpi=150, metadata=metadata)
-        files[kind] = file.getvalue()
+    _lay_out(figure)
+    # Not by savefig, which draws everything twice, for layouts that are still to be found.
+    svg, png = io.BytesIO(), io.BytesIO()
+    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+    if not is_narrow:
+        figure.set_dpi(150)
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
-    return Plot(name=name, caption=caption, width=width, height=height, **files)
+    return Plot(name=name, caption=caption, width=width, height=height, svg=svg.getvalue(), png=png.getvalue())
+
+
+def _lay_out(figure: Figure) -> None:
+    """Give everything its place, for good: once is enough, and it is what takes the time."""
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
 
 
 def label_points(
@@ -105,8 +115,7 @@ def label_points(
         bars: (x, low, high) of everything else that is drawn, markers too, in data units.
     """
     figure = axes.figure
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    _lay_out(figure)
     to_points = axes.transData + Affine2D().scale(72 / figure.dpi)
     places = to_points.transform(np.asarray(points, dtype=float).reshape(-1, 2))
     ends = to_points.transform([end for x, low, high in bars for end in ((x, low), (x, high))]) if bars else places[:0]

@@ -51,7 +51,7 @@ def ap_against_parameters(
     cost = _Cost("parameters", "trainable parameters (M)", _millions, _reported_millions)
     if interval is None:
         return _ap_against(rows, split, cost)
-    narrow = _ap_against(rows, split, cost, interval=interval, size=(4.1, 4.4))
+    narrow = _ap_against(rows, split, cost, interval=interval, is_narrow=True)
     plot = _ap_against(rows, split, cost, interval=interval)
     return plot and replace(plot, narrow=narrow)
 
@@ -84,8 +84,9 @@ def _ap_against(
     cost: _Cost,
     *,
     interval: Callable[[Row], tuple[float, float] | None] | None = None,
-    size: tuple[float, float] = (8, 5),
+    is_narrow: bool = False,
 ) -> Plot | None:
+    size = (4.1, 4.4) if is_narrow else (8.0, 5.0)
     points = []
     for row in _of(rows, split):
         for summary, is_hollow in _summaries(row):
@@ -120,7 +121,7 @@ def _ap_against(
     caption += (_INTERVALS if interval else _SPREAD) + _HOLLOW * hollow
     if cost.name != "parameters" and len(devices) > 1:
         caption += " The runs were on different devices, so their places from left to right are not comparable."
-    return finish(figure, f"ap_{cost.name}_{split}", caption)
+    return finish(figure, f"ap_{cost.name}_{split}", caption, is_narrow=is_narrow)
 
 
 def ap_by_rank(rows: Sequence[Row], split: str) -> Plot | None:

@@ -57,10 +57,12 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _filled(value: Any, numbers: dict[str, int], folder: str) -> Any:
+    if isinstance(value, str):
+        if _MARK not in value:
+            return value
+        return numbers[value] if value in numbers else value.replace(_FOLDER, folder)
     if isinstance(value, dict):
         return {_filled(key, numbers, folder): _filled(inner, numbers, folder) for key, inner in value.items()}
     if isinstance(value, list):
         return [_filled(inner, numbers, folder) for inner in value]
-    if isinstance(value, str):
-        return numbers[value] if value in numbers else value.replace(_FOLDER, folder)
     return value

@@ -75,9 +75,11 @@ def _words(result: Result, split: str) -> str:
 
 def _check_seeds(results: Sequence[Result]) -> None:
     first, *others = results
+    one = None
     for second in others:
+        one = one or _Compared(_config(first))
         where = f"{first.entry.id}: its runs {first.folder.name} and {second.folder.name}"
-        if differing := config_differences(_config(first), _config(second)):
+        if differing := _differences(one, _Compared(_config(second))):
             shown = "; ".join(differing[:_SHOWN]) + (" …" if len(differing) > _SHOWN else "")
             raise UserError(
                 f"{where} differ in more than the seed: {shown}. Run the seeds again with one config, "
@@ -126,13 +128,34 @@ def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[st
     Left out are places of files, how a batch is spread, and keys named `seed` or `*_seed` whose values differ by as
     much as `train.seed` does.
     """
-    if _counts_classes(first) is not _counts_classes(second):
-        first, second = _without_classes(first), _without_classes(second)
-    flat = [_flatten(config) for config in (first, second)]
-    shift = _difference(flat[0].get("train.seed"), flat[1].get("train.seed"))
+    return _differences(_Compared(first), _Compared(second))
+
+
+class _Compared:
+    """A config that is compared with several others."""
+
+    def __init__(self, config: dict[str, Any]):
+        self._config = config
+        self.counts_classes = _counts_classes(config)
+
+    @functools.cached_property
+    def flat(self) -> dict[str, Any]:
+        return _flatten(self._config)
+
+    @functools.cached_property
+    def flat_without_classes(self) -> dict[str, Any]:
+        return _flatten(_without_classes(self._config))
+
+
+def _differences(first: _Compared, second: _Compared) -> list[str]:
+    if first.counts_classes is second.counts_classes:
+        one, other = first.flat, second.flat
+    else:
+        one, other = first.flat_without_classes, second.flat_without_classes
+    shift = _difference(one.get("train.seed"), other.get("train.seed"))
     differing = []
-    for key in dict.fromkeys([*flat[0], *flat[1]]):
-        values = [config.get(key, "nothing") for config in flat]
+    for key in dict.fromkeys([*one, *other]):
+        values = one.get(key, "nothing"), other.get(key, "nothing")
         if key == "train.seed" or (values[0] == values[1] and type(values[0]) is type(values[1])):
             continue
         if key.rpartition(".")[2].endswith("seed") and shift is not None and _difference(*values) == shift:
@@ -163,7 +186,7 @@ def _difference(first: Any, second: Any) -> int | None:
 
 def _flatten(config: dict[str, Any]) -> dict[str, Any]:
     places = {
-        str(place): f"<{key}>"
+        str(place).rstrip("/"): f"<{key}>"
         for key, place in (
             ("data.root", (config.get("data") or {}).get("root")),
             ("train.output_dir", config["train"].get("output_dir")),
@@ -178,7 +201,8 @@ def _without_places(value: Any, places: dict[str, str]) -> Any:
     """Files within the run's or the data's folder are named from there."""
     if isinstance(value, list):
         return [_without_places(inner, places) for inner in value]
-    for place, name in places.items():
-        if isinstance(value, str) and (value == place or value.startswith(place.rstrip("/") + "/")):
-            return name + value[len(place.rstrip("/")) :]
+    if isinstance(value, str):
+        for place, name in places.items():
+            if value.startswith(place) and value[len(place) : len(place) + 1] in ("", "/"):
+                return name + value[len(place) :]
     return value

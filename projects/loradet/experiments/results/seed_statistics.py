@@ -35,7 +35,10 @@ def summarize(values: Iterable[float | None]) -> Summary | None:
     known = [float(value) for value in values if value is not None and math.isfinite(value)]
     if not known:
         return None
-    return Summary(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
+    mean, n = statistics.fmean(known), len(known)
+    # statistics.stdev computes in fractions, which takes ten times as long.
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in known) / (n - 1)) if n > 1 else None
+    return Summary(mean, std, n)
 
 
 def interval_of_mean(summary: Summary, confidence: float = 0.95) -> tuple[float, float] | None:
