@@ -1,6 +1,7 @@
 """`loradet study search` as a user runs it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import fake_slurm
 from helpers.search_trial import LR, RANK, write_search
 from helpers.train_tool import ENVIRONMENT, ROOT, lines
 
@@ -28,8 +30,10 @@ def command(file: Path, *words: str) -> list[str]:
     ]
 
 
-def call(file: Path, *words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(file, *words), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+def call(file: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(file, *words), cwd=ROOT, env=ENVIRONMENT | variables, capture_output=True, text=True, timeout=900
+    )
 
 
 @pytest.mark.slow
@@ -72,6 +76,29 @@ def test_a_search_is_interrupted_goes_on_and_leaves_the_best_as_a_config(tmp_pat
     best = folder / trials[json.loads((folder / "trials.json").read_text())["best"]].run
     ours, theirs = (json.loads((one / "val_metrics.json").read_text()) for one in (tmp_path / "tiny_best", best))
     assert ours["coco/bbox_mAP"] == theirs["coco/bbox_mAP"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["slurm", "ray"])
+def test_trials_are_carried_out_elsewhere(tmp_path, executor):
+    """By the stand-in for SLURM's commands, and by Ray on this machine."""
+    pytest.importorskip("submitit" if executor == "slurm" else "ray")
+    short = ["train.max_iter=8", "train.eval_period=4", "train.checkpointer.period=4"]
+    file = write_search(tmp_path, trials=2, splits=["val"], overrides=short)
+    home = tmp_path / "cluster"
+    home.mkdir()
+    # Ray's workers have a niceness of 15, with which they starve beside other tests.
+    variables = {"FAKE_SLURM": str(home), "RAY_worker_niceness": "0"}
+    if executor == "slurm":
+        variables["PATH"] = f"{fake_slurm.install(home)}{os.pathsep}{os.environ['PATH']}"
+    done = call(file, "--executor", executor, "--jobs", "2", **variables)
+    assert done.returncode == 0, done.stderr
+    trials = read_trials(tmp_path / "tiny_search")
+    assert [trial.state for trial in trials] == ["finished", "finished"]
+    assert all(len(trial.evaluations) == 2 for trial in trials)
+    assert (tmp_path / "tiny_search" / "best.py").is_file()
+    if executor == "slurm":
+        assert sum(line.startswith("sbatch ") for line in (home / "calls").read_text().splitlines()) == 2
 
 
 @pytest.mark.slow
