@@ -372,6 +372,11 @@ def test_a_mistake_is_one_line(tmp_path, words, message):
     assert message in line
 
 
+def test_a_report_of_no_runs_says_so(tmp_path):
+    study = write_study(tmp_path, {"id": "r2", "words": SHORT})
+    assert "None of 1 runs is finished" in ask(study, "report")
+
+
 @pytest.mark.slow
 def test_a_metrics_file_cut_in_half_fails_its_run_alone(grid, tmp_path):
     study = write_study(copied(grid, tmp_path), {"id": "r2", "words": SHORT, "seeds": [0, 1]})

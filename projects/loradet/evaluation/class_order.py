@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from loradet.config.intensity import with_intensity_of
 from loradet.config.splits import accepts, dataset_name
-from loradet.errors import UserError
+from loradet.errors import MissingFileError, UserError
 from loradet.evaluation.split import Split
 from loradet.weight_classes import WeightClasses, compare_classes, read_weight_classes
 
@@ -27,8 +27,11 @@ def splits_for_weights(cfg: DictConfig, names: Sequence[str], checkpoint: str | 
         The config that the splits were read by, and the splits.
 
     Raises:
+        FileNotFoundError: there is no such checkpoint.
         UserError: the data have other classes, or cannot be read in another order; or as `Split`.
     """
+    if "://" not in str(checkpoint) and not Path(checkpoint).is_file():
+        raise MissingFileError(f"Checkpoint {checkpoint} does not exist.")
     cfg = with_intensity_of(cfg, checkpoint)
     splits = [Split(cfg, name) for name in names]
     weights = read_weight_classes(checkpoint)

@@ -263,6 +263,8 @@ def _write_report(
 
     for path in write_report(study, results, Path(output), intervals=intervals):
         print(path)
+    if not any(result.state == "finished" for result in results):
+        print(f"None of {len(results)} runs is finished: the report has no numbers.")
 
 
 def _intervals(results: Sequence[Result], resamples: int) -> "tuple[list[Result], Intervals]":

@@ -1,6 +1,7 @@
 """Writes detections as COCO, YOLO or CSV."""
 
 import csv
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Any
 
 from loradet.datasets.files import write_coco
 from loradet.files import atomic_open, truncate_file_name
+from loradet.inference.outcome import PICTURES
+
+logger = logging.getLogger(__name__)
 
 COCO, LABELS, CLASSES, CSV = "predictions.json", "labels", "classes.txt", "detections.csv"
 
@@ -29,6 +33,16 @@ def save_detections(content: Content, output: Path, formats: Sequence[str] = ("c
     output.mkdir(parents=True, exist_ok=True)
     first, *_ = [FORMATS[name](content, output) for name in formats]
     return first
+
+
+def warn_of_earlier(output: Path) -> None:
+    """Say that a folder holds what an earlier prediction left: what is not written anew stays, of other images too."""
+    names = (COCO, LABELS, CLASSES, CSV, PICTURES)
+    if earlier := [name for name in names if (output / name).exists()]:
+        logger.warning(
+            "%s holds %s of an earlier prediction: what this one does not write anew stays there.",
+            *(output, ", ".join(earlier)),
+        )
 
 
 def file_names(names: Sequence[Path], suffix: str) -> list[Path]:

@@ -14,7 +14,7 @@ from loradet.errors import UserError
 from loradet.evaluation.chosen_thresholds import KEY, choose_thresholds
 from loradet.evaluation.operating_point import OperatingPoint
 from loradet.inference.batches import detect_in_batches
-from loradet.inference.formats import file_names, save_detections
+from loradet.inference.formats import file_names, save_detections, warn_of_earlier
 from loradet.inference.image_files import common_folder, find_images
 from loradet.inference.onnx_detector import Detections, OnnxDetector
 from loradet.inference.outcome import PICTURES, Outcome, annotation, describe, warnings_of
@@ -60,6 +60,7 @@ def predict_onnx(
     thresholds = choose_thresholds(score_threshold, point, names, file)
     check_intensity(files, detector.intensity, "the images", option="exporting anew with")
     output, root = Path(output), common_folder(files)
+    warn_of_earlier(output)
     relative = [path.absolute().relative_to(root) for path in files]
     painted = file_names(relative, ".png")
     failures: list[str] = []

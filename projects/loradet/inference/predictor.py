@@ -17,7 +17,7 @@ from loradet.datasets.mapper import intensity_of
 from loradet.evaluation.score_thresholds import ScoreThresholds
 from loradet.inference.batches import detect_in_batches
 from loradet.inference.classes import Classes
-from loradet.inference.formats import file_names, save_detections
+from loradet.inference.formats import file_names, save_detections, warn_of_earlier
 from loradet.inference.image_files import common_folder
 from loradet.inference.outcome import PICTURES, Outcome, annotation, describe, warnings_of
 from loradet.views import ViewDetector, ViewMapper, Views
@@ -69,6 +69,7 @@ def predict(
     if not isinstance(thresholds, ScoreThresholds):
         thresholds = ScoreThresholds(thresholds, "given")
     output, root = Path(output), common_folder(files)
+    warn_of_earlier(output)
     names = [path.absolute().relative_to(root) for path in files]
     intensity = intensity_of(mapper)
     check_intensity(files, intensity, "the images", option=intensity_option)

@@ -68,8 +68,8 @@ def push_adapter(source: str | os.PathLike, address: str, *, overwrite: bool = F
     target = parse_address(address)
     if target.revision is not None:
         raise UserError(f"{address}: a push goes to the newest of the main branch; leave @{target.revision} out.")
-    check_may_write(address)
     parcel = _parcel(Path(source), target)
+    check_may_write(address)
     api = HfApi()
     huggingface_hub.utils.disable_progress_bars()
     with explained(address):

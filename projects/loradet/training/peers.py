@@ -114,7 +114,7 @@ class Peers:
             self._tell(f"{how} {who}")
         # Where the first process has died, the second one speaks.
         if how == _DIED and self._rank == (1 if rank == 0 else 0):
-            what = f"{who} has died, killed or out of memory; the run's last checkpoint counts."
+            what = f"{who} has died, killed or out of memory; the run's last checkpoint, if any, counts."
             print(f"error (process {self._rank}): {what}", file=sys.stderr, flush=True)
         self._told.set()
         if not self._closing.wait(GRACE_S):

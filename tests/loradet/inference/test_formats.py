@@ -9,7 +9,7 @@ import pytest
 
 from loradet.datasets.annotations import read_annotations
 from loradet.datasets.readers.yolo_labels import parse_label
-from loradet.inference.formats import file_names, save_detections
+from loradet.inference.formats import file_names, save_detections, warn_of_earlier
 
 
 @pytest.fixture
@@ -33,6 +33,14 @@ def content():
 
 def wanted(content, image_id):
     return [row for row in content["annotations"] if row["image_id"] == image_id]
+
+
+def test_what_an_earlier_prediction_left_is_told(content, tmp_path, caplog):
+    warn_of_earlier(tmp_path)
+    assert caplog.text == ""
+    save_detections(content, tmp_path, ["yolo", "csv"])
+    warn_of_earlier(tmp_path)
+    assert f"{tmp_path} holds labels, classes.txt, detections.csv of an earlier prediction" in caplog.text
 
 
 def test_coco(content, tmp_path):

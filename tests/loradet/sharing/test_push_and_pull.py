@@ -253,6 +253,7 @@ def test_each_refusal_is_one_line(hub, adapters, finished, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     assert "needs a token that may write there" in errors_of("push", finished, URL)
+    assert "nowhere does not exist" in errors_of("push", "nowhere", URL), "before anybody logs in for it"
 
 
 @pytest.mark.usefixtures("full_hub")

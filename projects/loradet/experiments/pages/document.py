@@ -87,7 +87,7 @@ def markdown_table(table: Table, escape: bool = True) -> str:
     """
     clean = _cell if escape else str
     rows = [
-        [f"**{clean(cell)}**" if (y, x) in table.bold else clean(cell) for x, cell in enumerate(row)]
+        [f"**{clean(cell)}**" if cell and (y, x) in table.bold else clean(cell) for x, cell in enumerate(row)]
         for y, row in enumerate(table.rows)
     ]
     return tabulate(rows, headers=[clean(name) for name in table.headers], tablefmt="pipe", disable_numparse=True)

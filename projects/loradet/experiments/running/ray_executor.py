@@ -1,5 +1,6 @@
 """Runs as tasks of a Ray cluster (`pip install -e '.[ray]'`): each has CPUs and GPUs, and is retried elsewhere."""
 
+import importlib.util
 import logging
 import math
 import os
@@ -82,6 +83,8 @@ class RayExecutor:
         self.folder, self.address, self.jobs = Path(folder), address, jobs
         self.gpus_per_run, self.cpus_per_run, self.node_wait_s = gpus_per_run, cpus_per_run, node_wait_s
         self._check(launch)
+        if importlib.util.find_spec("ray") is None:  # before any data are prepared
+            raise ImportError("--executor ray needs Ray: pip install -e '.[ray]'.")
         # One process a GPU; on CPUs as many as `num_gpus` says, as everywhere.
         self.launch = replace(launch, num_gpus=int(gpus_per_run)) if (gpus_per_run or 0) >= 1 else launch
 
