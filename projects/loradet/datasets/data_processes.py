@@ -7,10 +7,14 @@ import multiprocessing.util
 import os
 import signal
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
+
+from loradet.errors import UserError
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
 _END_S = 0.5  # for processes that heed SIGTERM
@@ -28,7 +32,33 @@ def set_up_workers(loader: DataLoader) -> None:
     if forks and loader.num_workers and loader.multiprocessing_context is None:
         loader.multiprocessing_context = "fork"
     if loader.num_workers:
+        _make_room_for_sockets()
         _end_data_processes_at_exit()
+
+
+def _make_room_for_sockets() -> None:
+    """Keep the sockets that hand tensors on in `/tmp` where $TMPDIR is too long for the name of one.
+
+    Before Python 3.14 a data process could not make its socket there, lost the batch, and training waited for ever.
+
+    Raises:
+        UserError: the program has chosen such a folder for them before.
+    """
+    if sys.platform == "win32" or _has_room(tempfile.gettempdir()):
+        return
+    former = tempfile.tempdir
+    tempfile.tempdir = "/tmp"
+    try:
+        chosen = multiprocessing.util.get_temp_dir()  # made once for this process and those that it starts
+    finally:
+        tempfile.tempdir = former
+    if not _has_room(str(Path(chosen).parent)):
+        raise UserError(f"{chosen} is too long a name for sockets of data processes: set TMPDIR to a shorter folder.")
+
+
+def _has_room(folder: str) -> bool:
+    # A socket's name takes 104 bytes on macOS, 108 on Linux, the 0 behind it included.
+    return len(os.fsencode(folder)) + len("/pymp-xxxxxxxx/listener-xxxxxxxx") < 104
 
 
 def init_worker(worker_id: int) -> None:  # noqa: ARG001

@@ -1,6 +1,7 @@
 """The replayable training loader: order, seeds, buckets, errors."""
 
 import itertools
+import os
 import random
 import subprocess
 import sys
@@ -113,6 +114,27 @@ print(next(left))
 def test_a_script_ends_whose_data_processes_are_still_at_work():
     done = subprocess.run([sys.executable, "-c", LEFT_AT_WORK], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("tensor([0])\n", 0), done.stderr[-2000:]
+
+
+ONE_BATCH = """
+import torch
+from torch.utils.data import DataLoader
+from loradet.datasets.data_processes import set_up_workers
+
+loader = DataLoader(torch.arange(4), num_workers=1)
+set_up_workers(loader)
+print(len(list(loader)))
+"""
+
+
+def test_a_long_name_of_the_folder_for_temporary_files(tmp_path):
+    """A socket there cannot be made: Python before 3.14 says so behind the program's back, and waits."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    words = dict(capture_output=True, text=True, timeout=60, env=os.environ | {"TMPDIR": str(folder)})
+    done = subprocess.run([sys.executable, "-c", ONE_BATCH], **words)
+    assert (done.stdout, done.returncode) == ("4\n", 0), done.stderr[-2000:]
+    assert not list(folder.iterdir())
 
 
 def test_another_seed_gives_another_stream():
