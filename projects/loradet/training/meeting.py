@@ -13,6 +13,8 @@ from loradet.errors import UserError
 JOIN_TIMEOUT = "LORADET_JOIN_TIMEOUT"  # environment variable: seconds
 _JOIN_TIMEOUT_S = 600.0
 _POLL_S = 0.1
+_GIVEN_UP = "given up"  # set by process 0, which holds the store, before it leaves
+_FAREWELL_S = 2.0
 
 
 def join_timeout() -> float:
@@ -60,8 +62,11 @@ def meet(address: str, port: int, *, rank: int, count: int, name: str) -> Store:
         store.set(keys[rank], socket.gethostname())
         # Asked again and again, since torch's own wait warns twice of its end.
         while not store.check(keys):
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or store.check([_GIVEN_UP]):
                 absent = [str(number) for number, key in enumerate(keys) if not store.check([key])]
+                if rank == 0:  # whoever asks a store that is gone gets a page of C++ frames from torch
+                    store.set(_GIVEN_UP, "")
+                    time.sleep(_FAREWELL_S)
                 few = ", ".join(absent[:8]) + (" …" if len(absent) > 8 else "")
                 raise UserError(
                     f"{len(absent)} of {count} processes did not come ({few}) within {seconds:g} s. {_ADVICE}"
