@@ -32,9 +32,11 @@ def pictures(notebook):
 
 def ap50(notebook):
     """The row of the table at the end, by run."""
-    (table,) = code_cells(notebook)[-1].outputs
-    names = table.text.splitlines()[0].split()
-    (values,) = re.findall(r"^AP50 \(val\) +(.+)$", table.text, re.MULTILINE)
+    # A stream may come in pieces, and a library may warn beside it.
+    outputs = code_cells(notebook)[-1].outputs
+    text = "".join(one.text for one in outputs if one.output_type == "stream" and one.name == "stdout")
+    names = text.splitlines()[0].split()
+    (values,) = re.findall(r"^AP50 \(val\) +(.+)$", text, re.MULTILINE)
     return dict(zip(names, map(float, values.split()), strict=True))
 
 
