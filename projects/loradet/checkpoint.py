@@ -1,6 +1,7 @@
 """Checkpoints that are written whole or not at all, and loads that say what did not fit."""
 
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from loradet.adapters.parameters import PARTS, part_of
 from loradet.backbones.weights import ASSET, UNREADABLE, check_not_pickle, resolve, why_unreadable
 from loradet.class_rows import class_rows, keep_rows_by_name
 from loradet.datasets.images.intensity import Intensity
-from loradet.errors import UserError
+from loradet.errors import MissingFileError, UserError
 from loradet.files import WriteError, atomic_open, parse_json
 from loradet.remote import is_url, local_copy, split_heuristics
 from loradet.run_folder import RunFolder
@@ -36,6 +37,13 @@ _UNNAMED = "the file does not name its classes, so rows of the head that fit are
 
 class CheckpointError(UserError):
     """A checkpoint is missing, broken, or of another model; the message names the file."""
+
+
+def check_is_there(checkpoint: str | os.PathLike) -> None:
+    """Raise FileNotFoundError where a checkpoint or an adapter is no file; a URL is not asked for."""
+    text = os.fspath(checkpoint)
+    if "://" not in text and not Path(text).is_file():
+        raise MissingFileError(f"Checkpoint {text} does not exist.")
 
 
 class AdapterRecipes:

@@ -16,7 +16,7 @@ from loradet.adapters import AdapterError, load_adapter, merged_state_dict
 from loradet.adapters.layer import adapter_layers
 from loradet.adapters.matching import UnmatchedNameError
 from loradet.backbones.weights import ForeignWeightsError, read_state_dict, resolve
-from loradet.checkpoint import Checkpointer
+from loradet.checkpoint import Checkpointer, check_is_there
 from loradet.class_rows import published_rows_by_name
 from loradet.config.another_backbone import another_backbone, key_of_name
 from loradet.config.build import build
@@ -182,8 +182,7 @@ def load_trained(
     model_cfg = cfg.model
     if is_url(checkpoint):
         checkpoint = str(local_copy(checkpoint))
-    elif "://" not in checkpoint and not Path(checkpoint).is_file():
-        raise MissingFileError(f"Checkpoint {checkpoint} does not exist.")
+    check_is_there(checkpoint)
     classes = read_weight_classes(checkpoint)
     _check_names(classes, metadata, checkpoint)
     if checkpoint.endswith(".safetensors"):

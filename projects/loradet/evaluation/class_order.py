@@ -8,9 +8,10 @@ from typing import Any
 from detectron2.data import DatasetCatalog
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from loradet.checkpoint import check_is_there
 from loradet.config.intensity import with_intensity_of
 from loradet.config.splits import accepts, dataset_name
-from loradet.errors import MissingFileError, UserError
+from loradet.errors import UserError
 from loradet.evaluation.split import Split
 from loradet.weight_classes import WeightClasses, compare_classes, read_weight_classes
 
@@ -30,8 +31,7 @@ def splits_for_weights(cfg: DictConfig, names: Sequence[str], checkpoint: str | 
         FileNotFoundError: there is no such checkpoint.
         UserError: the data have other classes, or cannot be read in another order; or as `Split`.
     """
-    if "://" not in str(checkpoint) and not Path(checkpoint).is_file():
-        raise MissingFileError(f"Checkpoint {checkpoint} does not exist.")
+    check_is_there(checkpoint)
     cfg = with_intensity_of(cfg, checkpoint)
     splits = [Split(cfg, name) for name in names]
     weights = read_weight_classes(checkpoint)

@@ -84,9 +84,10 @@ def finish(figure: Figure, name: str, caption: str, *, is_narrow: bool = False) 
     _lay_out(figure)
     # Not by savefig, which draws everything twice, for layouts that are still to be found.
     svg, png = io.BytesIO(), io.BytesIO()
+    figure.set_dpi(150)  # of the images in it
     FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
     if not is_narrow:
-        figure.set_dpi(150)
+        figure.set_dpi(150)  # which the SVG file has changed
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     return Plot(name=name, caption=caption, width=width, height=height, svg=svg.getvalue(), png=png.getvalue())

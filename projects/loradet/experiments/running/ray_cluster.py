@@ -34,6 +34,22 @@ class Node:
         return f"{self.name}: {self.cpus:g} CPU, {self.gpus:g} GPU"
 
 
+def imported_ray() -> Any:
+    """The module `ray`, told what it should not do.
+
+    Raises:
+        ImportError: Ray is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Else Ray warns of what it will do without GPUs one day; a run says itself that it has none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("--executor ray needs Ray: pip install -e '.[ray]'.") from error
+    return ray
+
+
 @contextlib.contextmanager
 def connected(address: str | None = None) -> Iterator[Any]:
     """The module `ray`, connected to a cluster; one that this process is connected to already is used, and left so.
@@ -47,13 +63,7 @@ def connected(address: str | None = None) -> Iterator[Any]:
         ImportError: Ray is not installed.
         UserError: the address is wrong, nothing answers there, or it is not for this version of Ray or this machine.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Else Ray warns of what it will do without GPUs one day; a run says itself that it has none.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError("--executor ray needs Ray: pip install -e '.[ray]'.") from error
+    ray = imported_ray()
     if ray.is_initialized():
         yield ray
         return

@@ -1,6 +1,5 @@
 """Runs as tasks of a Ray cluster (`pip install -e '.[ray]'`): each has CPUs and GPUs, and is retried elsewhere."""
 
-import importlib.util
 import logging
 import math
 import os
@@ -19,7 +18,7 @@ import cloudpickle
 import loradet
 from loradet.errors import UserError
 from loradet.experiments.results.folders import Result
-from loradet.experiments.running.ray_cluster import Node, alive_nodes, connected
+from loradet.experiments.running.ray_cluster import Node, alive_nodes, connected, imported_ray
 from loradet.experiments.running.ray_task import NodeProblem, RayJob
 from loradet.experiments.running.run import Launch, Run
 from loradet.experiments.running.runner import failure
@@ -83,8 +82,7 @@ class RayExecutor:
         self.folder, self.address, self.jobs = Path(folder), address, jobs
         self.gpus_per_run, self.cpus_per_run, self.node_wait_s = gpus_per_run, cpus_per_run, node_wait_s
         self._check(launch)
-        if importlib.util.find_spec("ray") is None:  # before any data are prepared
-            raise ImportError("--executor ray needs Ray: pip install -e '.[ray]'.")
+        imported_ray()  # before any data are prepared
         # One process a GPU; on CPUs as many as `num_gpus` says, as everywhere.
         self.launch = replace(launch, num_gpus=int(gpus_per_run)) if (gpus_per_run or 0) >= 1 else launch
 
